@@ -1,0 +1,1 @@
+//! `config.toml`: what the administrator of a node sets.

@@ -1,0 +1,1 @@
+//! Instances: accepted releases, booted.

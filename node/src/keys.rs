@@ -1,0 +1,1 @@
+//! `keys/NAME{,.pub}`: OpenSSH ed25519 key files.

@@ -1,0 +1,293 @@
+//! Canonical CBOR: one value, one encoding. The only user of `serde_cbor`.
+//!
+//! RFC 8949 §4.2.1, narrowed: definite lengths, shortest heads, map keys in bytewise order without duplicates, no
+//! floats, no tags, no `undefined`, nothing after the value, depth at most [`MAX_DEPTH`]. The raw bytes are scanned for
+//! this before serde sees them, so nothing is allocated for an input that is not canonical. Encoding goes through
+//! [`Value`], whose maps are sorted, because serde_cbor writes struct fields in declaration order.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+pub use serde_cbor::Value;
+
+/// Nesting allowed in a value. The deepest record has 6; the rest is room for kinds to come.
+pub const MAX_DEPTH: usize = 16;
+
+/// Why bytes are not the canonical CBOR of what was expected.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CodecError {
+    /// Not canonical, and where.
+    #[error("not canonical CBOR at byte {offset}: {reason}")]
+    NotCanonical {
+        /// Position in the input, in bytes.
+        offset: usize,
+        /// Which rule is broken.
+        reason: &'static str,
+    },
+    /// Larger than its place allows; nothing was decoded.
+    #[error("{length} bytes where at most {max} are allowed")]
+    TooLarge {
+        /// Length found, in bytes.
+        length: usize,
+        /// Length allowed, in bytes.
+        max: usize,
+    },
+    /// Canonical, but not of the expected form.
+    #[error("unexpected form: {0}")]
+    Form(String),
+}
+
+/// Encodes canonically.
+///
+/// # Errors
+/// [`CodecError::Form`] where the value holds a float or nests deeper than [`MAX_DEPTH`].
+pub fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, CodecError> {
+    let bytes = serde_cbor::value::to_value(value).and_then(|value| serde_cbor::to_vec(&value)).map_err(form)?;
+    scan(&bytes)?;
+    Ok(bytes)
+}
+
+/// Decodes a value of at most `max` bytes after checking that the bytes are canonical.
+///
+/// # Errors
+/// [`CodecError::TooLarge`] and [`CodecError::NotCanonical`] before anything is allocated, [`CodecError::Form`] after.
+pub fn decode<T: DeserializeOwned>(bytes: &[u8], max: usize) -> Result<T, CodecError> {
+    if bytes.len() > max {
+        return Err(CodecError::TooLarge { length: bytes.len(), max });
+    }
+    scan(bytes)?;
+    serde_cbor::from_slice(bytes).map_err(form)
+}
+
+/// Decodes a part of a value that was decoded before.
+///
+/// # Errors
+/// [`CodecError::Form`] where it is of another form.
+pub fn decode_value<T: DeserializeOwned>(value: Value) -> Result<T, CodecError> {
+    serde_cbor::value::from_value(value).map_err(form)
+}
+
+/// Turns a value into its generic form, to be placed inside another.
+///
+/// # Errors
+/// [`CodecError::Form`] where it has none.
+pub fn to_value<T: Serialize>(value: &T) -> Result<Value, CodecError> {
+    serde_cbor::value::to_value(value).map_err(form)
+}
+
+fn form(error: serde_cbor::Error) -> CodecError {
+    CodecError::Form(error.to_string())
+}
+
+/// Checks that `bytes` are one canonical CBOR value and nothing else. Allocates nothing, recurses at most [`MAX_DEPTH`] deep.
+///
+/// # Errors
+/// [`CodecError::NotCanonical`] with the place and the rule.
+pub fn scan(bytes: &[u8]) -> Result<(), CodecError> {
+    let mut scanner = Scanner { bytes, at: 0 };
+    scanner.value(MAX_DEPTH)?;
+    if scanner.at == bytes.len() { Ok(()) } else { Err(scanner.refuse("bytes after the end of the value")) }
+}
+
+struct Scanner<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl Scanner<'_> {
+    fn refuse(&self, reason: &'static str) -> CodecError {
+        CodecError::NotCanonical { offset: self.at, reason }
+    }
+
+    fn value(&mut self, depth: usize) -> Result<(), CodecError> {
+        let Some(depth) = depth.checked_sub(1) else {
+            return Err(self.refuse("nested too deeply"));
+        };
+        let (major, argument) = self.head()?;
+        match major {
+            0 | 1 => Ok(()),
+            2 => self.skip(argument).map(drop),
+            3 => {
+                let start = self.at;
+                let text = self.skip(argument)?;
+                match std::str::from_utf8(text) {
+                    Ok(_) => Ok(()),
+                    Err(_) => Err(CodecError::NotCanonical { offset: start, reason: "text that is not UTF-8" }),
+                }
+            }
+            4 => (0..argument).try_for_each(|_| self.value(depth)),
+            5 => self.map(argument, depth),
+            6 => Err(self.refuse("a tag")),
+            _ => match argument {
+                20..=22 => Ok(()), // false, true, null
+                _ => Err(self.refuse("a float or a simple value other than false, true and null")),
+            },
+        }
+    }
+
+    fn map(&mut self, pairs: u64, depth: usize) -> Result<(), CodecError> {
+        let bytes = self.bytes;
+        let mut previous: Option<&[u8]> = None;
+        for _ in 0..pairs {
+            let start = self.at;
+            self.value(depth)?;
+            let key = &bytes[start..self.at];
+            if previous.is_some_and(|previous| previous >= key) {
+                return Err(CodecError::NotCanonical { offset: start, reason: "map keys out of order or repeated" });
+            }
+            previous = Some(key);
+            self.value(depth)?;
+        }
+        Ok(())
+    }
+
+    /// Reads an initial byte and its argument (RFC 8949 §3).
+    fn head(&mut self) -> Result<(u8, u64), CodecError> {
+        let start = self.at;
+        let initial = self.skip(1)?[0];
+        let (major, short) = (initial >> 5, initial & 0x1f);
+        let (argument, least) = match short {
+            0..=23 => return Ok((major, short.into())),
+            24..=27 => {
+                let width = 1u64 << (short - 24);
+                let argument = self.skip(width)?.iter().fold(0, |sum, &byte| sum << 8 | u64::from(byte));
+                (argument, [24, 1 << 8, 1 << 16, 1 << 32][usize::from(short - 24)])
+            }
+            _ => {
+                return Err(CodecError::NotCanonical {
+                    offset: start,
+                    reason: "an indefinite length or a reserved head",
+                });
+            }
+        };
+        if major == 7 {
+            return Err(CodecError::NotCanonical { offset: start, reason: "a float or a long simple value" });
+        }
+        if argument < least {
+            return Err(CodecError::NotCanonical {
+                offset: start,
+                reason: "an integer or length not in its shortest form",
+            });
+        }
+        Ok((major, argument))
+    }
+
+    fn skip(&mut self, length: u64) -> Result<&[u8], CodecError> {
+        let rest = &self.bytes[self.at..];
+        match usize::try_from(length).ok().and_then(|length| rest.get(..length)) {
+            Some(taken) => {
+                self.at += taken.len();
+                Ok(taken)
+            }
+            None => Err(self.refuse("a length beyond the end of the input")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn hex(text: &str) -> Vec<u8> {
+        data_encoding::HEXLOWER.decode(text.as_bytes()).unwrap()
+    }
+
+    /// From RFC 8949 appendix A and F: what the deterministic encoding allows, and what it does not.
+    #[test]
+    fn rfc_8949_examples() {
+        for good in [
+            "00",
+            "17",
+            "1818",
+            "1903e8",
+            "1b000000e8d4a51000",
+            "20",
+            "3863",
+            "f4",
+            "f5",
+            "f6",
+            "40",
+            "4401020304",
+            "60",
+            "6449455446",
+            "80",
+            "83010203",
+            "8301820203820405",
+            "a0",
+            "a26161016162820203",
+            "a56161614161626142616361436164614461656145",
+        ] {
+            assert_eq!(scan(&hex(good)), Ok(()), "{good}");
+        }
+        for bad in [
+            "1817",
+            "190017",
+            "1a00000017",
+            "1b0000000000000017",
+            "f7",
+            "f0",
+            "f818",
+            "f90000",
+            "fb3ff199999999999a",
+            "c074",
+            "5f42010243030405ff",
+            "7f657374726561646d696e67ff",
+            "9fff",
+            "bfff",
+            "a2616201616101",
+            "a2616101616102",
+            "0000",
+            "",
+            "18",
+            "41",
+            "61ff",
+            "1c",
+            "ff",
+            "5bffffffffffffffff",
+            "9bffffffffffffffff",
+            "bbffffffffffffffff",
+        ] {
+            assert!(scan(&hex(bad)).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn nesting_is_bounded() {
+        let nested = |depth: usize| [vec![0x81; depth - 1], vec![0x00]].concat();
+        assert_eq!(scan(&nested(MAX_DEPTH)), Ok(()));
+        assert!(scan(&nested(MAX_DEPTH + 1)).is_err());
+        assert!(scan(&nested(1_000_000)).is_err());
+    }
+
+    fn value() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::Bool),
+            any::<u64>().prop_map(|n| Value::Integer(n.into())),
+            any::<i64>().prop_map(|n| Value::Integer(n.into())),
+            prop::collection::vec(any::<u8>(), 0..40).prop_map(Value::Bytes),
+            ".{0,40}".prop_map(Value::Text),
+        ];
+        leaf.prop_recursive(4, 32, 6, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..6).prop_map(Value::Array),
+                prop::collection::btree_map("[a-z]{0,30}".prop_map(Value::Text), inner, 0..6).prop_map(Value::Map),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn what_we_encode_is_canonical_and_comes_back(value in value()) {
+            let bytes = encode(&value).unwrap();
+            prop_assert_eq!(decode::<Value>(&bytes, bytes.len()), Ok(value));
+        }
+
+        #[test]
+        fn a_canonical_input_has_no_second_encoding(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
+            if let Ok(value) = decode::<Value>(&bytes, 64) {
+                prop_assert_eq!(encode(&value).unwrap(), bytes);
+            }
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! Images: content as an ordered list of chunks, named by its manifest.

@@ -1,0 +1,110 @@
+//! What is said: the kinds of record that sites exchange.
+
+mod context;
+mod endorsement;
+mod release;
+mod revocation;
+
+pub use context::{ContextError, ContextInput, ContextSchema, InputType};
+pub use endorsement::{Endorsement, EndorsementBody, PREDICATE_TESTED};
+pub use release::{Arch, Boot, Disk, DiskFormat, Firmware, Release, Requirements};
+pub use revocation::{Revocation, RevocationSubject};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::UnixSeconds;
+use crate::codec::{self, CodecError, Value};
+use crate::ids::RecordId;
+use crate::signed::Header;
+
+/// One signed statement, read.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Record {
+    /// Its name: the hash of its payload.
+    pub id: RecordId,
+    /// What it says about itself.
+    pub header: Header,
+    /// What it says.
+    pub body: Body,
+}
+
+/// What a record says, by kind.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Body {
+    /// One immutable version of an appliance.
+    Release(Box<Release>),
+    /// What a third party says of a release.
+    Endorsement(Endorsement),
+    /// A statement withdrawn.
+    Revocation(Revocation),
+    /// A kind or version that this node does not know, or a form of a known kind that it cannot read. It is kept and
+    /// relayed as it is, and policy never accepts anything on its strength.
+    Opaque,
+}
+
+/// A record issued further ahead of our clock than this is not taken in: 10 minutes forgives clocks that drift.
+pub const MAX_AHEAD_SECONDS: UnixSeconds = 600;
+
+impl Body {
+    const RELEASE: &'static str = "release";
+    const ENDORSEMENT: &'static str = "endorsement";
+    const REVOCATION: &'static str = "revocation";
+
+    pub(crate) fn decode(kind: &str, body: Value) -> Self {
+        fn read<T: DeserializeOwned>(body: Value, wrap: impl FnOnce(T) -> Body) -> Body {
+            codec::decode_value(body).map_or(Body::Opaque, wrap)
+        }
+        match kind {
+            Self::RELEASE => read(body, |release| Self::Release(Box::new(release))),
+            Self::ENDORSEMENT => read(body, Self::Endorsement),
+            Self::REVOCATION => read(body, Self::Revocation),
+            _ => Self::Opaque,
+        }
+    }
+
+    pub(crate) fn encode(&self) -> Result<(&'static str, Value), CodecError> {
+        fn write<T: Serialize>(kind: &'static str, body: &T) -> Result<(&'static str, Value), CodecError> {
+            Ok((kind, codec::to_value(body)?))
+        }
+        match self {
+            Self::Release(release) => write(Self::RELEASE, release),
+            Self::Endorsement(endorsement) => write(Self::ENDORSEMENT, endorsement),
+            Self::Revocation(revocation) => write(Self::REVOCATION, revocation),
+            Self::Opaque => Err(CodecError::Form("an opaque record cannot be written anew".into())),
+        }
+    }
+
+    /// Whether records of this kind must name their federation (`true`) or must not (`false`); `None` for kinds unknown here.
+    pub(crate) fn belongs_to_a_federation(&self) -> Option<bool> {
+        match self {
+            Self::Revocation(_) => Some(true),
+            Self::Release(_) | Self::Endorsement(_) => Some(false),
+            Self::Opaque => None,
+        }
+    }
+
+    /// The release, where it is one.
+    pub fn release(&self) -> Option<&Release> {
+        match self {
+            Self::Release(release) => Some(release),
+            _ => None,
+        }
+    }
+
+    /// The endorsement, where it is one.
+    pub fn endorsement(&self) -> Option<&Endorsement> {
+        match self {
+            Self::Endorsement(endorsement) => Some(endorsement),
+            _ => None,
+        }
+    }
+
+    /// The revocation, where it is one.
+    pub fn revocation(&self) -> Option<&Revocation> {
+        match self {
+            Self::Revocation(revocation) => Some(revocation),
+            _ => None,
+        }
+    }
+}

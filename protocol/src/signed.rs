@@ -1,0 +1,365 @@
+//! Who said it: envelopes, signatures, and [`Verified`], which only the verifier can make.
+//!
+//! ```text
+//! Payload  = { v, kind, issuers, federation?, issued, body }            canonical CBOR, at most 48 KiB
+//! Envelope = { v: 1, payload, signatures: [{ key, signature }] }        canonical CBOR, at most 52 KiB
+//! ```
+//!
+//! A node checks form and signatures only, and relays what it does not understand: adding a kind of record must not
+//! split a federation. Whether a signer is *authorised* for anything is the policy's question, never this module's.
+
+use std::collections::BTreeMap;
+use std::ops::Deref;
+use std::sync::Arc;
+
+use ed25519_dalek::{Signer as _, SigningKey, VerifyingKey};
+use serde::{Deserialize, Serialize};
+
+use crate::UnixSeconds;
+use crate::bounded::{List, Name};
+use crate::codec::{self, CodecError, Value};
+use crate::ids::{Hash, PublicKey, RecordId, Signature};
+use crate::record::{Body, Record};
+
+/// A payload is at most this long, so that it fits a gossip message of 64 KiB with 16 signatures beside it.
+pub const MAX_PAYLOAD_BYTES: usize = 48 * 1024;
+/// An envelope is at most this long: a payload and [`MAX_ISSUERS`] signatures.
+pub const MAX_ENVELOPE_BYTES: usize = 52 * 1024;
+/// Keys that can speak in one record.
+pub const MAX_ISSUERS: usize = 16;
+/// The payload version this node writes and understands.
+pub const PAYLOAD_VERSION: u64 = 1;
+/// What is signed is this, then the payload: a signature made here means nothing in another protocol.
+const SIGNATURE_CONTEXT: &[u8] = b"rialto record v1\0";
+const ENVELOPE_VERSION: u64 = 1;
+
+/// Why an envelope says nothing. Every variant means that its sender misbehaves: an honest node would not have relayed it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EnvelopeError {
+    /// The envelope or its payload is not canonical CBOR of the right form, or too large.
+    #[error("malformed record: {0}")]
+    Codec(#[from] CodecError),
+    /// An envelope version that this node cannot even relay.
+    #[error("envelope version {0} is unknown; this node reads version {ENVELOPE_VERSION}")]
+    EnvelopeVersion(u64),
+    /// The issuers are none, or not sorted, or repeated.
+    #[error("the issuers are not 1 to {MAX_ISSUERS} distinct keys in ascending order")]
+    Issuers,
+    /// No signature, or not sorted by key, or repeated.
+    #[error("the signatures are not 1 to {MAX_ISSUERS}, of distinct keys in ascending order")]
+    Signatures,
+    /// Signed by a key that the payload does not name.
+    #[error("signed by {0}, which is not among the record's issuers")]
+    NotAnIssuer(PublicKey),
+    /// A signature that does not verify, or a key that is not a point of prime order.
+    #[error("the signature of {0} does not verify")]
+    BadSignature(PublicKey),
+    /// Signing with a key that the payload does not name.
+    #[error("cannot sign: {0} is not among the record's issuers")]
+    CannotSign(PublicKey),
+    /// Two envelopes that do not say the same.
+    #[error("cannot merge signatures of different records")]
+    OtherPayload,
+    /// A kind that belongs to one federation and does not say which, or the other way round.
+    #[error("a {kind} record {problem}")]
+    Federation {
+        /// The record's kind.
+        kind: String,
+        /// What is wrong with its federation.
+        problem: &'static str,
+    },
+}
+
+/// What every record says about itself, of whatever kind and version.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Header {
+    /// Version of the payload's form.
+    pub v: u64,
+    /// The kind of record, for example `release`.
+    pub kind: String,
+    /// The keys that may sign, ascending.
+    pub issuers: Vec<PublicKey>,
+    /// The federation that it belongs to, where it belongs to one.
+    pub federation: Option<Name>,
+    /// When it was made, by its issuer's clock: a claim, never trusted as time.
+    pub issued: UnixSeconds,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WireEnvelope {
+    v: u64,
+    #[serde(with = "serde_bytes")]
+    payload: Vec<u8>,
+    signatures: List<WireSignature, MAX_ISSUERS>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WireSignature {
+    key: PublicKey,
+    signature: Signature,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WirePayload {
+    v: u64,
+    kind: String,
+    issuers: List<PublicKey, MAX_ISSUERS>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    federation: Option<Name>,
+    issued: UnixSeconds,
+    body: Value,
+}
+
+/// The header of a payload whose other fields are of a version to come.
+#[derive(Deserialize)]
+struct WireHeader {
+    v: u64,
+    kind: String,
+    issuers: List<PublicKey, MAX_ISSUERS>,
+    #[serde(default)]
+    federation: Option<Name>,
+    issued: UnixSeconds,
+}
+
+/// A payload and signatures over it, of which nothing is verified yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Envelope {
+    payload: Vec<u8>,
+    signatures: BTreeMap<PublicKey, Signature>,
+}
+
+impl Envelope {
+    /// Reads an envelope from a peer, a file or a log. Checks its form, not its signatures.
+    ///
+    /// # Errors
+    /// Any form that is not exactly the canonical one; nothing is allocated beyond the input's own size.
+    pub fn decode(bytes: &[u8]) -> Result<Self, EnvelopeError> {
+        let wire: WireEnvelope = codec::decode(bytes, MAX_ENVELOPE_BYTES)?;
+        if wire.v != ENVELOPE_VERSION {
+            return Err(EnvelopeError::EnvelopeVersion(wire.v));
+        }
+        if wire.payload.len() > MAX_PAYLOAD_BYTES {
+            return Err(CodecError::TooLarge { length: wire.payload.len(), max: MAX_PAYLOAD_BYTES }.into());
+        }
+        let is_ascending = wire.signatures.windows(2).all(|pair| pair[0].key < pair[1].key);
+        if wire.signatures.is_empty() || !is_ascending {
+            return Err(EnvelopeError::Signatures);
+        }
+        let signatures = wire.signatures.iter().map(|signature| (signature.key, signature.signature)).collect();
+        Ok(Self { payload: wire.payload, signatures })
+    }
+
+    /// The canonical bytes, as they are gossiped and stored.
+    pub fn encode(&self) -> Vec<u8> {
+        let signatures: Vec<_> =
+            self.signatures.iter().map(|(&key, &signature)| WireSignature { key, signature }).collect();
+        let signatures = List::try_from(signatures).unwrap_or_default();
+        // Integers, byte strings and a bounded list: nothing in it can fail to encode.
+        codec::encode(&WireEnvelope { v: ENVELOPE_VERSION, payload: self.payload.clone(), signatures })
+            .unwrap_or_default()
+    }
+
+    /// The id of the record inside.
+    pub fn id(&self) -> RecordId {
+        RecordId::of(&self.payload)
+    }
+
+    /// Checks header and signatures, and decodes the body from the very bytes that were verified.
+    ///
+    /// A kind or version that this node does not know becomes [`Body::Opaque`]; so does a known kind whose body does not
+    /// decode, because a later node may have extended it.
+    ///
+    /// # Errors
+    /// A header that is malformed, or any signature that does not verify.
+    pub fn verify(self) -> Result<Verified<Record>, EnvelopeError> {
+        let (header, body) = read_payload(&self.payload)?;
+        for (key, signature) in &self.signatures {
+            if header.issuers.binary_search(key).is_err() {
+                return Err(EnvelopeError::NotAnIssuer(*key));
+            }
+            check_signature(key, signature, &self.payload)?;
+        }
+        let body = match body {
+            Some(body) => Body::decode(&header.kind, body),
+            None => Body::Opaque,
+        };
+        let problem = match (body.belongs_to_a_federation(), &header.federation) {
+            (Some(true), None) => Some("does not name its federation"),
+            (Some(false), Some(_)) => Some("names a federation, but is portable between federations"),
+            _ => None,
+        };
+        if let Some(problem) = problem {
+            return Err(EnvelopeError::Federation { kind: header.kind, problem });
+        }
+        let id = self.id();
+        Ok(Verified { value: Record { id, header, body }, envelope: Arc::new(self) })
+    }
+}
+
+fn read_payload(payload: &[u8]) -> Result<(Header, Option<Value>), EnvelopeError> {
+    let value: Value = codec::decode(payload, MAX_PAYLOAD_BYTES)?;
+    let is_current = matches!(&value, Value::Map(map) if map.get(&Value::Text("v".into())) == Some(&Value::Integer(PAYLOAD_VERSION.into())));
+    let (wire, body) = if is_current {
+        let WirePayload { v, kind, issuers, federation, issued, body } = codec::decode_value(value)?;
+        (WireHeader { v, kind, issuers, federation, issued }, Some(body))
+    } else {
+        (codec::decode_value::<WireHeader>(value)?, None)
+    };
+    let issuers = wire.issuers.into_vec();
+    if issuers.is_empty() || !issuers.is_sorted_by(|a, b| a < b) {
+        return Err(EnvelopeError::Issuers);
+    }
+    Ok((Header { v: wire.v, kind: wire.kind, issuers, federation: wire.federation, issued: wire.issued }, body))
+}
+
+fn check_signature(key: &PublicKey, signature: &Signature, payload: &[u8]) -> Result<(), EnvelopeError> {
+    let refused = |_| EnvelopeError::BadSignature(*key);
+    VerifyingKey::from_bytes(&key.0)
+        .and_then(|verifier| {
+            verifier.verify_strict(&signed_bytes(payload), &ed25519_dalek::Signature::from_bytes(&signature.0))
+        })
+        .map_err(refused)
+}
+
+fn signed_bytes(payload: &[u8]) -> Vec<u8> {
+    [SIGNATURE_CONTEXT, payload].concat()
+}
+
+/// A record that is to be signed.
+#[derive(Debug, Clone)]
+pub struct Draft {
+    payload: Vec<u8>,
+    issuers: Vec<PublicKey>,
+    signatures: BTreeMap<PublicKey, Signature>,
+}
+
+impl Draft {
+    /// Writes the payload of a record that `issuers` may sign.
+    ///
+    /// # Errors
+    /// No issuers or too many, or a payload over [`MAX_PAYLOAD_BYTES`].
+    pub fn new(
+        issuers: impl IntoIterator<Item = PublicKey>,
+        federation: Option<Name>,
+        issued: UnixSeconds,
+        body: &Body,
+    ) -> Result<Self, EnvelopeError> {
+        let (kind, body) = body.encode()?;
+        let issuers: std::collections::BTreeSet<_> = issuers.into_iter().collect();
+        let issuers: Vec<_> = issuers.into_iter().collect();
+        let list = List::try_from(issuers.clone()).map_err(|_| EnvelopeError::Issuers)?;
+        let payload = codec::encode(&WirePayload {
+            v: PAYLOAD_VERSION,
+            kind: kind.to_owned(),
+            issuers: list,
+            federation,
+            issued,
+            body,
+        })?;
+        Self::from_payload(payload, issuers)
+    }
+
+    /// Takes a payload as it is: for records of kinds and versions that this node does not know.
+    ///
+    /// # Errors
+    /// No issuers or too many, or a payload over [`MAX_PAYLOAD_BYTES`].
+    pub fn from_payload(payload: Vec<u8>, issuers: Vec<PublicKey>) -> Result<Self, EnvelopeError> {
+        if issuers.is_empty() || issuers.len() > MAX_ISSUERS {
+            return Err(EnvelopeError::Issuers);
+        }
+        if payload.len() > MAX_PAYLOAD_BYTES {
+            return Err(CodecError::TooLarge { length: payload.len(), max: MAX_PAYLOAD_BYTES }.into());
+        }
+        Ok(Self { payload, issuers, signatures: BTreeMap::new() })
+    }
+
+    /// Adds the signature of `key`.
+    ///
+    /// # Errors
+    /// [`EnvelopeError::CannotSign`] where the key is not an issuer.
+    pub fn sign(mut self, key: &SigningKey) -> Result<Self, EnvelopeError> {
+        let public = PublicKey(key.verifying_key().to_bytes());
+        if !self.issuers.contains(&public) {
+            return Err(EnvelopeError::CannotSign(public));
+        }
+        let signature = Signature(key.sign(&signed_bytes(&self.payload)).to_bytes());
+        self.signatures.insert(public, signature);
+        Ok(self)
+    }
+
+    /// The envelope with the signatures so far.
+    pub fn seal(self) -> Envelope {
+        Envelope { payload: self.payload, signatures: self.signatures }
+    }
+}
+
+/// A value whose signatures were checked. There is no other way to make one than [`Envelope::verify`].
+#[derive(Debug, Clone)]
+pub struct Verified<T> {
+    value: T,
+    envelope: Arc<Envelope>,
+}
+
+impl<T> Deref for Verified<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.value
+    }
+}
+
+impl<T> Verified<T> {
+    /// The keys whose signatures verified, ascending. These count; a key that is merely named does not.
+    pub fn signers(&self) -> impl ExactSizeIterator<Item = &PublicKey> + Clone {
+        self.envelope.signatures.keys()
+    }
+
+    /// Whether this key signed.
+    pub fn is_signed_by(&self, key: &PublicKey) -> bool {
+        self.envelope.signatures.contains_key(key)
+    }
+
+    /// What was verified, to be relayed or stored as it is.
+    pub fn envelope(&self) -> &Envelope {
+        &self.envelope
+    }
+}
+
+impl Verified<Record> {
+    /// What catch-up reconciles: blake3(record id ‖ signing keys, ascending), so that a missing co-signature shows too.
+    pub fn sync_id(&self) -> Hash {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&self.id.to_bytes());
+        for key in self.signers() {
+            hasher.update(&key.0);
+        }
+        Hash(*hasher.finalize().as_bytes())
+    }
+
+    /// The union of two envelopes of one record, or `None` where `other` adds no key. The first signature of a key stays.
+    ///
+    /// # Errors
+    /// [`EnvelopeError::OtherPayload`] where they are not of one record.
+    pub fn merge(&self, other: &Self) -> Result<Option<Self>, EnvelopeError> {
+        if self.id != other.id {
+            return Err(EnvelopeError::OtherPayload);
+        }
+        let mut merged = Envelope::clone(&self.envelope);
+        for (&key, &signature) in &other.envelope.signatures {
+            merged.signatures.entry(key).or_insert(signature);
+        }
+        if merged.signatures.len() == self.envelope.signatures.len() {
+            return Ok(None);
+        }
+        Ok(Some(Self { value: self.value.clone(), envelope: Arc::new(merged) }))
+    }
+
+    /// The same record seen as one of the kind `T`, where it is one.
+    pub fn narrow<T: Clone>(&self, select: impl FnOnce(&Body) -> Option<&T>) -> Option<Verified<T>> {
+        let value = select(&self.value.body)?.clone();
+        Some(Verified { value, envelope: Arc::clone(&self.envelope) })
+    }
+}

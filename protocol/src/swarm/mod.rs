@@ -1,0 +1,1 @@
+//! How images move between sites.

@@ -1,0 +1,1 @@
+//! How a site catches up with the records it missed.

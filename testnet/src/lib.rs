@@ -1,0 +1,1 @@
+//! Many sites at once: real ones as processes, or simulated ones in virtual time.

@@ -1,0 +1,3 @@
+//! The `rialto-testnet` command.
+
+fn main() {}

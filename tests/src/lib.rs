@@ -1,0 +1,1 @@
+//! Black-box tests of whole nodes; the tests themselves are in the files beside this one.

@@ -1,0 +1,737 @@
+//! What the API says: the values of `/api/v1`, and [`Backend`], which the node implements.
+//!
+//! The command line, the web UI and scripts all use these. Integers are bytes unless their name says otherwise,
+//! `seconds` is a float, times are RFC 3339 text. Fields that a script relies on are only ever added to.
+
+use std::collections::BTreeMap;
+use std::pin::Pin;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::Stream;
+use rialto_protocol::ids::{ImageId, RecordId};
+use serde::{Deserialize, Serialize};
+
+/// A result whose error is what the API answers.
+pub type Result<T, E = ApiError> = std::result::Result<T, E>;
+
+/// A stream that is moved between tasks.
+pub type BoxStream<T> = Pin<Box<dyn Stream<Item = T> + Send + 'static>>;
+
+/// Why a request was not done: what happened, to what, and what to do next.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{message}")]
+pub struct ApiError {
+    /// What a program decides on.
+    pub code: ErrorCode,
+    /// What happened, for people.
+    pub message: String,
+    /// What to do next, where something can be done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+}
+
+/// What a program decides on: HTTP status and exit code follow from it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ErrorCode {
+    /// It was tried and did not work.
+    Failed,
+    /// The request makes no sense.
+    Usage,
+    /// No such thing.
+    NotFound,
+    /// The site's policy does not allow it.
+    Refused,
+    /// The node is not running, or is shutting down.
+    NotRunning,
+}
+
+impl ErrorCode {
+    /// The exit code of `rialto` (0 is done).
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Self::Failed => 1,
+            Self::Usage => 2,
+            Self::NotFound => 3,
+            Self::Refused => 4,
+            Self::NotRunning => 5,
+        }
+    }
+
+    /// The HTTP status of an answer with this error.
+    pub fn http_status(self) -> u16 {
+        match self {
+            Self::Failed => 500,
+            Self::Usage => 400,
+            Self::NotFound => 404,
+            Self::Refused => 403,
+            Self::NotRunning => 503,
+        }
+    }
+}
+
+impl ApiError {
+    /// An error without a hint.
+    pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), hint: None }
+    }
+
+    /// Something was tried and did not work.
+    pub fn failed(message: impl Into<String>) -> Self {
+        Self::new(ErrorCode::Failed, message)
+    }
+
+    /// No such thing.
+    pub fn not_found(message: impl Into<String>) -> Self {
+        Self::new(ErrorCode::NotFound, message)
+    }
+
+    /// The request makes no sense.
+    pub fn usage(message: impl Into<String>) -> Self {
+        Self::new(ErrorCode::Usage, message)
+    }
+
+    /// Policy says no.
+    pub fn refused(message: impl Into<String>) -> Self {
+        Self::new(ErrorCode::Refused, message)
+    }
+
+    /// Adds what to do next.
+    #[must_use]
+    pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+/// `status`: the node at a glance.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// Version of the program.
+    pub version: String,
+    /// The site's name.
+    pub name: String,
+    /// The federation it belongs to.
+    pub federation: String,
+    /// The site key as a libp2p peer id.
+    pub peer_id: String,
+    /// Dialable addresses, each ending in `/p2p/<peer id>`.
+    pub listen: Vec<String>,
+    /// Number of connected peers.
+    pub peers: u64,
+    /// Where the web UI is, without a token.
+    pub web: Option<String>,
+    /// Number of records in the catalog.
+    pub records: u64,
+    /// Number of complete images in the store.
+    pub images: u64,
+    /// Bytes of our own that the store takes on disk.
+    pub store_bytes: u64,
+    /// Bytes free on the store's file system.
+    pub free_bytes: u64,
+    /// The policy in force.
+    pub policy: PolicyStatus,
+    /// Seconds since the node started.
+    pub seconds: f64,
+    /// What the administrator should look at, in plain words; empty when all is well.
+    pub warnings: Vec<String>,
+}
+
+/// The policy in force.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyStatus {
+    /// BLAKE3 of the file in force, hex; `None` while none can be read.
+    pub hash: Option<String>,
+    /// Why the file cannot be read, with line and column; nothing is accepted while this is set.
+    pub error: Option<String>,
+}
+
+/// One connected peer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Peer {
+    /// Its libp2p peer id.
+    pub peer_id: String,
+    /// The address of the connection.
+    pub address: String,
+    /// What it runs.
+    pub agent: Option<String>,
+    /// Round-trip time in milliseconds, once measured.
+    pub rtt_ms: Option<f64>,
+}
+
+/// Which releases to list. All conditions must hold.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SearchQuery {
+    /// Words that must all occur in name, publisher, summary, description or tags.
+    pub q: String,
+    /// Only releases with this verdict.
+    pub verdict: Option<VerdictKind>,
+    /// How many to skip.
+    pub offset: usize,
+    /// How many to list; at most 200, 50 where 0.
+    pub limit: usize,
+}
+
+/// What was found, newest first.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SearchPage {
+    /// How many there are in all.
+    pub total: usize,
+    /// This page of them.
+    pub releases: Vec<ReleaseSummary>,
+}
+
+/// One line of the catalog.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ReleaseSummary {
+    /// The record's id.
+    pub release: RecordId,
+    /// The publisher's petname, or its key's fingerprint (`~…`).
+    pub publisher: String,
+    /// Whether `publisher` is a petname from the site's own policy.
+    pub publisher_is_known: bool,
+    /// The appliance's name.
+    pub name: String,
+    /// The release's version.
+    pub version: String,
+    /// One line about it.
+    pub summary: String,
+    /// Processor architecture.
+    pub arch: String,
+    /// Words to find it by.
+    pub tags: Vec<String>,
+    /// When it was issued, by its publisher's clock.
+    pub issued: String,
+    /// Days since then.
+    pub age_days: i64,
+    /// What the site's policy says.
+    pub verdict: VerdictKind,
+    /// Bytes of its images.
+    pub bytes: u64,
+    /// Whether every image is complete in the store.
+    pub is_fetched: bool,
+}
+
+/// What policy says of a release.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum VerdictKind {
+    /// May be fetched and deployed.
+    Accept,
+    /// Not yet: something is missing.
+    Hold,
+    /// No.
+    Reject,
+}
+
+impl VerdictKind {
+    /// The word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Accept => "accept",
+            Self::Hold => "hold",
+            Self::Reject => "reject",
+        }
+    }
+}
+
+/// `policy explain`: the verdict and why it is what it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Explanation {
+    /// The release.
+    pub release: RecordId,
+    /// What policy says.
+    pub verdict: VerdictKind,
+    /// The rule that decided, by name; `default` where none matched.
+    pub rule: String,
+    /// In one sentence, why.
+    pub because: String,
+    /// Each requirement of that rule.
+    pub requirements: Vec<RequirementOutcome>,
+    /// The exact images that may be deployed; empty unless accepted.
+    pub images: Vec<ImageId>,
+    /// BLAKE3 of the policy that decided, hex.
+    pub policy: Option<String>,
+}
+
+/// One requirement of a rule, and how it came out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RequirementOutcome {
+    /// As written in the policy.
+    pub name: String,
+    /// Whether it is met.
+    pub met: bool,
+    /// By which records and signers, or what is missing.
+    pub because: String,
+}
+
+/// Everything about one release.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ReleaseDetails {
+    /// The catalog line.
+    #[serde(flatten)]
+    pub summary: ReleaseSummary,
+    /// More about it.
+    pub description: Option<String>,
+    /// SPDX licence expression.
+    pub licence: Option<String>,
+    /// Where to read more, as text.
+    pub homepage: Option<String>,
+    /// Order among the appliance's releases.
+    pub sequence: u64,
+    /// When the publisher stops standing by it.
+    pub expires: Option<String>,
+    /// The publisher's key, OpenSSH form.
+    pub publisher_key: String,
+    /// Who signed it.
+    pub signed_by: Vec<SignerShown>,
+    /// What others say of it.
+    pub endorsements: Vec<EndorsementShown>,
+    /// Who withdrew it, or the keys behind it.
+    pub revocations: Vec<RevocationShown>,
+    /// The verdict and why.
+    pub explanation: Explanation,
+    /// Its images.
+    pub images: Vec<ReleaseImage>,
+    /// Sites among the connected peers that hold all of it, this one included.
+    pub sites_holding: u64,
+    /// Virtual processors, at least.
+    pub vcpus: u32,
+    /// Memory, in bytes.
+    pub memory_bytes: u64,
+    /// How it boots: `bios`, `uefi` or `direct`.
+    pub boot: String,
+    /// What the operator is asked at deployment.
+    pub context: Vec<ContextInputShown>,
+}
+
+/// A signer as this site knows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SignerShown {
+    /// Petname, or fingerprint.
+    pub name: String,
+    /// Whether `name` is a petname.
+    pub is_known: bool,
+    /// The key in OpenSSH form.
+    pub key: String,
+}
+
+/// An endorsement as shown.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndorsementShown {
+    /// Its record.
+    pub record: RecordId,
+    /// Who signed it.
+    pub signed_by: Vec<SignerShown>,
+    /// What kind of statement.
+    pub predicate: String,
+    /// Free text.
+    pub note: Option<String>,
+    /// When.
+    pub issued: String,
+    /// Whether it has been revoked or has expired.
+    pub is_void: bool,
+}
+
+/// A revocation as shown.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RevocationShown {
+    /// Its record.
+    pub record: RecordId,
+    /// Who signed it.
+    pub signed_by: Vec<SignerShown>,
+    /// Why.
+    pub reason: String,
+    /// When.
+    pub issued: String,
+    /// Whether it counts as a fact here, or is somebody's opinion.
+    pub counts: bool,
+}
+
+/// One image of a release.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReleaseImage {
+    /// Its id.
+    pub image: ImageId,
+    /// What it is for: `disk 1`, `kernel`, `initrd`, `sbom`, `provenance`.
+    pub role: String,
+    /// Length, in bytes, where known.
+    pub bytes: Option<u64>,
+    /// Whether it is complete in the store.
+    pub is_complete: bool,
+}
+
+/// One input of a release's context schema.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContextInputShown {
+    /// Its name.
+    pub name: String,
+    /// `string`, `integer` or `boolean`.
+    pub kind: String,
+    /// Whether deployment needs it.
+    pub required: bool,
+    /// Whether it is hidden in listings.
+    pub secret: bool,
+    /// The value where none is given.
+    pub default: Option<String>,
+    /// What it is for.
+    pub description: Option<String>,
+}
+
+/// One image of the store, for `image ls`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ImageSummary {
+    /// Its id.
+    pub image: ImageId,
+    /// Length, in bytes.
+    pub bytes: u64,
+    /// Bytes that no hole covers.
+    pub data_bytes: u64,
+    /// Chunks, holes not counted.
+    pub chunks: u64,
+    /// Chunks still missing.
+    pub missing_chunks: u64,
+    /// Releases that name it (`publisher/name@version`).
+    pub used_by: Vec<String>,
+    /// Whether garbage collection leaves it alone.
+    pub is_pinned: bool,
+    /// When it was added.
+    pub added: String,
+}
+
+/// `image add`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ImageAdded {
+    /// Its id.
+    pub image: ImageId,
+    /// Length, in bytes.
+    pub bytes: u64,
+    /// Chunks, holes not counted.
+    pub chunks: u64,
+    /// Chunks that the store did not hold before.
+    pub new_chunks: u64,
+    /// Bytes that the store grew by.
+    pub stored_bytes: u64,
+    /// How long it took.
+    pub seconds: f64,
+}
+
+/// `image verify`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ImageVerified {
+    /// Its id.
+    pub image: ImageId,
+    /// Chunks read and found good.
+    pub good_chunks: u64,
+    /// Chunks missing or damaged.
+    pub bad_chunks: u64,
+    /// How long it took.
+    pub seconds: f64,
+}
+
+/// `image get`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ImageExported {
+    /// Its id.
+    pub image: ImageId,
+    /// The file written.
+    pub file: String,
+    /// Length, in bytes.
+    pub bytes: u64,
+    /// How long it took.
+    pub seconds: f64,
+}
+
+/// `image gc`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Collected {
+    /// Chunks dropped.
+    pub dropped_chunks: u64,
+    /// Bytes given back to the file system.
+    pub freed_bytes: u64,
+    /// How long it took.
+    pub seconds: f64,
+}
+
+/// `publish`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Published {
+    /// The release's record id.
+    pub release: RecordId,
+    /// Its images.
+    pub images: Vec<ImageId>,
+}
+
+/// `endorse` and `revoke`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recorded {
+    /// The new record's id.
+    pub record: RecordId,
+}
+
+/// `fetch`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Fetched {
+    /// The images that are complete now.
+    pub images: Vec<ImageId>,
+    /// The image, where one image was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<ImageId>,
+    /// Their length, in bytes.
+    pub bytes: u64,
+    /// Bytes of chunks and pages received.
+    pub wire_bytes: u64,
+    /// Of those, bytes received more than once or thrown away.
+    pub duplicate_bytes: u64,
+    /// How long it took.
+    pub seconds: f64,
+    /// Bytes received from each peer.
+    pub peers: BTreeMap<String, u64>,
+}
+
+/// One instance.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Instance {
+    /// Its id.
+    pub instance: String,
+    /// The release it runs.
+    pub release: RecordId,
+    /// `publisher/name@version` as known when it was deployed.
+    pub title: String,
+    /// `starting`, `running`, `stopped`, `failed`, …
+    pub state: String,
+    /// Its class: `guaranteed` or `backfill`.
+    pub class: String,
+    /// Published ports.
+    pub ports: Vec<PortForward>,
+    /// `kvm` or `tcg`.
+    pub accelerator: String,
+    /// Virtual processors.
+    pub vcpus: u32,
+    /// Memory, in bytes.
+    pub memory_bytes: u64,
+    /// When it was deployed.
+    pub created: String,
+    /// What went wrong, or a warning such as a revocation.
+    pub note: Option<String>,
+}
+
+/// A port of the guest that the host listens on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortForward {
+    /// Port on the host's loopback.
+    pub host: u16,
+    /// Port in the guest.
+    pub guest: u16,
+}
+
+/// `deploy`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Deployed {
+    /// The new instance's id.
+    pub instance: String,
+    /// Its state.
+    pub state: String,
+    /// Its published ports.
+    pub ports: Vec<PortForward>,
+}
+
+/// `stop`, `rm`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstanceChanged {
+    /// Its id.
+    pub instance: String,
+    /// Its state now.
+    pub state: String,
+}
+
+/// `image add FILE`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AddImageRequest {
+    /// Absolute path of the file, as the node sees it.
+    pub file: String,
+}
+
+/// `image get IMAGE -o FILE`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExportImageRequest {
+    /// Absolute path of the file to write.
+    pub file: String,
+}
+
+/// `publish FILE.toml --key NAME`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PublishRequest {
+    /// Absolute path of the description.
+    pub file: String,
+    /// Name of a key in the node's `keys` directory.
+    pub key: String,
+}
+
+/// `endorse RELEASE --key NAME --type URI [--body FILE]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EndorseRequest {
+    /// A release: id, unique prefix, or `PETNAME/NAME@VERSION`.
+    pub release: String,
+    /// Name of a key.
+    pub key: String,
+    /// The predicate's URI.
+    pub predicate: String,
+    /// Free text.
+    #[serde(default)]
+    pub note: Option<String>,
+    /// Seconds until it stops counting.
+    #[serde(default)]
+    pub expires_after_seconds: Option<u64>,
+}
+
+/// `revoke ID --key NAME --reason TEXT`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RevokeRequest {
+    /// A release, an endorsement, or a public key (OpenSSH or base32 form).
+    pub subject: String,
+    /// Name of a key.
+    pub key: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// `fetch IMAGE|RELEASE [--held]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FetchRequest {
+    /// An image id, or a release.
+    pub target: String,
+    /// Fetch a release that policy does not accept: it is stored, never deployed.
+    #[serde(default)]
+    pub held: bool,
+}
+
+/// `deploy RELEASE [--set K=V]… [--publish HOST:GUEST]…`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DeployRequest {
+    /// The release.
+    pub release: String,
+    /// Values of its context inputs.
+    #[serde(default)]
+    pub set: BTreeMap<String, String>,
+    /// Ports to publish; host port 0 picks a free one.
+    #[serde(default)]
+    pub publish: Vec<PortForward>,
+}
+
+/// A long piece of work: follow it at `/api/v1/jobs/<id>/events`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobStarted {
+    /// Its id.
+    pub job: String,
+}
+
+/// What a job says of itself. `Done` and `Failed` end it; who asks after the end is told the end again.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "lowercase")]
+pub enum JobEvent {
+    /// Under way.
+    Progress {
+        /// What it is doing: `reading`, `fetching`, `starting`, …
+        stage: String,
+        /// Bytes done.
+        done: u64,
+        /// Bytes in all; 0 while unknown.
+        total: u64,
+    },
+    /// The end: the result, in the JSON of its command.
+    Done {
+        /// The value that the command prints with `--json`.
+        result: serde_json::Value,
+    },
+    /// The end: it did not work.
+    Failed {
+        /// Why.
+        error: ApiError,
+    },
+}
+
+/// What changed in the node, for pages that are open. Pages ask for the details again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "changed", rename_all = "lowercase")]
+pub enum Change {
+    /// Records came or went.
+    Catalog,
+    /// The policy in force is another one.
+    Policy,
+    /// An instance changed its state.
+    Instances,
+    /// Images came or went.
+    Store,
+    /// Peers came or went.
+    Peers,
+}
+
+/// The node behind the faces. Each method is one request of `/api/v1`; none trusts its caller to have checked anything.
+///
+/// Errors are [`ApiError`] with a code that fits: `not-found` for ids that name nothing, `usage` for requests that make
+/// no sense, `refused` where policy says no, `failed` for the rest.
+#[async_trait]
+pub trait Backend: Send + Sync + 'static {
+    /// The node at a glance.
+    async fn status(&self) -> Result<Status>;
+    /// Connected peers.
+    async fn peers(&self) -> Result<Vec<Peer>>;
+    /// Lists releases, newest first.
+    async fn search(&self, query: SearchQuery) -> Result<SearchPage>;
+    /// Everything about one release (id, unique prefix of at least 12 characters, or `PETNAME/NAME@VERSION`).
+    async fn release(&self, release: &str) -> Result<ReleaseDetails>;
+    /// What policy says of a release, and why.
+    async fn explain(&self, release: &str) -> Result<Explanation>;
+    /// Images of the store.
+    async fn images(&self) -> Result<Vec<ImageSummary>>;
+    /// Adds a file as an image; a job that ends in [`ImageAdded`].
+    async fn add_image(&self, request: AddImageRequest) -> Result<JobStarted>;
+    /// Reads an image back and checks it; a job that ends in [`ImageVerified`].
+    async fn verify_image(&self, image: ImageId) -> Result<JobStarted>;
+    /// Writes an image to a flat file; a job that ends in [`ImageExported`].
+    async fn export_image(&self, image: ImageId, request: ExportImageRequest) -> Result<JobStarted>;
+    /// Forgets an image that nothing needs.
+    async fn remove_image(&self, image: ImageId) -> Result<()>;
+    /// Pins or unpins an image: garbage collection and `rm` leave a pinned one alone.
+    async fn pin_image(&self, image: ImageId, is_pinned: bool) -> Result<()>;
+    /// Gives the space of chunks that no image names back; a job that ends in [`Collected`].
+    async fn collect_garbage(&self) -> Result<JobStarted>;
+    /// Publishes a release; a job that ends in [`Published`].
+    async fn publish(&self, request: PublishRequest) -> Result<JobStarted>;
+    /// Says something of a release.
+    async fn endorse(&self, request: EndorseRequest) -> Result<Recorded>;
+    /// Withdraws a release, an endorsement or a key.
+    async fn revoke(&self, request: RevokeRequest) -> Result<Recorded>;
+    /// Fetches an image or a release; a job that ends in [`Fetched`].
+    async fn fetch(&self, request: FetchRequest) -> Result<JobStarted>;
+    /// Judges, fetches what is missing and boots; a job that ends in [`Deployed`].
+    async fn deploy(&self, request: DeployRequest) -> Result<JobStarted>;
+    /// All instances.
+    async fn instances(&self) -> Result<Vec<Instance>>;
+    /// Stops an instance: ACPI first, and the hard way when it does not listen or `force` is set.
+    async fn stop_instance(&self, instance: &str, force: bool) -> Result<InstanceChanged>;
+    /// Removes a stopped instance and what its guest wrote.
+    async fn remove_instance(&self, instance: &str) -> Result<InstanceChanged>;
+    /// What the guest wrote to its console, as bytes of text; with `follow`, also what it writes from now on.
+    async fn instance_logs(&self, instance: &str, follow: bool) -> Result<BoxStream<Bytes>>;
+    /// What a job says of itself: its latest progress first, then as it comes, then the end.
+    async fn job_events(&self, job: &str) -> Result<BoxStream<JobEvent>>;
+    /// Stops a job; what it has stored stays.
+    async fn cancel_job(&self, job: &str) -> Result<()>;
+    /// Changes as they happen.
+    async fn changes(&self) -> Result<BoxStream<Change>>;
+    /// Metrics in the OpenMetrics text format.
+    async fn metrics(&self) -> Result<String>;
+    /// A fresh one-time link to the web UI.
+    async fn web_link(&self) -> Result<String>;
+}
