@@ -59,7 +59,9 @@ impl Behaviour {
                 .with_push_listen_addr_updates(true),
         );
         let mdns = match settings.is_mdns_enabled {
-            true => Some(mdns::tokio::Behaviour::new(mdns::Config::default(), local).map_err(|error| set_up("mDNS", error))?),
+            true => Some(
+                mdns::tokio::Behaviour::new(mdns::Config::default(), local).map_err(|error| set_up("mDNS", error))?,
+            ),
             false => None,
         };
         Ok(Self {

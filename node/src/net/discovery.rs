@@ -35,7 +35,12 @@ impl Dialer {
     }
 
     /// Bootstrap addresses to be dialled now; each counts as an attempt.
-    pub(super) fn due(&mut self, now: Duration, is_connected: impl Fn(&PeerId) -> bool, connections: usize) -> Vec<Multiaddr> {
+    pub(super) fn due(
+        &mut self,
+        now: Duration,
+        is_connected: impl Fn(&PeerId) -> bool,
+        connections: usize,
+    ) -> Vec<Multiaddr> {
         let mut due = Vec::new();
         for position in 0..self.bootstrap.len() {
             let (address, attempts) = &self.bootstrap[position];

@@ -241,7 +241,10 @@ impl Net {
     ///
     /// # Errors
     /// Somebody accepts them already.
-    pub fn accept(&self, protocol: Protocol) -> Result<libp2p_stream::IncomingStreams, libp2p_stream::AlreadyRegistered> {
+    pub fn accept(
+        &self,
+        protocol: Protocol,
+    ) -> Result<libp2p_stream::IncomingStreams, libp2p_stream::AlreadyRegistered> {
         self.control.clone().accept(protocol.name(&self.federation))
     }
 

@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 use crate::bounded::List;
 use crate::codec::{self, CodecError};
 use crate::ids::{Hash, ImageId};
-use crate::image::{Encoding, MAX_CHUNK_BYTES, MAX_PAGE_BYTES};
+use crate::image::chunker::MAX_CHUNK_BYTES;
+use crate::image::encoding::{Encoding, UnknownEncoding};
+use crate::image::manifest::MAX_PAGE_BYTES;
 use crate::swarm::Ranges;
 
 /// Pages asked for at once.
@@ -118,8 +120,8 @@ pub enum MessageError {
     #[error("malformed message: {0}")]
     Codec(#[from] CodecError),
     /// An encoding that this node does not know.
-    #[error("unknown chunk encoding {0}")]
-    Encoding(u8),
+    #[error(transparent)]
+    Encoding(#[from] UnknownEncoding),
 }
 
 impl FrameHead {
@@ -173,7 +175,7 @@ impl ChunkHeader {
     /// An encoding that this node does not know.
     pub fn decode(bytes: [u8; CHUNK_HEADER_BYTES]) -> Result<Self, MessageError> {
         let [index @ .., encoding] = bytes;
-        let encoding = Encoding::from_code(encoding).ok_or(MessageError::Encoding(encoding))?;
+        let encoding = Encoding::try_from(encoding)?;
         Ok(Self { index: u32::from_be_bytes(index), encoding })
     }
 
