@@ -27,6 +27,7 @@ fn image(content: &[u8]) -> (ImageId, u64, u8) {
     (id, root.chunks, root.depth)
 }
 
+#[allow(clippy::disallowed_methods, reason = "the command that makes golden files writes them")]
 fn check(name: &str, found: &str) {
     let path = format!("{}/tests/golden/{name}", env!("CARGO_MANIFEST_DIR"));
     if std::env::var_os("RIALTO_BLESS").is_some() {
