@@ -8,9 +8,15 @@
 
 pub mod catalog;
 pub mod cli;
+pub mod client;
 pub mod config;
 pub mod deploy;
+pub mod dir;
 pub mod keys;
 pub mod net;
+pub mod node;
 pub mod store;
+pub mod strict_toml;
+pub mod systemd;
 pub mod trust;
+pub mod units;
