@@ -44,7 +44,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 /// session is asked for, and every operation is there.
 pub async fn serve_unix(listener: UnixListener, backend: Arc<dyn Backend>, shutdown: CancellationToken) {
     let door = Door { backend, sessions: None, shutdown: shutdown.clone() };
-    serve(door, shutdown, async || listener.accept().await.map(|(stream, _)| stream)).await;
+    serve(listener, door, shutdown).await;
 }
 
 /// Serves the API and the pages to browsers on a loopback listener until `shutdown`: behind a Host check, a session and
@@ -56,7 +56,7 @@ pub async fn serve_tcp(
     shutdown: CancellationToken,
 ) {
     let door = Door { backend, sessions: Some(sessions), shutdown: shutdown.clone() };
-    serve(door, shutdown, async || listener.accept().await.map(|(stream, _)| stream)).await;
+    serve(listener, door, shutdown).await;
 }
 
 /// What a request goes through: everything is decided here or handed on.
@@ -68,19 +68,41 @@ struct Door {
     shutdown: CancellationToken,
 }
 
+/// What a listener gives: a stream for each connection.
+trait Incoming: Send + Sync + 'static {
+    type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+
+    fn next(&self) -> impl Future<Output = io::Result<Self::Stream>> + Send;
+}
+
+impl Incoming for TcpListener {
+    type Stream = tokio::net::TcpStream;
+
+    async fn next(&self) -> io::Result<Self::Stream> {
+        let (stream, _) = self.accept().await?;
+        // Events are small and must not wait for each other.
+        stream.set_nodelay(true)?;
+        Ok(stream)
+    }
+}
+
+impl Incoming for UnixListener {
+    type Stream = tokio::net::UnixStream;
+
+    async fn next(&self) -> io::Result<Self::Stream> {
+        self.accept().await.map(|(stream, _)| stream)
+    }
+}
+
 /// `warp::serve` sets no time limit for a request's head and no limit of connections, so this is its loop with both.
-async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
-    door: Door,
-    shutdown: CancellationToken,
-    accept: impl AsyncFn() -> io::Result<S>,
-) {
+async fn serve(listener: impl Incoming, door: Door, shutdown: CancellationToken) {
     let filter = filter(door);
     let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let connections = TaskTracker::new();
     loop {
         let next = async {
             let permit = permits.clone().acquire_owned().await;
-            (accept().await, permit)
+            (listener.next().await, permit)
         };
         let accepted = tokio::select! {
             () = shutdown.cancelled() => break,
@@ -97,6 +119,7 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
             }
         }
     }
+    drop(listener);
     connections.close();
     if tokio::time::timeout(SHUTDOWN_GRACE, connections.wait()).await.is_err() {
         tracing::info!(open = connections.len(), "requests to the API were cut off at shutdown");
