@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use libp2p::{Multiaddr, PeerId};
 use rialto_protocol::bounded::{List, Name};
+use rialto_web::api::{ApiError, ErrorCode};
 use serde::{Deserialize, Deserializer};
 
 use crate::dir::{NodeDir, read_bounded};
@@ -62,6 +63,12 @@ impl ConfigError {
             Self::Unreadable { .. } => None,
             Self::Wrong { path, .. } => Some(format!("correct {} and start the node again", path.display())),
         }
+    }
+}
+
+impl From<ConfigError> for ApiError {
+    fn from(error: ConfigError) -> Self {
+        Self { code: ErrorCode::Failed, message: error.to_string(), hint: error.hint() }
     }
 }
 

@@ -8,6 +8,8 @@ use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as 
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
+use rialto_web::api::{ApiError, ErrorCode};
+
 /// The form of the directory that this program reads and writes.
 const FORMAT: u32 = 1;
 /// Longest path of a UNIX socket in bytes: `sun_path` has 108, and the last is a zero.
@@ -89,6 +91,12 @@ impl DirError {
     fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
         move |source| Self::Io { action, path, source }
+    }
+}
+
+impl From<DirError> for ApiError {
+    fn from(error: DirError) -> Self {
+        Self { code: ErrorCode::Failed, message: error.to_string(), hint: error.hint() }
     }
 }
 

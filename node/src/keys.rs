@@ -10,6 +10,7 @@ use libp2p::PeerId;
 use libp2p::identity::{self, Keypair};
 use rialto_protocol::bounded::Name;
 use rialto_protocol::ids::PublicKey;
+use rialto_web::api::{ApiError, ErrorCode};
 use ssh_key::private::{Ed25519Keypair, Ed25519PrivateKey, KeypairData};
 use ssh_key::public::{Ed25519PublicKey, KeyData};
 use ssh_key::{LineEnding, PrivateKey};
@@ -105,6 +106,17 @@ impl KeyError {
             Self::NotEd25519 { .. } => Some("make one with: rialto key new NAME, or ssh-keygen -t ed25519".into()),
             _ => None,
         }
+    }
+}
+
+impl From<KeyError> for ApiError {
+    fn from(error: KeyError) -> Self {
+        let code = match error {
+            KeyError::NotFound { .. } => ErrorCode::NotFound,
+            KeyError::ReservedName(_) | KeyError::NotASite(_) => ErrorCode::Usage,
+            _ => ErrorCode::Failed,
+        };
+        Self { code, message: error.to_string(), hint: error.hint() }
     }
 }
 
