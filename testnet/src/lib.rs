@@ -1,1 +1,4 @@
 //! Many sites at once: real ones as processes, or simulated ones in virtual time.
+
+pub mod appliance;
+pub mod cpio;
