@@ -2,3 +2,6 @@
 
 pub mod appliance;
 pub mod cpio;
+pub mod http;
+pub mod site;
+pub mod wait;
