@@ -1,1 +1,7 @@
 //! Many sites at once: real ones as processes, or simulated ones in virtual time.
+
+pub mod appliance;
+pub mod cpio;
+pub mod http;
+pub mod site;
+pub mod wait;
