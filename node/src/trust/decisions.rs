@@ -322,7 +322,9 @@ mod tests {
         for torn in [1, 10, whole.len() / 2, whole.len() - 1] {
             std::fs::write(&path, [&whole[..], &whole[..torn]].concat()).unwrap();
             assert_eq!(read(&path), [decision(1)], "a reader passes over {torn} bytes still being written");
-            DecisionLog::open(&path).unwrap().append(&decision(2)).unwrap();
+            let log = DecisionLog::open(&path).unwrap();
+            assert_eq!(std::fs::read(&path).unwrap(), whole, "after {torn} bytes");
+            log.append(&decision(2)).unwrap();
             assert_eq!(read(&path), [decision(1), decision(2)], "after {torn} bytes");
         }
         // A crash can also leave zeros, and more of them than one block.

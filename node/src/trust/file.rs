@@ -24,8 +24,9 @@ use super::verdict::{Facts, Verdict, evaluate};
 /// How often the file is read. A change must be in force within 2 s, and is taken at the second reading.
 const POLL: Duration = Duration::from_millis(500);
 /// A file that is being written may be half there, and half a rule may accept what the whole would not: new content
-/// counts once two readings in a row agree. If it never rests, it is taken as it is after this many readings.
-const MAX_UNSETTLED: u32 = 3;
+/// counts once two readings in a row agree. If it never rests, it is taken as it is at the reading after
+/// this many, within the 2 s.
+const MAX_UNSETTLED: u32 = 2;
 
 /// The policy in force.
 #[derive(Debug, Clone, Default)]
@@ -51,7 +52,7 @@ pub fn judge(state: &PolicyState, record: &Verified<Record>, facts: &Facts<'_>, 
 #[derive(Debug)]
 pub struct PolicyFile {
     path: PathBuf,
-    seen: Content,
+    settling: Settling,
     state: watch::Sender<Arc<PolicyState>>,
 }
 
@@ -62,7 +63,7 @@ impl PolicyFile {
         let path = path.into();
         let seen = read(&path);
         let state = watch::Sender::new(Arc::new(state_of(&path, &seen)));
-        Self { path, seen, state }
+        Self { path, settling: Settling::new(seen), state }
     }
 
     /// The policy in force, now and as it changes.
@@ -74,8 +75,6 @@ impl PolicyFile {
     pub async fn follow(mut self, stop: CancellationToken) {
         let mut ticks = tokio::time::interval(POLL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut pending: Option<Content> = None;
-        let mut unsettled = 0;
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -85,15 +84,8 @@ impl PolicyFile {
             let Ok(found) = tokio::task::spawn_blocking(move || read(&path)).await else {
                 return; // The runtime is shutting down.
             };
-            if found == self.seen {
-                (pending, unsettled) = (None, 0);
-            } else if pending.as_ref() == Some(&found) || unsettled == MAX_UNSETTLED {
-                (pending, unsettled) = (None, 0);
-                self.state.send_replace(Arc::new(state_of(&self.path, &found)));
-                self.seen = found;
-            } else {
-                pending = Some(found);
-                unsettled += 1;
+            if let Some(content) = self.settling.next(found) {
+                self.state.send_replace(Arc::new(state_of(&self.path, content)));
             }
         }
     }
@@ -101,6 +93,36 @@ impl PolicyFile {
 
 /// What a reading found: the text, or why there is none.
 type Content = Result<String, String>;
+
+/// Which of the readings to act on.
+#[derive(Debug)]
+struct Settling {
+    in_force: Content,
+    pending: Option<Content>,
+    unsettled: u32,
+}
+
+impl Settling {
+    fn new(in_force: Content) -> Self {
+        Self { in_force, pending: None, unsettled: 0 }
+    }
+
+    /// Takes a reading; returns the content that comes into force with it, where there is a new one.
+    fn next(&mut self, found: Content) -> Option<&Content> {
+        if found == self.in_force {
+            (self.pending, self.unsettled) = (None, 0);
+            None
+        } else if self.pending.as_ref() == Some(&found) || self.unsettled == MAX_UNSETTLED {
+            (self.pending, self.unsettled) = (None, 0);
+            self.in_force = found;
+            Some(&self.in_force)
+        } else {
+            self.pending = Some(found);
+            self.unsettled += 1;
+            None
+        }
+    }
+}
 
 fn read(path: &Path) -> Content {
     let failed = |error: std::io::Error| error.to_string();
@@ -216,6 +238,27 @@ mod tests {
         assert_eq!(verdict(&state).kind(), VerdictKind::Accept);
         assert_eq!(state.status.hash.as_deref(), state.policy.as_ref().map(|policy| policy.hash()));
         followed.end().await;
+    }
+
+    #[test]
+    fn a_file_that_is_still_being_written_is_not_in_force() {
+        let read = |text: &str| Content::Ok(text.to_owned());
+        let mut settling = Settling::new(read("old"));
+        assert_eq!(settling.next(read("then")), None, "half of it");
+        assert_eq!(settling.next(read("then, require")), None, "the whole, for the first time");
+        assert_eq!(settling.next(read("then, require")), Some(&read("then, require")));
+        assert_eq!(settling.next(read("then, require")), None, "once");
+        assert_eq!(settling.next(read("")), None);
+        assert_eq!(settling.next(read("then, require")), None, "put back as it was");
+        assert_eq!(settling.next(Err("gone".into())), None);
+        assert_eq!(settling.next(Err("gone".into())), Some(&Err("gone".into())));
+    }
+
+    #[test]
+    fn a_file_that_never_rests_is_taken_within_the_promised_time() {
+        let mut settling = Settling::new(Ok(String::new()));
+        let readings = (1..).find(|n| settling.next(Ok(n.to_string())).is_some()).unwrap();
+        assert!(POLL * readings <= Duration::from_secs(2), "{readings} readings");
     }
 
     #[test]

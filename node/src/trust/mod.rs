@@ -35,3 +35,4 @@ pub use file::{PolicyFile, PolicyState, judge};
 pub use policy::{MAX_POLICY_BYTES, OnRevoke, Policy, PolicyError, Update};
 pub use starter::starter_policy;
 pub use verdict::{Facts, Verdict, evaluate, revocation_subjects};
+pub use withdrawn::{endorsement_is_void, revocation_counts};

@@ -109,10 +109,10 @@ impl Reader<'_> {
     ) -> Result<(BTreeMap<Name, Arc<Signer>>, BTreeMap<PublicKey, Name>), PolicyError> {
         let mut signers = BTreeMap::new();
         let mut petnames: BTreeMap<PublicKey, Name> = BTreeMap::new();
-        for (key, value) in self.entries(value, "[signers]")? {
+        for (key, value) in self.entries(value, "in [signers]")? {
             let name = self.name(&key)?;
             let mut keys = Vec::new();
-            for (text, span) in self.strings(value, "the key of a signer")? {
+            for (text, span) in self.strings(value, "as the key of a signer")? {
                 let key = public_key(text).map_err(|problem| self.refuse(&span, problem))?;
                 if let Some(other) = petnames.insert(key, name.clone()) {
                     let message = if other == name {
@@ -135,14 +135,14 @@ impl Reader<'_> {
         signers: &BTreeMap<Name, Arc<Signer>>,
     ) -> Result<BTreeMap<Name, Arc<Role>>, PolicyError> {
         let mut roles = BTreeMap::new();
-        for (key, value) in self.entries(value, "[roles]")? {
+        for (key, value) in self.entries(value, "in [roles]")? {
             let name = self.name(&key)?;
             let fields = self.fields(value, &words::ROLE)?;
             let Some(listed) = fields.get("signers") else {
                 return Err(self.refuse(&key.1, format!("role `{name}` has no `signers`")));
             };
             let mut members: Vec<Arc<Signer>> = Vec::new();
-            for word in self.strings(listed, "`signers` of a role")? {
+            for word in self.strings(listed, "as `signers` of a role")? {
                 let signer = self.signer(&word, signers)?;
                 if members.contains(&signer) {
                     let message = format!("`{}` is listed twice, and still counts once", signer.name);
@@ -214,14 +214,14 @@ impl Reader<'_> {
             None => VerdictKind::Hold,
         };
         let on_revoke = match fields.get("on-revoke") {
-            Some(value) => match self.word(self.string(value, "`on-revoke`")?, &words::ON_REVOKE)? {
+            Some(value) => match self.word(self.string(value, words::ON_REVOKE.place)?, &words::ON_REVOKE)? {
                 "warn" => OnRevoke::Warn,
                 _ => OnRevoke::BlockNew,
             },
             None => OnRevoke::default(),
         };
         let update = match fields.get("update") {
-            Some(value) => match self.word(self.string(value, "`update`")?, &words::UPDATE)? {
+            Some(value) => match self.word(self.string(value, words::UPDATE.place)?, &words::UPDATE)? {
                 "never" => Update::Never,
                 _ => Update::Propose,
             },
@@ -231,7 +231,7 @@ impl Reader<'_> {
     }
 
     fn rule_name(&self, value: &Value<'_>) -> Result<String, PolicyError> {
-        let (name, span) = self.string(value, "`name` of a rule")?;
+        let (name, span) = self.string(value, "as `name` of a rule")?;
         let refused = |message: String| Err(self.refuse(&span, message));
         if [DEFAULT_RULE, NO_RULE, REVOCATION_RULE].contains(&name) {
             return refused(format!("'{name}' is what explanations call a decision that no rule made: choose another"));
@@ -244,7 +244,8 @@ impl Reader<'_> {
 
     fn matches(&self, value: &Value<'_>, names: &Names) -> Result<Match, PolicyError> {
         let fields = self.fields(value, &words::MATCH)?;
-        let each = |key: &'static str| fields.get(key).map(|value| self.strings(value, key)).transpose();
+        let each =
+            |key: &'static str| fields.get(key).map(|value| self.strings(value, &format!("as `{key}`"))).transpose();
         let publishers = each("publisher")?
             .map(|words| words.iter().map(|word| self.publisher(word, names)).collect::<Result<_, _>>())
             .transpose()?;
@@ -286,7 +287,7 @@ impl Reader<'_> {
             return Ok(Vec::new());
         }
         let mut require: Vec<Requirement> = Vec::new();
-        for word in self.strings(value, "`require`")? {
+        for word in self.strings(value, words::REQUIREMENT.place)? {
             let requirement = self.requirement(&word, names)?;
             if require.contains(&requirement) {
                 return Err(self.refuse(&word.1, format!("`{requirement}` is required twice")));
@@ -389,7 +390,7 @@ impl<'t> Reader<'t> {
         match value.get_ref() {
             DeValue::String(_) => Ok(vec![self.string(value, place)?]),
             DeValue::Array(listed) if listed.is_empty() => {
-                Err(self.refuse(&value.span(), format!("the list of {place} is empty, and would fit nothing")))
+                Err(self.refuse(&value.span(), format!("the list {place} is empty, and would fit nothing")))
             }
             DeValue::Array(listed) => listed.iter().map(|value| self.string(value, place)).collect(),
             other => Err(self.wrong_form(value, place, "a text in quotes, or a list of them", other)),
@@ -405,13 +406,13 @@ impl<'t> Reader<'t> {
     }
 
     fn age(&self, value: &Value<'t>) -> Result<Age, PolicyError> {
-        let (text, span) = self.string(value, "`max-age`")?;
+        let (text, span) = self.string(value, "as `max-age`")?;
         Age::parse(text).map_err(|problem| self.refuse(&span, problem))
     }
 
     fn threshold(&self, value: &Value<'t>, members: usize) -> Result<usize, PolicyError> {
         let DeValue::Integer(number) = value.get_ref() else {
-            return Err(self.wrong_form(value, "`threshold`", "a whole number", value.get_ref()));
+            return Err(self.wrong_form(value, "as `threshold`", "a whole number", value.get_ref()));
         };
         match usize::from_str_radix(number.as_str(), number.radix()) {
             Ok(threshold) if (1..=members).contains(&threshold) => Ok(threshold),
@@ -478,7 +479,7 @@ impl Reader<'_> {
             DeValue::Array(_) => "a list",
             DeValue::Table(_) => "a table",
         };
-        self.refuse(&value.span(), format!("{place} stands {found} where {expected} is expected"))
+        self.refuse(&value.span(), format!("expected {expected} {place}, and found {found}"))
     }
 
     fn refuse(&self, span: &Range<usize>, message: impl Into<String>) -> PolicyError {

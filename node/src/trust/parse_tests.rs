@@ -137,24 +137,28 @@ fn mistakes_are_explained_where_they_stand() {
         ("match = { publisher = \"cren\" }", "there is no signer `cren` in [signers]", Some("cern")),
         ("match = { publisher = \"reviewers\" }", "`reviewers` is a role, and `publisher` takes signers", None),
         ("match = { publisher = [] }", "is empty, and would fit nothing", None),
-        ("match = { publisher = [\"cern\", 7] }", "a number where a text in quotes is expected", None),
+        ("match = { publisher = [\"cern\", 7] }", "expected a text in quotes as `publisher`, and found a number", None),
         ("match = { name = \"Batch-*\" }", "no name has the character 'B'", None),
         ("match = { arch = \"amd64\" }", "there is no word `amd64` as `arch`", Some("x86_64")),
         ("match = { tags = \"Not A Tag\" }", "is not a name", None),
-        ("match = \"cern\"", "a text where a table is expected", None),
+        ("match = \"cern\"", "expected a table in `match`, and found a text", None),
         ("require = \"endorsed-by\"", "`endorsed-by` needs a role", None),
         ("require = \"endorsed-by:\"", "`endorsed-by` needs a role", None),
         ("require = \"endorsed-by:reviewrs\"", "there is no role `reviewrs` in [roles]", Some("reviewers")),
         ("require = \"endorsed-by:cern\"", "`cern` is a signer, not a role", None),
         ("require = \"endorsed-by:reviewers:\"", "the URI of a predicate", None),
         ("require = \"endorsed-by:reviewers:a b\"", "the URI of a predicate", None),
-        ("require = \"signed-by:builders:x\"", "there is no role `builders:x`", None),
+        ("require = \"signed-by:builders:x\"", "there is no role `builders:x`", Some("builders")),
         ("require = \"endorsd-by:reviewers\"", "there is no word `endorsd-by` in `require`", Some("endorsed-by")),
         ("require = \"sbom:spdx\"", "`sbom` stands alone", None),
         ("require = \"max-age\"", "`max-age` needs a length of time", None),
         ("require = \"max-age:90\"", "'90' is not a length of time", None),
         ("require = [\"sbom\", \"sbom\"]", "`sbom` is required twice", None),
-        ("require = { endorsed-by = \"reviewers\" }", "a table where a text in quotes", None),
+        (
+            "require = { endorsed-by = \"reviewers\" }",
+            "expected a text in quotes, or a list of them in `require`, and found a table",
+            None,
+        ),
         ("name = \"default\"", "choose another", None),
         ("name = \"revocation\"", "choose another", None),
         ("name = \"none\"", "choose another", None),
@@ -200,12 +204,12 @@ fn mistakes_outside_rules_are_explained_too() {
         ("[[rule]]\nthen = \"allow\"".into(), 2, "as `then`", Some("accept")),
         ("[default]\nthen = \"acept\"".into(), 2, "as `then`", Some("accept")),
         ("[default]\nthan = \"hold\"".into(), 2, "in [default]", Some("then")),
-        ("default = \"hold\"".into(), 1, "a text where a table is expected", None),
-        ("signers = []".into(), 1, "a list where a table is expected", None),
+        ("default = \"hold\"".into(), 1, "expected a table in [default], and found a text", None),
+        ("signers = []".into(), 1, "expected a table in [signers], and found a list", None),
         ("[signers]\nCERN = \"x\"".into(), 2, "'CERN' is not a name", None),
         ("[signers]\ncern = \"x\"".into(), 2, "not an OpenSSH key", None),
         ("[signers]\ncern = []".into(), 2, "is empty", None),
-        ("[signers]\ncern = 7".into(), 2, "a number where a text", None),
+        ("[signers]\ncern = 7".into(), 2, "found a number", None),
         ("[signers]\ncern = \"-----BEGIN OPENSSH PRIVATE KEY-----\"".into(), 2, "this is a private key", None),
         (format!("[signers]\ncern = \"\"\"{cern}\n{desy}\"\"\""), 2, "a key is one line", None),
         (format!("[signers]\ncern = \"{cern}\"\ndesy = [\"{cern}\"]"), 3, "this key is also `cern`", None),
@@ -217,11 +221,21 @@ fn mistakes_outside_rules_are_explained_too() {
         (role("r = { signers = \"cern\", threshold = 0 }"), 5, "must be from 1 to 1", None),
         (role("r = { signers = [\"cern\", \"desy\"], threshold = 3 }"), 5, "must be from 1 to 2", None),
         (role("r = { signers = \"cern\", threshold = -1 }"), 5, "must be from 1 to 1", None),
-        (role("r = { signers = \"cern\", threshold = \"1\" }"), 5, "a text where a whole number", None),
+        (
+            role("r = { signers = \"cern\", threshold = \"1\" }"),
+            5,
+            "expected a whole number as `threshold`, and found a text",
+            None,
+        ),
         (role("r = { signers = \"cern\", threshold = 99999999999999999999999 }"), 5, "must be from 1 to 1", None),
         (role("r = { signers = \"cern\", treshold = 1 }"), 5, "in a role", Some("threshold")),
         (role("r = { signers = \"cern\", max-age = \"0d\" }"), 5, "no time at all", None),
-        (role("r = { signers = \"cern\", max-age = 90 }"), 5, "a number where a text", None),
+        (
+            role("r = { signers = \"cern\", max-age = 90 }"),
+            5,
+            "expected a text in quotes as `max-age`, and found a number",
+            None,
+        ),
         ("[roles]\nr = { signers = \"cern\" }".into(), 2, "and there is none", None),
         ("[signers\n".into(), 1, "this is not TOML", None),
         ("x".repeat(MAX_POLICY_BYTES + 1), 1, "at most 1048576 are read", None),
@@ -245,7 +259,10 @@ fn other_kinds_of_key_and_damaged_ones_are_refused() {
     for (key, message) in keys {
         let error = error(&format!("[signers]\ncern = \"{key}\""));
         assert!(error.message.contains(message), "{key}: {error}");
-        assert!(!error.to_string().contains("AAAA"), "no key text in a message: {error}");
+        assert!(
+            key.split(' ').nth(1).is_none_or(|bytes| !error.to_string().contains(bytes)),
+            "no key text in a message: {error}"
+        );
     }
 }
 

@@ -122,6 +122,7 @@ impl Case<'_> {
         if let Some(wanted) = predicate.filter(|wanted| **wanted != *endorsement.predicate) {
             return Some(format!("it says {}, and {wanted} is required", shown(&endorsement.predicate)));
         }
+        // Whoever signed the statement can take it back whole; a revoked key takes back its own signature only.
         let subject = RevocationSubject::Endorsement(record.id);
         if let Some(revocation) = self.withdrawn.by_own_signer(subject, record.signers()) {
             return Some(format!("it was revoked (record {})", revocation.id));

@@ -187,7 +187,7 @@ pub fn evaluate(policy: &Policy, record: &Verified<Record>, facts: &Facts<'_>, n
         VerdictKind::Hold => Outcome::Hold,
         VerdictKind::Accept => match Accepted::new(record) {
             Some(accepted) => Outcome::Accept(Box::new(accepted)),
-            None => Outcome::Hold,
+            None => Outcome::Hold, // Not a release, which was ruled out above.
         },
     };
     Verdict {
@@ -235,7 +235,7 @@ impl<'a> Case<'a> {
             |endorsement: &&Verified<Record>| endorsement.body.endorsement().is_some_and(|e| e.subject == record.id);
         let mut endorsements: Vec<_> = facts.endorsements.iter().copied().filter(is_of_this).collect();
         endorsements.sort_by_key(|endorsement| endorsement.id);
-        Self { policy, record, release, endorsements, withdrawn: Withdrawn::new(policy, &facts.revocations), now }
+        Self { policy, record, release, endorsements, withdrawn: Withdrawn::new(Some(policy), &facts.revocations), now }
     }
 
     /// Whether every part of a rule's `match` fits.

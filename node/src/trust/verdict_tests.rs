@@ -9,7 +9,9 @@ use rialto_protocol::signed::Verified;
 use rialto_web::api::VerdictKind::{self, Accept, Hold, Reject};
 
 use super::testing::{DAY, NOW, Scene, endorsed, endorsement, image, public, revoked, signed};
-use super::{Facts, OnRevoke, Policy, Update, Verdict, evaluate, revocation_subjects};
+use super::{
+    Facts, OnRevoke, Policy, Update, Verdict, endorsement_is_void, evaluate, revocation_counts, revocation_subjects,
+};
 
 fn judged(
     policy: &Policy,
@@ -333,6 +335,37 @@ fn the_catalog_is_told_what_to_look_for() {
         RevocationSubject::Key(public(&scene.desy)),
     ]);
     assert_eq!(revocation_subjects(&release, &[&by_desy]), expected);
+}
+
+#[test]
+fn pages_show_as_void_what_does_not_count() {
+    let scene = Scene::default();
+    let policy = scene.policy(REVIEWED);
+    let release = scene.release(|_| {});
+    let said = signed(&endorsement(release.id, |e| e.expires = Some(NOW + 1)), &[&scene.security_old], NOW);
+    let is_void = |policy, revocations: &[&Verified<Record>], now| endorsement_is_void(policy, &said, revocations, now);
+    assert!(!is_void(Some(&policy), &[], NOW) && is_void(Some(&policy), &[], NOW + 1));
+    let old = public(&scene.security_old);
+    for subject in [RevocationSubject::Endorsement(said.id), RevocationSubject::Key(old)] {
+        // By the very key; by the signer's other key, which only the policy knows of; by a stranger.
+        for (by, with_policy, without) in
+            [(&scene.security_old, true, true), (&scene.security, true, false), (&scene.mallory, false, false)]
+        {
+            let revocation = revoked(subject, by);
+            let counts = |policy| revocation_counts(policy, &revocation, &release, &[&said]);
+            assert_eq!((counts(Some(&policy)), counts(None)), (with_policy, without));
+            assert_eq!(is_void(Some(&policy), &[&revocation], NOW), with_policy);
+            assert_eq!(is_void(None, &[&revocation], NOW), without);
+        }
+    }
+    for (subject, by, expected) in [
+        (RevocationSubject::Release(release.id), &scene.cern, true),
+        (RevocationSubject::Release(release.id), &scene.desy, false),
+        (RevocationSubject::Release(said.id), &scene.cern, false),
+        (RevocationSubject::Endorsement(release.id), &scene.cern, false),
+    ] {
+        assert_eq!(revocation_counts(Some(&policy), &revoked(subject, by), &release, &[&said]), expected);
+    }
 }
 
 #[test]

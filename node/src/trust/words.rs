@@ -79,7 +79,7 @@ pub(super) fn nearest<'a>(found: &str, known: impl IntoIterator<Item = &'a str>)
         })
         // A third of the word may be wrong: more, and the suggestion is a guess.
         .filter(|(distance, word)| *distance <= (word.chars().count().max(folded.chars().count()) / 3).max(1))
-        .min_by_key(|(distance, _)| *distance)
+        .min_by_key(|(distance, word)| (*distance, !folded.starts_with(word) && !word.starts_with(&folded)))
         .map(|(_, word)| word)
 }
 
