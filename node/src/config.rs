@@ -19,6 +19,8 @@ use crate::units::{ByteSize, deserialize_duration};
 
 /// Addresses of one kind in one file: more than any machine has, and few enough to try them all.
 const MAX_ADDRESSES: usize = 64;
+/// Characters of a site's name: it stands in a line with others.
+const MAX_NAME_CHARS: usize = 64;
 /// Sites on the allow-list of one node.
 const MAX_MEMBERS: usize = 4096;
 /// Room for [`MAX_MEMBERS`] OpenSSH keys with comments.
@@ -76,8 +78,9 @@ impl From<ConfigError> for ApiError {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Config {
-    /// What this site calls itself; others know it by its key.
-    pub name: Name,
+    /// What this site calls itself; others know it by its key. One line of 1 to 64 characters.
+    #[serde(deserialize_with = "site_name")]
+    pub name: String,
     /// The federation: sites with another name here are never heard.
     pub federation: Name,
     /// Where to listen for other sites.
@@ -224,7 +227,7 @@ impl Config {
 #[derive(Debug, Clone)]
 pub struct NewConfig {
     /// The site's name.
-    pub name: Name,
+    pub name: String,
     /// The federation.
     pub federation: Name,
     /// Where to listen; the default where empty.
@@ -309,6 +312,22 @@ fn quoted_list(addresses: &[Multiaddr]) -> String {
     match items.as_slice() {
         [] | [_] => format!("[{}]", items.concat()),
         items => format!("[\n    {},\n]", items.join(",\n    ")),
+    }
+}
+
+fn site_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    parse_site_name(&String::deserialize(deserializer)?).map_err(serde::de::Error::custom)
+}
+
+/// Reads what a site calls itself.
+///
+/// # Errors
+/// Nothing, more than 64 characters, or characters that don't show.
+pub fn parse_site_name(text: &str) -> Result<String, String> {
+    let name = text.trim();
+    match name.chars().count() {
+        1..=MAX_NAME_CHARS if !name.contains(char::is_control) => Ok(name.to_owned()),
+        _ => Err(format!("a site's name is one line of 1 to {MAX_NAME_CHARS} characters")),
     }
 }
 
@@ -422,7 +441,7 @@ mod tests {
 
     fn new_config() -> NewConfig {
         NewConfig {
-            name: Name::try_from("uni").unwrap(),
+            name: "uni".into(),
             federation: Name::try_from("demo").unwrap(),
             listen: Vec::new(),
             announce: Vec::new(),
@@ -487,6 +506,14 @@ mod tests {
         }
         let many = format!("bootstrap = [{}]", "\"/ip4/127.0.0.1/tcp/1\",".repeat(MAX_ADDRESSES + 1));
         assert!(refusal(&many).contains("at most 64"), "{}", refusal(&many));
+    }
+
+    #[test]
+    fn a_site_has_a_name_of_one_line() {
+        assert_eq!(parse_site_name(" Universität A "), Ok("Universität A".into()));
+        for text in ["", " ", "two\nlines", "\u{1b}[31m", &"x".repeat(MAX_NAME_CHARS + 1)] {
+            assert!(parse_site_name(text).is_err(), "{text:?}");
+        }
     }
 
     #[test]

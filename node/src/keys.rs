@@ -253,8 +253,8 @@ pub fn from_openssh(line: &str) -> Result<PublicKey, KeyError> {
     if line.len() as u64 > MAX_KEY_FILE_BYTES {
         return Err(KeyError::NotAKey { what: what(), reason: "it is too long".into() });
     }
-    let key = ssh_key::PublicKey::from_openssh(line.trim())
-        .map_err(|error| KeyError::NotAKey { what: what(), reason: error.to_string() })?;
+    let algorithm = line.split_whitespace().next().unwrap_or_default();
+    let key = ssh_key::PublicKey::from_openssh(line.trim()).map_err(|error| unreadable(&error, what(), algorithm))?;
     match key.key_data() {
         KeyData::Ed25519(key) => Ok(PublicKey(key.0)),
         other => Err(KeyError::NotEd25519 { what: what(), algorithm: other.algorithm().to_string() }),
@@ -340,7 +340,8 @@ fn write_private(path: &Path, name: &Name, key: &SigningKey) -> Result<(), KeyEr
 
 fn read_private(path: &Path, text: &str) -> Result<SigningKey, KeyError> {
     let refused = |reason: String| KeyError::NotAKey { what: path.display().to_string(), reason };
-    let key = PrivateKey::from_openssh(text).map_err(|error| refused(error.to_string()))?;
+    let key = PrivateKey::from_openssh(text)
+        .map_err(|error| unreadable(&error, path.display().to_string(), "unknown here"))?;
     if key.is_encrypted() {
         return Err(KeyError::Encrypted(path.to_owned()));
     }
@@ -353,6 +354,15 @@ fn read_private(path: &Path, text: &str) -> Result<SigningKey, KeyError> {
         return Err(refused("its private and public halves do not belong together".into()));
     }
     Ok(signing)
+}
+
+fn unreadable(error: &ssh_key::Error, what: String, algorithm: &str) -> KeyError {
+    match error {
+        ssh_key::Error::AlgorithmUnknown | ssh_key::Error::AlgorithmUnsupported { .. } => {
+            KeyError::NotEd25519 { what, algorithm: algorithm.chars().take(60).collect() }
+        }
+        error => KeyError::NotAKey { what, reason: error.to_string() },
+    }
 }
 
 #[cfg(test)]

@@ -3,7 +3,6 @@
 use std::io::{self, BufRead as _, IsTerminal as _, Read as _, Write as _};
 use std::net::UdpSocket;
 use std::path::Path;
-use std::str::FromStr;
 
 use clap::Args;
 use libp2p::multiaddr::Protocol;
@@ -14,7 +13,7 @@ use rialto_web::api::ApiError;
 use serde_json::json;
 
 use super::output::{Cell, Face, Outcome, Tone, plain};
-use crate::config::{Config, NewConfig, Serve, parse_address, parse_web};
+use crate::config::{Config, NewConfig, Serve, parse_address, parse_site_name, parse_web};
 use crate::dir::{DirError, NodeDir, write_new};
 use crate::keys::{self, KeyError, Keys};
 
@@ -25,8 +24,8 @@ const MAX_ANSWER_BYTES: u64 = 1024;
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     /// What the site calls itself
-    #[arg(long)]
-    name: Option<Name>,
+    #[arg(long, value_parser = parse_site_name)]
+    name: Option<String>,
     /// The federation it belongs to
     #[arg(long)]
     federation: Option<Name>,
@@ -61,8 +60,15 @@ pub(super) fn run(face: &Face, dir: &NodeDir, arguments: Arguments) -> Outcome {
             arguments.name,
             "--name",
             "What does this site call itself (for example its domain)?",
+            parse_site_name,
         )?,
-        federation: told_or_asked(face, arguments.federation, "--federation", "Which federation does it belong to?")?,
+        federation: told_or_asked(
+            face,
+            arguments.federation,
+            "--federation",
+            "Which federation does it belong to?",
+            |text| Name::try_from(text).map_err(|error| error.to_string()),
+        )?,
         listen: arguments.listen,
         announce: arguments.announce,
         bootstrap: arguments.bootstrap,
@@ -173,11 +179,12 @@ fn outward_ip(from: &str, towards: &str) -> Option<Protocol<'static>> {
 }
 
 /// The value of an option, or the answer to a question where there is somebody to ask.
-fn told_or_asked<T: FromStr<Err: std::fmt::Display>>(
+fn told_or_asked<T>(
     face: &Face,
     told: Option<T>,
     option: &str,
     question: &str,
+    parse: impl Fn(&str) -> Result<T, String>,
 ) -> Outcome<T> {
     if let Some(told) = told {
         return Ok(told);
@@ -196,9 +203,9 @@ fn told_or_asked<T: FromStr<Err: std::fmt::Display>>(
             Ok(0) | Err(_) => return Err(ApiError::usage(format!("{option} is missing, and nothing was answered"))),
             Ok(_) => {}
         }
-        match answer.trim().parse() {
+        match parse(answer.trim()) {
             Ok(value) => return Ok(value),
-            Err(error) => face.note(plain(&error.to_string())),
+            Err(error) => face.note(plain(&error)),
         }
     }
 }
@@ -211,7 +218,7 @@ mod tests {
 
     fn arguments() -> Arguments {
         Arguments {
-            name: Name::try_from("uni").ok(),
+            name: Some("uni".into()),
             federation: Name::try_from("demo").ok(),
             listen: vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap(), "/ip4/127.0.0.1/tcp/4001".parse().unwrap()],
             announce: Vec::new(),

@@ -227,17 +227,17 @@ mod tests {
     #[test]
     fn what_scripts_rely_on_is_read() {
         for line in [
-            "rialto --dir D init --name N --federation F --listen /ip4/127.0.0.1/tcp/0 --listen /ip4/127.0.0.1/udp/0/quic-v1 \
+            "rialto --dir D init --name N --federation f --listen /ip4/127.0.0.1/tcp/0 --listen /ip4/127.0.0.1/udp/0/quic-v1 \
              --announce /dns4/x/tcp/1 --bootstrap /ip4/1.2.3.4/tcp/1 --web 127.0.0.1:0 --serve all",
             "rialto --dir D node",
             "rialto --dir D status --json",
-            "rialto --dir D key new NAME --json",
+            "rialto --dir D key new name --json",
             "rialto --dir D image add FILE --json",
             "rialto --dir D fetch RELEASE --held --json",
             "rialto --dir D image get bafy -o FILE",
-            "rialto --dir D publish FILE.toml --key NAME --json",
-            "rialto --dir D endorse RELEASE --key NAME --type https://example.org/x --body FILE --json",
-            "rialto --dir D revoke ID --key NAME --reason TEXT --json",
+            "rialto --dir D publish FILE.toml --key name --json",
+            "rialto --dir D endorse RELEASE --key name --type https://example.org/x --body FILE --json",
+            "rialto --dir D revoke ID --key name --reason TEXT --json",
             "rialto --dir D policy explain RELEASE --json",
             "rialto --dir D deploy RELEASE --set a=1 --set b=x=y --publish 8080:80 --publish 0:22 --json",
             "rialto --dir D ps --json",
