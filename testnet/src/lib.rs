@@ -2,6 +2,7 @@
 
 pub mod appliance;
 pub mod cpio;
+pub mod demo;
 pub mod http;
 pub mod site;
 pub mod wait;

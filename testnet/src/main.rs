@@ -1,9 +1,16 @@
 //! The `rialto-testnet` command.
 
+use std::io::{self, Write};
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use rialto_testnet::appliance::{self, Appliance};
+use rialto_testnet::{demo, wait};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// The exit code of a program that Ctrl-C ended, as shells have it.
+const INTERRUPTED: u8 = 130;
 
 #[derive(Parser)]
 #[command(name = "rialto-testnet", version, about = "Many Rialto sites at once.")]
@@ -20,17 +27,63 @@ enum Command {
         #[arg(long, value_name = "DIRECTORY")]
         out: Option<PathBuf>,
     },
+    /// Shows the whole way of an appliance: three sites, from publishing to a guest that answers
+    Demo {
+        /// End once everything has been shown; the last line is `demo: ready in SECONDS s`
+        #[arg(long)]
+        once: bool,
+        /// Leave the sites' directories and logs behind
+        #[arg(long)]
+        keep: bool,
+        /// The rialto binary [default: the one beside this program]
+        #[arg(long, value_name = "FILE", env = "RIALTO_BIN")]
+        bin: Option<PathBuf>,
+    },
 }
 
-fn main() -> anyhow::Result<()> {
-    match Arguments::parse().command {
-        Command::Appliance { out } => {
-            let appliance = Appliance::built_in(&out.unwrap_or_else(appliance::default_directory))?;
-            #[allow(clippy::print_stdout)]
-            {
-                println!("{}", appliance.directory().display());
-            }
-            Ok(())
+fn main() -> ExitCode {
+    let result = match Arguments::parse().command {
+        Command::Appliance { out } => build_appliance(out),
+        Command::Demo { once, keep, bin } => run_demo(&demo::Options { once, keep, binary: bin }),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) if wait::is_interrupted() => ExitCode::from(INTERRUPTED),
+        Err(error) => {
+            // Nothing is left to be done where even standard error is closed.
+            let _ = writeln!(io::stderr(), "error: {error:#}");
+            ExitCode::FAILURE
         }
     }
+}
+
+fn build_appliance(out: Option<PathBuf>) -> anyhow::Result<()> {
+    let appliance = Appliance::built_in(&out.unwrap_or_else(appliance::default_directory))?;
+    writeln!(io::stdout(), "{}", appliance.directory().display())?;
+    Ok(())
+}
+
+fn run_demo(options: &demo::Options) -> anyhow::Result<()> {
+    listen_for_signals()?;
+    Ok(demo::run(options)?)
+}
+
+/// From now on Ctrl-C, SIGTERM and a closed terminal make every wait give up, so that what was started is ended in order.
+fn listen_for_signals() -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let guard = runtime.enter();
+    let (mut interrupt, mut terminate, mut hang_up) =
+        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?, signal(SignalKind::hangup())?);
+    drop(guard);
+    std::thread::spawn(move || {
+        runtime.block_on(async {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+                _ = hang_up.recv() => {}
+            }
+        });
+        wait::interrupt();
+    });
+    Ok(())
 }

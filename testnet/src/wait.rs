@@ -40,9 +40,16 @@ pub fn is_interrupted() -> bool {
     INTERRUPTED.load(Ordering::Relaxed)
 }
 
+/// Returns once [`interrupt`] was called.
+pub fn until_interrupted() {
+    while !is_interrupted() {
+        std::thread::sleep(LOOK_EVERY);
+    }
+}
+
 /// Looks until there is something to see, and returns it. `look` answers `Ok` with what was waited for, or `Err` with
-/// what it saw instead, which the error repeats once `within` has passed. This is the only loop of the test code that
-/// pauses; nothing here ever waits for a fixed time.
+/// what it saw instead, which the error repeats once `within` has passed. Test code pauses
+/// here and nowhere else, and never for a fixed time.
 ///
 /// # Errors
 /// [`WaitError`], when the deadline passes or the program is asked to end.
