@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use rialto_protocol::UnixSeconds;
 use rialto_protocol::bounded::{Name, Version};
-use rialto_protocol::ids::{Hash, PublicKey, RecordId};
+use rialto_protocol::ids::{Hash, ImageId, PublicKey, RecordId};
 use rialto_protocol::record::{Body, Record, RevocationSubject};
 use rialto_protocol::signed::Verified;
 
@@ -34,6 +34,7 @@ pub(super) struct Index {
     by_sync_id: HashMap<Hash, RecordId>,
     releases: BTreeSet<(Reverse<UnixSeconds>, RecordId)>,
     by_version: BTreeMap<(PublicKey, Name, Version), BTreeSet<RecordId>>,
+    by_image: BTreeMap<ImageId, BTreeSet<RecordId>>,
     endorsements: BTreeMap<RecordId, BTreeSet<RecordId>>,
     revocations: BTreeMap<RevocationSubject, BTreeSet<RecordId>>,
     /// How many kept records each key signed.
@@ -77,6 +78,20 @@ impl Index {
         self.all(self.by_version.get(key))
     }
 
+    /// Releases that name an image.
+    pub(super) fn image(&self, image: &ImageId) -> impl Iterator<Item = &Held> {
+        self.all(self.by_image.get(image))
+    }
+
+    /// The highest sequence among the releases of one appliance.
+    pub(super) fn highest_sequence(&self, publisher: &PublicKey, name: &Name) -> Option<u64> {
+        // No version sorts before "0".
+        let first = (*publisher, name.clone(), Version::try_from("0").ok()?);
+        let versions = self.by_version.range(first..).take_while(|((key, of, _), _)| key == publisher && of == name);
+        let releases = versions.flat_map(|(_, ids)| ids).filter_map(|id| self.records.get(id)?.record.body.release());
+        releases.map(|release| release.sequence).max()
+    }
+
     pub(super) fn endorsements(&self, release: &RecordId) -> impl Iterator<Item = &Held> {
         self.all(self.endorsements.get(release))
     }
@@ -108,6 +123,9 @@ impl Index {
                 self.releases.insert((Reverse(held.record.header.issued), id));
                 let version = (release.publisher, release.name.clone(), release.version.clone());
                 self.by_version.entry(version).or_default().insert(id);
+                for image in release.images() {
+                    self.by_image.entry(image).or_default().insert(id);
+                }
             }
             Body::Endorsement(endorsement) => {
                 self.endorsements.entry(endorsement.subject).or_default().insert(id);
@@ -149,6 +167,7 @@ impl Index {
                 self.releases.remove(&(Reverse(held.record.header.issued), *id));
                 let version = (release.publisher, release.name.clone(), release.version.clone());
                 forget(&mut self.by_version, &version, id);
+                release.images().iter().for_each(|image| forget(&mut self.by_image, image, id));
             }
             Body::Endorsement(endorsement) => forget(&mut self.endorsements, &endorsement.subject, id),
             Body::Revocation(revocation) => forget(&mut self.revocations, &revocation.subject, id),

@@ -22,7 +22,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 
 use rialto_protocol::UnixSeconds;
 use rialto_protocol::bounded::{Name, Version};
-use rialto_protocol::ids::{Hash, PublicKey, RecordId};
+use rialto_protocol::ids::{Hash, ImageId, PublicKey, RecordId};
 use rialto_protocol::record::{Record, Release, RevocationSubject};
 use rialto_protocol::signed::{EnvelopeError, Verified};
 use rialto_protocol::sync::SyncSet;
@@ -255,6 +255,21 @@ impl Catalog {
         let mut found = shared(self.read().index.version(&key));
         found.sort_by_key(|record| std::cmp::Reverse(record.body.release().map(|release| release.sequence)));
         found
+    }
+
+    /// Whether a release, signed by its publisher, names this image.
+    pub fn is_released(&self, image: &ImageId) -> bool {
+        self.read().index.image(image).next().is_some()
+    }
+
+    /// The releases that name this image.
+    pub fn releases_of(&self, image: &ImageId) -> Vec<SharedRecord> {
+        shared(self.read().index.image(image))
+    }
+
+    /// The highest sequence among the releases of an appliance that are known here.
+    pub fn highest_sequence(&self, publisher: &PublicKey, name: &Name) -> Option<u64> {
+        self.read().index.highest_sequence(publisher, name)
     }
 
     /// What is said of a release.
