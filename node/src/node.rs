@@ -4,7 +4,7 @@ mod judge;
 mod records;
 mod reference;
 mod revoked;
-mod work;
+pub(crate) mod work;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -76,6 +76,9 @@ pub enum NodeError {
     #[error("cannot make session secrets: {0}")]
     Sessions(String),
 }
+
+/// A running node, shared between its tasks.
+pub(crate) type NodeRef = Arc<Node>;
 
 /// A running node, as the API sees it.
 pub(crate) struct Node {
