@@ -79,7 +79,8 @@ impl Jobs {
         tokio::spawn(async move {
             let ended = match cancel.run_until_cancelled(running).await {
                 Some(result) => result.and_then(|value| {
-                    serde_json::to_value(value).map_err(|error| ApiError::failed(format!("the result cannot be told: {error}")))
+                    serde_json::to_value(value)
+                        .map_err(|error| ApiError::failed(format!("the result cannot be told: {error}")))
                 }),
                 None => Err(ApiError::failed("cancelled").with_hint("what was stored so far stays")),
             };

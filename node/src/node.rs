@@ -15,16 +15,17 @@ use rialto_protocol::UnixSeconds;
 use rialto_protocol::ids::ImageId;
 use rialto_web::Sessions;
 use rialto_web::api::Change;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{broadcast, watch};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use judge::Judged;
 pub(crate) use reference::fetch_target;
 
+use crate::api::Api;
 use crate::catalog::{Catalog, CatalogError};
 use crate::config::{Config, Membership, Serve};
-use crate::deploy::{DeployError, Deployer};
+use crate::deploy::{DeployError, DeployOptions, Deployer};
 use crate::dir::{DirError, NodeDir};
 use crate::jobs::Jobs;
 use crate::keys::{self, KeyError, Keys};
@@ -72,13 +73,13 @@ pub enum NodeError {
         /// Why.
         source: std::io::Error,
     },
+    /// The control socket.
+    #[error("cannot serve the control socket: {0}")]
+    Socket(std::io::Error),
     /// The machine has no entropy.
     #[error("cannot make session secrets: {0}")]
     Sessions(String),
 }
-
-/// A running node, shared between its tasks.
-pub(crate) type NodeRef = Arc<Node>;
 
 /// A running node, as the API sees it.
 pub(crate) struct Node {
@@ -118,8 +119,7 @@ pub async fn run(
     let policy_file = PolicyFile::open(dir.policy_file());
     let policy = policy_file.subscribe();
     let decisions = DecisionLog::open(dir.path().join("decisions.log"))?;
-    let deployer =
-        Deployer::open(&dir.instances(), Arc::new(store.clone()), deploy_options(&config)).await?;
+    let deployer = Deployer::open(dir.path(), Arc::new(store.clone()), deploy_options(&config)).await?;
     let sessions = Sessions::new().map_err(|error| NodeError::Sessions(error.to_string()))?;
     let tcp = match config.web {
         Some(address) => Some(bind_web(address).await?),
@@ -157,11 +157,12 @@ pub async fn run(
     tokio::spawn(shutdown.clone().run_until_cancelled_owned(Arc::clone(&node).follow_changes()));
     tokio::spawn(shutdown.clone().run_until_cancelled_owned(Arc::clone(&node).provide_images()));
 
-    let unix = lock.bind_socket()?;
-    let mut faces = vec![tokio::spawn(rialto_web::serve_unix(unix, Arc::clone(&node) as _, shutdown.clone()))];
+    let unix = unix_listener(lock.bind_socket()?)?;
+    let api = Arc::new(Api(Arc::clone(&node)));
+    let mut faces = vec![tokio::spawn(rialto_web::serve_unix(unix, Arc::clone(&api) as _, shutdown.clone()))];
     if let Some(listener) = tcp {
         let sessions = node.sessions.clone();
-        let face = rialto_web::serve_tcp(listener, Arc::clone(&node) as _, sessions, shutdown.clone());
+        let face = rialto_web::serve_tcp(listener, api, sessions, shutdown.clone());
         faces.push(tokio::spawn(face));
     }
     on_ready();
@@ -200,8 +201,7 @@ impl Node {
     fn name_signers(&self) {
         let policy = self.policy.borrow().policy.clone();
         let own = self.keys.list().unwrap_or_default().into_iter().filter_map(|listed| listed.public_key.ok());
-        let named: BTreeSet<_> =
-            policy.iter().flat_map(|policy| policy.named_keys().copied()).chain(own).collect();
+        let named: BTreeSet<_> = policy.iter().flat_map(|policy| policy.named_keys().copied()).chain(own).collect();
         if let Err(error) = self.catalog.set_named(named) {
             tracing::error!(%error, "the catalog could not be written");
         }
@@ -252,7 +252,7 @@ impl Node {
                 let complete: BTreeSet<ImageId> = images
                     .unwrap_or_default()
                     .into_iter()
-                    .filter(|image| image.missing_chunks == Some(0))
+                    .filter(|image| image.is_complete)
                     .map(|image| image.image)
                     .filter(|image| self.offers(image))
                     .collect();
@@ -309,8 +309,12 @@ fn store_options(config: &Config) -> crate::store::Options {
     }
 }
 
-fn deploy_options(config: &Config) -> crate::deploy::Options {
-    crate::deploy::Options { stop_grace: config.deploy.stop_grace, ..crate::deploy::Options::default() }
+fn deploy_options(config: &Config) -> DeployOptions {
+    DeployOptions { grace: config.deploy.stop_grace, ..DeployOptions::default() }
+}
+
+fn unix_listener(socket: std::os::unix::net::UnixListener) -> Result<UnixListener, NodeError> {
+    socket.set_nonblocking(true).and_then(|()| UnixListener::from_std(socket)).map_err(NodeError::Socket)
 }
 
 async fn bind_web(address: SocketAddr) -> Result<TcpListener, NodeError> {

@@ -201,7 +201,8 @@ impl Description {
                 cmdline: cmdline.clone().unwrap_or_default(),
             },
         };
-        let image_of = |path: &Option<PathBuf>| path.as_deref().map(|path| added(path).map(|added| added.image)).transpose();
+        let image_of =
+            |path: &Option<PathBuf>| path.as_deref().map(|path| added(path).map(|added| added.image)).transpose();
         Ok(Release {
             publisher,
             name: file.name.clone(),
@@ -270,7 +271,8 @@ impl File {
     }
 
     fn expires_after(&self) -> Result<Option<u64>, PublishError> {
-        let value = |reason: crate::units::UnitError| PublishError::Value { key: "expires", reason: reason.to_string() };
+        let value =
+            |reason: crate::units::UnitError| PublishError::Value { key: "expires", reason: reason.to_string() };
         self.expires.as_deref().map(|text| parse_duration(text).map(|after| after.as_secs())).transpose().map_err(value)
     }
 

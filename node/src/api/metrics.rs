@@ -36,10 +36,20 @@ pub(super) fn text(node: &Node) -> Result<String> {
     );
     gauge("images", "Images in the store, incomplete ones included", None, images.len() as u64);
     gauge("store", "Length of the store's own files", Some(Unit::Bytes), node.store.stored_bytes());
-    gauge("store_free", "Free space on the store's file system", Some(Unit::Bytes), node.store.free_bytes().map_err(store_error)?);
+    gauge(
+        "store_free",
+        "Free space on the store's file system",
+        Some(Unit::Bytes),
+        node.store.free_bytes().map_err(store_error)?,
+    );
     gauge("instances_running", "Instances that run", None, running as u64);
     gauge("instances", "Instances in any state", None, instances.len() as u64);
-    gauge("policy_readable", "1 while the policy file can be read, 0 while nothing is accepted", None, is_readable.into());
+    gauge(
+        "policy_readable",
+        "1 while the policy file can be read, 0 while nothing is accepted",
+        None,
+        is_readable.into(),
+    );
     gauge("uptime", "Time since the node started", Some(Unit::Seconds), node.started.elapsed().as_secs());
     let uploaded = Counter::<u64, AtomicU64>::default();
     uploaded.inc_by(node.exchange.uploaded_bytes());

@@ -4,6 +4,7 @@ mod metrics;
 mod view;
 
 use std::collections::BTreeSet;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -18,17 +19,29 @@ use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::BroadcastStream;
 
 use crate::keys;
-use crate::node::work::{absolute, blocking, deploy_error, store_error};
-use crate::node::NodeRef;
+use crate::node::Node;
+use crate::node::work::{absolute, blocking, store_error};
 
 /// Releases on a page where nothing is said, and at most.
 const PAGE: (usize, usize) = (50, 200);
 
+/// A node behind its faces.
+pub(crate) struct Api(pub(crate) Arc<Node>);
+
+impl Deref for Api {
+    type Target = Arc<Node>;
+
+    fn deref(&self) -> &Arc<Node> {
+        &self.0
+    }
+}
+
 #[async_trait]
-impl Backend for NodeRef {
+impl Backend for Api {
     async fn status(&self) -> Result<Status> {
-        let node = Arc::clone(self);
-        let addresses = self.net.addresses().await.map_err(|error| ApiError::new(ErrorCode::NotRunning, error.to_string()))?;
+        let node = Arc::clone(&self.0);
+        let addresses =
+            self.net.addresses().await.map_err(|error| ApiError::new(ErrorCode::NotRunning, error.to_string()))?;
         let listen = addresses.iter().map(ToString::to_string).collect();
         blocking(move || view::status(&node, listen)).await?
     }
@@ -38,7 +51,7 @@ impl Backend for NodeRef {
     }
 
     async fn search(&self, query: SearchQuery) -> Result<SearchPage> {
-        let node = Arc::clone(self);
+        let node = Arc::clone(&self.0);
         blocking(move || {
             let limit = if query.limit == 0 { PAGE.0 } else { query.limit.min(PAGE.1) };
             let mut found = node.catalog.releases(&query.q, |key| node.petname(key));
@@ -55,17 +68,17 @@ impl Backend for NodeRef {
     async fn release(&self, release: &str) -> Result<ReleaseDetails> {
         let record = self.find_release(release)?;
         let providers = view::sites_holding(self, &record).await;
-        let node = Arc::clone(self);
+        let node = Arc::clone(&self.0);
         blocking(move || view::details(&node, &node.judge(record), providers)).await?
     }
 
     async fn explain(&self, release: &str) -> Result<Explanation> {
-        let (node, record) = (Arc::clone(self), self.find_release(release)?);
+        let (node, record) = (Arc::clone(&self.0), self.find_release(release)?);
         blocking(move || node.judge(record).verdict.explanation()).await
     }
 
     async fn images(&self) -> Result<Vec<ImageSummary>> {
-        let node = Arc::clone(self);
+        let node = Arc::clone(&self.0);
         blocking(move || {
             let images = node.store.images().map_err(store_error)?;
             Ok(images.iter().map(|image| view::image(&node, image)).collect())
@@ -74,16 +87,17 @@ impl Backend for NodeRef {
     }
 
     async fn add_image(&self, request: AddImageRequest) -> Result<JobStarted> {
-        let (node, file) = (Arc::clone(self), absolute(&request.file)?);
+        let (node, file) = (Arc::clone(&self.0), absolute(&request.file)?);
         self.jobs.start(|reporter| node.add_image(file, reporter))
     }
 
     async fn verify_image(&self, image: ImageId) -> Result<JobStarted> {
-        let node = Arc::clone(self);
+        let node = Arc::clone(&self.0);
         self.jobs.start(move |reporter| async move {
             let started = Instant::now();
             let verified = blocking(move || {
-                node.store.verify(&image, &mut |done, total| reporter.progress("verifying", done, total))
+                let mut progress = |done, total| reporter.progress("verifying", done, total);
+                node.store.verify(&image, &mut progress, &|| reporter.cancel.is_cancelled())
             })
             .await?
             .map_err(store_error)?;
@@ -97,12 +111,13 @@ impl Backend for NodeRef {
     }
 
     async fn export_image(&self, image: ImageId, request: ExportImageRequest) -> Result<JobStarted> {
-        let (node, file) = (Arc::clone(self), absolute(&request.file)?);
+        let (node, file) = (Arc::clone(&self.0), absolute(&request.file)?);
         self.jobs.start(move |reporter| async move {
             let started = Instant::now();
             let (store, path) = (node.store.clone(), file.clone());
             blocking(move || {
-                store.export(&image, &path, &mut |done, total| reporter.progress("writing", done, total))
+                let mut progress = |done, total| reporter.progress("writing", done, total);
+                store.export(&image, &path, &mut progress, &|| reporter.cancel.is_cancelled())
             })
             .await?
             .map_err(store_error)?;
@@ -114,11 +129,6 @@ impl Backend for NodeRef {
     }
 
     async fn remove_image(&self, image: ImageId) -> Result<()> {
-        let used_by = self.deployer.instances_of(&image);
-        if let Some(instance) = used_by.first() {
-            return Err(ApiError::failed(format!("image {image} is used by instance {instance}"))
-                .with_hint(format!("remove the instance first: rialto stop {instance} && rialto rm {instance}")));
-        }
         let store = self.store.clone();
         blocking(move || store.remove(&image)).await?.map_err(store_error)?;
         self.changed(Change::Store);
@@ -134,7 +144,7 @@ impl Backend for NodeRef {
     }
 
     async fn collect_garbage(&self) -> Result<JobStarted> {
-        let node = Arc::clone(self);
+        let node = Arc::clone(&self.0);
         self.jobs.start(move |reporter| async move {
             reporter.progress("collecting", 0, 0);
             let started = Instant::now();
@@ -152,7 +162,7 @@ impl Backend for NodeRef {
 
     async fn publish(&self, request: PublishRequest) -> Result<JobStarted> {
         absolute(&request.file)?;
-        let node = Arc::clone(self);
+        let node = Arc::clone(&self.0);
         self.jobs.start(|reporter| node.publish(request, reporter))
     }
 
@@ -184,12 +194,12 @@ impl Backend for NodeRef {
     }
 
     async fn fetch(&self, request: FetchRequest) -> Result<JobStarted> {
-        let node = Arc::clone(self);
+        let node = Arc::clone(&self.0);
         self.jobs.start(|reporter| node.fetch(request, reporter))
     }
 
     async fn deploy(&self, request: DeployRequest) -> Result<JobStarted> {
-        let node = Arc::clone(self);
+        let node = Arc::clone(&self.0);
         self.jobs.start(|reporter| node.deploy(request, reporter))
     }
 
@@ -198,17 +208,17 @@ impl Backend for NodeRef {
     }
 
     async fn stop_instance(&self, instance: &str, force: bool) -> Result<InstanceChanged> {
-        let stopped = self.deployer.stop(instance, force).await.map_err(deploy_error)?;
+        let stopped = self.deployer.stop(instance, force).await?;
         Ok(InstanceChanged { instance: stopped.instance, state: stopped.state })
     }
 
     async fn remove_instance(&self, instance: &str) -> Result<InstanceChanged> {
-        let removed = self.deployer.remove(instance).await.map_err(deploy_error)?;
-        Ok(InstanceChanged { instance: removed, state: "removed".into() })
+        let removed = self.deployer.remove(instance).await?;
+        Ok(InstanceChanged { instance: removed.instance, state: "removed".into() })
     }
 
     async fn instance_logs(&self, instance: &str, follow: bool) -> Result<BoxStream<Bytes>> {
-        Ok(Box::pin(self.deployer.logs(instance, follow).await.map_err(deploy_error)?))
+        Ok(self.deployer.logs(instance, follow)?)
     }
 
     async fn job_events(&self, job: &str) -> Result<BoxStream<JobEvent>> {
@@ -226,7 +236,7 @@ impl Backend for NodeRef {
     }
 
     async fn metrics(&self) -> Result<String> {
-        let node = Arc::clone(self);
+        let node = Arc::clone(&self.0);
         blocking(move || metrics::text(&node)).await?
     }
 
@@ -239,7 +249,7 @@ impl Backend for NodeRef {
     }
 }
 
-impl crate::node::Node {
+impl Node {
     async fn sign_and_announce(
         &self,
         key: &ed25519_dalek::SigningKey,
@@ -265,7 +275,9 @@ impl crate::node::Node {
             return Ok(RevocationSubject::Release(self.find_release(subject)?.id));
         }
         let record = match subject.parse::<RecordId>() {
-            Ok(id) => self.catalog.get(&id).ok_or_else(|| ApiError::not_found(format!("no record {id} is known here")))?,
+            Ok(id) => {
+                self.catalog.get(&id).ok_or_else(|| ApiError::not_found(format!("no record {id} is known here")))?
+            }
             Err(_) => self.catalog.find(subject).map_err(|error| ApiError::not_found(error.to_string()))?,
         };
         match &record.body {

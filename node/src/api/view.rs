@@ -48,7 +48,7 @@ pub(super) fn status(node: &Node, listen: Vec<String>) -> Result<Status> {
         peers: node.net.peers().borrow().len() as u64,
         web: node.web.map(|address| format!("http://{address}/")),
         records: node.catalog.len() as u64,
-        images: images.iter().filter(|image| image.missing_chunks == Some(0)).count() as u64,
+        images: images.iter().filter(|image| image.is_complete).count() as u64,
         store_bytes: node.store.stored_bytes(),
         free_bytes,
         policy,
@@ -94,7 +94,11 @@ fn bytes_of(node: &Node, release: &Release) -> u64 {
     let disks: BTreeSet<(ImageId, u64)> = release.disks.iter().map(|disk| (disk.image, disk.bytes)).collect();
     let others = release.images().into_iter().filter(|image| !disks.iter().any(|(disk, _)| disk == image));
     let known = others.filter_map(|image| node.store.image(&image).ok()).map(|image| image.bytes);
-    disks.iter().map(|(_, bytes)| bytes).chain(&known.collect::<Vec<_>>()).fold(0, |sum, bytes| sum.saturating_add(*bytes))
+    disks
+        .iter()
+        .map(|(_, bytes)| bytes)
+        .chain(&known.collect::<Vec<_>>())
+        .fold(0, |sum, bytes| sum.saturating_add(*bytes))
 }
 
 fn is_complete(node: &Node, image: &ImageId) -> bool {
@@ -118,7 +122,9 @@ pub(super) fn details(node: &Node, judged: &Judged, other_sites: u64) -> Result<
             predicate: said.predicate.to_string(),
             note: match &said.body {
                 EndorsementBody::Native { note } => note.as_ref().map(ToString::to_string),
-                EndorsementBody::Dsse { .. } => Some("an in-toto statement, which this version does not verify yet".into()),
+                EndorsementBody::Dsse { .. } => {
+                    Some("an in-toto statement, which this version does not verify yet".into())
+                }
             },
             issued: time(record.header.issued),
             is_void: endorsement_is_void(policy, record, &revocations, node.now()),
@@ -217,7 +223,7 @@ pub(super) fn image(node: &Node, image: &StoredImage) -> ImageSummary {
         bytes: image.bytes,
         data_bytes: image.data_bytes,
         chunks: image.chunks,
-        missing_chunks: image.missing_chunks.unwrap_or(image.chunks),
+        missing_chunks: image.missing_chunks,
         used_by: node.used_by(&image.image),
         is_pinned: image.is_pinned,
         added: time(image.added),

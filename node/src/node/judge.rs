@@ -1,8 +1,8 @@
 //! What policy says of a release, with everything that the catalog knows of it.
 
 use rialto_protocol::ids::{ImageId, PublicKey};
-use rialto_protocol::signed::Verified;
 use rialto_protocol::record::Record;
+use rialto_protocol::signed::Verified;
 use rialto_web::api::{ApiError, VerdictKind};
 
 use super::Node;

@@ -38,6 +38,6 @@ fn taken(outcome: Outcome) -> Taken {
     match outcome {
         Outcome::New | Outcome::Merged => Taken::New,
         Outcome::Duplicate | Outcome::Ignored(_) => Taken::Ignored,
-        Outcome::Rejected(error) => Taken::Refused(error.to_string()),
+        Outcome::Refused(error) => Taken::Refused(error.to_string()),
     }
 }

@@ -49,8 +49,9 @@ impl Node {
             None => match self.catalog.find(reference) {
                 Ok(record) => self.as_release(record),
                 Err(error @ FindError::TooShort(_)) => Err(ApiError::usage(error.to_string())),
-                Err(error) => Err(ApiError::not_found(error.to_string())
-                    .with_hint("list what is known here with: rialto search")),
+                Err(error) => {
+                    Err(ApiError::not_found(error.to_string()).with_hint("list what is known here with: rialto search"))
+                }
             },
         }
     }
@@ -83,7 +84,10 @@ impl Node {
     fn as_release(&self, record: SharedRecord) -> Result<SharedRecord, ApiError> {
         match record.body.release() {
             Some(_) => Ok(record),
-            None => Err(ApiError::not_found(format!("{} is a record of kind '{}', not a release", record.id, record.header.kind))),
+            None => Err(ApiError::not_found(format!(
+                "{} is a record of kind '{}', not a release",
+                record.id, record.header.kind
+            ))),
         }
     }
 }

@@ -13,7 +13,10 @@ use crate::trust::revocation_counts;
 impl Node {
     /// Marks running instances whose release has been revoked, and unmarks those whose revocation does not count any more.
     pub(super) async fn warn_of_revocations(self: &Arc<Self>) {
-        for (instance, release) in self.deployer.releases() {
+        for (instance, release, state) in self.deployer.releases() {
+            if state.is_over() {
+                continue;
+            }
             let Some(record) = self.catalog.get(&release) else { continue };
             let judged = self.judge(record);
             let policy = self.policy.borrow().policy.clone();
@@ -29,7 +32,7 @@ impl Node {
                 let reasons: Vec<String> = reasons.into_iter().collect();
                 format!("its release has been revoked: {}", reasons.join("; "))
             });
-            if let Err(error) = self.deployer.set_warning(&instance, warning).await {
+            if let Err(error) = self.deployer.warn(&instance, warning).await {
                 tracing::warn!(instance, %error, "a warning cannot be noted");
             }
         }

@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use super::reference::FetchTarget;
 use super::{Node, fetch_target};
 use crate::catalog::{Outcome, SharedRecord};
-use crate::deploy::DeploySpec;
+use crate::deploy::{DeploySpec, Progress};
 use crate::jobs::Reporter;
 use crate::net::bulk::{FetchError, FetchProgress, FetchReport};
 use crate::publish::Description;
@@ -51,11 +51,16 @@ impl Node {
     }
 
     /// Adds a release's files, signs its record and tells the federation.
-    pub(crate) async fn publish(self: Arc<Self>, request: PublishRequest, reporter: Reporter) -> Result<Published, ApiError> {
+    pub(crate) async fn publish(
+        self: Arc<Self>,
+        request: PublishRequest,
+        reporter: Reporter,
+    ) -> Result<Published, ApiError> {
         let key = self.signing_key(&request.key)?;
         let publisher = PublicKey(key.verifying_key().to_bytes());
         let path = PathBuf::from(&request.file);
-        let description = blocking(move || Description::read(&path)).await?.map_err(|error| ApiError::usage(error.to_string()))?;
+        let description =
+            blocking(move || Description::read(&path)).await?.map_err(|error| ApiError::usage(error.to_string()))?;
         if let Some(known) = self.already_published(&publisher, &description) {
             return Err(ApiError::failed(format!(
                 "version {} of '{}' is published already ({known}); a release never changes",
@@ -69,13 +74,17 @@ impl Node {
             let added = self.add_file(file.clone(), &reporter).await?;
             images.insert(file, added);
         }
-        let next = self.catalog.highest_sequence(&publisher, description.name()).map_or(1, |highest| highest.saturating_add(1));
+        let next = self
+            .catalog
+            .highest_sequence(&publisher, description.name())
+            .map_or(1, |highest| highest.saturating_add(1));
         let release = description
             .release(publisher, self.now(), next, &images)
             .map_err(|error| ApiError::usage(error.to_string()))?;
         let images = release.images();
         let draft = Draft::new([publisher], None, self.now(), &Body::Release(Box::new(release)));
-        let envelope = draft.and_then(|draft| draft.sign(&key)).map_err(|error| ApiError::usage(error.to_string()))?.seal();
+        let envelope =
+            draft.and_then(|draft| draft.sign(&key)).map_err(|error| ApiError::usage(error.to_string()))?.seal();
         Ok(Published { release: self.announce(envelope).await?, images })
     }
 
@@ -104,17 +113,7 @@ impl Node {
     /// A key of this node, by name.
     pub(crate) fn signing_key(&self, name: &str) -> Result<ed25519_dalek::SigningKey, ApiError> {
         let name: Name = name.parse().map_err(|error| ApiError::usage(format!("{error}")))?;
-        self.keys.load(&name).map_err(|error| {
-            let hint = error.hint();
-            let refused = match error {
-                crate::keys::KeyError::NotFound { .. } => ApiError::not_found(error.to_string()),
-                _ => ApiError::failed(error.to_string()),
-            };
-            match hint {
-                Some(hint) => refused.with_hint(hint),
-                None => refused,
-            }
-        })
+        Ok(self.keys.load(&name)?)
     }
 
     /// Fetches an image, or all images of a release that policy accepts (or that is asked for with `held`).
@@ -150,7 +149,11 @@ impl Node {
             peers: BTreeMap::new(),
         };
         for (position, image) in images.iter().enumerate() {
-            let stage = if images.len() > 1 { format!("fetching image {} of {}", position + 1, images.len()) } else { "fetching".into() };
+            let stage = if images.len() > 1 {
+                format!("fetching image {} of {}", position + 1, images.len())
+            } else {
+                "fetching".into()
+            };
             let report = self.fetch_image(*image, &stage, reporter).await?;
             fetched.bytes += report.bytes;
             fetched.wire_bytes += report.wire_bytes;
@@ -168,7 +171,9 @@ impl Node {
         let store = self.store.clone();
         if blocking(move || store.is_complete(&image)).await?.map_err(store_error)? {
             let store = self.store.clone();
-            let held = blocking(move || store.record_fetched(&image).and_then(|()| store.image(&image))).await?.map_err(store_error)?;
+            let held = blocking(move || store.record_fetched(&image).and_then(|()| store.image(&image)))
+                .await?
+                .map_err(store_error)?;
             return Ok(FetchReport { bytes: held.bytes, ..FetchReport::default() });
         }
         let (progress, mut seen) = watch::channel(FetchProgress::default());
@@ -186,17 +191,22 @@ impl Node {
     }
 
     /// Judges, fetches what is missing, and boots.
-    pub(crate) async fn deploy(self: Arc<Self>, request: DeployRequest, reporter: Reporter) -> Result<Deployed, ApiError> {
+    pub(crate) async fn deploy(
+        self: Arc<Self>,
+        request: DeployRequest,
+        reporter: Reporter,
+    ) -> Result<Deployed, ApiError> {
         let record = self.find_release(&request.release)?;
         let title = self.title(&record);
         let accepted = self.decided(&record).await?;
-        self.deployer.check(&accepted, &request.set, &request.publish).map_err(deploy_error)?;
+        let spec = DeploySpec { set: request.set, publish: request.publish, title };
+        // A mistake of the operator's shows before a long fetch, not after it.
+        self.deployer.check(&accepted, &spec)?;
         self.fetch_images(accepted.images(), &reporter).await?;
         // What was accepted before a long fetch may be revoked after it.
         let accepted = self.decided(&record).await?;
-        reporter.progress("starting", 0, 0);
-        let spec = DeploySpec { set: request.set, publish: request.publish, title };
-        let instance = self.deployer.deploy(&accepted, spec).await.map_err(deploy_error)?;
+        let progress = Arc::new(move |at: Progress| reporter.progress(at.stage, at.done, at.total));
+        let instance = self.deployer.deploy(&accepted, spec, progress).await?;
         Ok(Deployed { instance: instance.instance, state: instance.state, ports: instance.ports })
     }
 
@@ -229,12 +239,13 @@ pub(crate) fn absolute(file: &str) -> Result<PathBuf, ApiError> {
     if path.is_absolute() {
         return Ok(path.to_owned());
     }
-    Err(ApiError::usage(format!("'{file}' is not an absolute path")).with_hint("the node has another working directory than you"))
+    Err(ApiError::usage(format!("'{file}' is not an absolute path"))
+        .with_hint("the node has another working directory than you"))
 }
 
 pub(crate) fn store_error(error: StoreError) -> ApiError {
     match error {
-        StoreError::NotHeld { .. } | StoreError::UnknownImage(_) => ApiError::not_found(error.to_string()),
+        StoreError::NotHeld { .. } | StoreError::NoSuchImage(_) => ApiError::not_found(error.to_string()),
         StoreError::DiskFull { .. } => {
             ApiError::failed(error.to_string()).with_hint("free some space, or run: rialto image gc")
         }
@@ -244,19 +255,10 @@ pub(crate) fn store_error(error: StoreError) -> ApiError {
 
 fn fetch_error(error: FetchError) -> ApiError {
     match error {
-        FetchError::NoHolder { .. } => ApiError::failed(error.to_string())
-            .with_hint("see who is connected with: rialto peers; what was stored stays, so a later fetch goes on from there"),
+        FetchError::NoHolder { .. } => ApiError::failed(error.to_string()).with_hint(
+            "see who is connected with: rialto peers; what was stored stays, so a later fetch goes on from there",
+        ),
         FetchError::Store(error) => store_error(error),
         FetchError::Malformed { .. } | FetchError::Interrupted(_) => ApiError::failed(error.to_string()),
-    }
-}
-
-pub(crate) fn deploy_error(error: crate::deploy::DeployError) -> ApiError {
-    use crate::deploy::DeployError;
-    let message = error.to_string();
-    match error {
-        DeployError::Context(_) | DeployError::Port(_) | DeployError::NotOver { .. } => ApiError::usage(message),
-        DeployError::NotFound(_) => ApiError::not_found(message).with_hint("list instances with: rialto ps"),
-        _ => ApiError::failed(message),
     }
 }

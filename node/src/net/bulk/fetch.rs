@@ -233,17 +233,13 @@ impl<'a> Fetch<'a> {
     async fn manifest(&mut self) -> Result<Arc<Manifest>, FetchError> {
         loop {
             let (store, image) = (self.store.clone(), self.image);
-            let survey = blocking(image, move || {
-                manifest::survey::<SurveyError>(&image, |hash| match store.has_page(hash) {
-                    true => store.read_page(hash).map(Some).map_err(SurveyError::Store),
-                    false => Ok(None),
-                })
-            })
-            .await?;
+            let survey = blocking(image, move || store.survey(&image)).await?;
             let survey = match survey {
                 Ok(survey) => survey,
-                Err(SurveyError::Store(error)) => return Err(error.into()),
-                Err(SurveyError::Malformed(reason)) => return Err(FetchError::Malformed { image: self.image, reason }),
+                Err(StoreError::Manifest { image, source }) => {
+                    return Err(FetchError::Malformed { image, reason: source });
+                }
+                Err(error) => return Err(error.into()),
             };
             if survey.missing.is_empty() {
                 let (store, image) = (self.store.clone(), self.image);
@@ -433,7 +429,7 @@ impl<'a> Fetch<'a> {
         batches.spawn_blocking(move || {
             let store_one = |chunk: Arrived| {
                 let encoded = &chunk.payload[ChunkHeader::BYTES..];
-                let result = store.put_encoded(&chunk.hash, chunk.length, chunk.encoding, encoded);
+                let result = store.put_encoded(chunk.hash, chunk.length, chunk.encoding, encoded);
                 Stored {
                     key: chunk.key,
                     index: chunk.index,
@@ -605,17 +601,6 @@ fn is_full(gathered: &[Arrived]) -> bool {
 /// A commit that fails is told like a chunk that cannot be stored.
 fn failed_commit(error: StoreError) -> Event {
     Event::Batch(vec![Stored { key: PeerKey::MAX, index: u32::MAX, wire_bytes: 0, result: Err(error) }])
-}
-
-enum SurveyError {
-    Store(StoreError),
-    Malformed(manifest::ManifestError),
-}
-
-impl From<manifest::ManifestError> for SurveyError {
-    fn from(error: manifest::ManifestError) -> Self {
-        Self::Malformed(error)
-    }
 }
 
 /// Runs what blocks off the async threads.

@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use super::super::frames::{invalid, read_frame};
 use super::super::{NetError, Protocol};
 use super::Exchange;
+use crate::store::Encoded;
 
 /// Streams served at once. More are told `Busy`, which costs them a retry and us nothing.
 const MAX_STREAMS: usize = 128;
@@ -342,9 +343,9 @@ impl Upload<'_> {
             let mut frames = Vec::with_capacity(bytes + batch.len() * 16);
             for (index, hash) in batch {
                 match store.read_encoded(&hash) {
-                    Ok((encoding, encoded, _)) => {
-                        frames.extend_from_slice(&ChunkHeader { index, encoding }.frame(encoded.len()));
-                        frames.extend_from_slice(&encoded);
+                    Ok(Encoded { encoding, bytes, .. }) => {
+                        frames.extend_from_slice(&ChunkHeader { index, encoding }.frame(bytes.len()));
+                        frames.extend_from_slice(&bytes);
                     }
                     // Damaged or collected meanwhile: the fetcher asks somebody else when it does not come.
                     Err(error) => tracing::warn!(chunk = %hash, %error, "a chunk cannot be served"),
