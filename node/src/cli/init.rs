@@ -16,6 +16,7 @@ use super::output::{Cell, Face, Outcome, Tone, plain};
 use crate::config::{Config, NewConfig, Serve, parse_address, parse_site_name, parse_web};
 use crate::dir::{DirError, NodeDir, write_new};
 use crate::keys::{self, KeyError, Keys};
+use crate::trust::starter_policy;
 
 /// Longest answer to a prompt, in bytes.
 const MAX_ANSWER_BYTES: u64 = 1024;
@@ -103,11 +104,6 @@ fn write_or_keep(face: &Face, path: &Path, text: &str) -> Outcome {
         Err(source) => Err(DirError::Io { action: "write", path: path.to_owned(), source }.into()),
         Ok(()) => Ok(()),
     }
-}
-
-// To be swapped for `rialto_node::trust::starter_policy`.
-fn starter_policy(federation: &str, site: &str) -> String {
-    format!("# What {site} trusts of the federation {federation}.\n\n[default]\nthen = \"hold\"\n")
 }
 
 fn report(face: &Face, dir: &NodeDir, config: &Config, key: &PublicKey) -> Outcome {

@@ -150,6 +150,7 @@ fn run(cli: Cli, face: &Face) -> Outcome {
         Command::Init(arguments) => init::run(face, &dir, arguments),
         Command::Node => node::run(dir),
         Command::Key(command) => key::run(face, &dir, command),
+        Command::Policy(policy::Command::Check { file }) => policy::check(face, &dir, file),
         command => {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             let runtime = runtime.map_err(|error| ApiError::failed(format!("cannot start: {error}")))?;
@@ -181,7 +182,13 @@ async fn ask(command: Command, face: &Face, dir: &NodeDir) -> Outcome {
         Command::Rm(arguments) => rm::run(face, client, arguments).await,
         Command::Logs(arguments) => logs::run(face, client, arguments).await,
         Command::Web => web::run(face, client).await,
-        Command::Doctor | Command::Init(_) | Command::Node | Command::Key(_) | Command::Completions(_) => Ok(()),
+        // `run` has done these.
+        Command::Doctor
+        | Command::Init(_)
+        | Command::Node
+        | Command::Key(_)
+        | Command::Policy(policy::Command::Check { .. })
+        | Command::Completions(_) => Ok(()),
     }
 }
 
@@ -238,6 +245,8 @@ mod tests {
             "rialto --dir D publish FILE.toml --key name --json",
             "rialto --dir D endorse RELEASE --key name --type https://example.org/x --body FILE --json",
             "rialto --dir D revoke ID --key name --reason TEXT --json",
+            "rialto --dir D policy check FILE",
+            "rialto --dir D policy check",
             "rialto --dir D policy explain RELEASE --json",
             "rialto --dir D deploy RELEASE --set a=1 --set b=x=y --publish 8080:80 --publish 0:22 --json",
             "rialto --dir D ps --json",

@@ -1,8 +1,7 @@
 //! `rialto stop INSTANCE [--force]`
 
 use clap::Args;
-use rialto_web::api::InstanceChanged;
-use serde_json::json;
+use rialto_web::api::{InstanceChanged, StopRequest};
 
 use super::output::{Face, Outcome};
 use crate::client::{Client, segment};
@@ -19,6 +18,6 @@ pub(super) struct Arguments {
 
 pub(super) async fn run(face: &Face, client: &Client, arguments: Arguments) -> Outcome {
     let path = format!("instances/{}/stop", segment(&arguments.instance));
-    let changed: InstanceChanged = client.post(&path, &json!({"force": arguments.force})).await?;
+    let changed: InstanceChanged = client.post(&path, &StopRequest { force: arguments.force }).await?;
     face.print(&changed, |page| page.line(format!("{} is {}", changed.instance, changed.state)))
 }
