@@ -210,6 +210,17 @@ impl Deployer {
         Ok(handle.shown())
     }
 
+    /// Whether [`Deployer::deploy`] would refuse at once: for callers who have something long to do before.
+    ///
+    /// # Errors
+    /// Values that do not fit the release's context schema, ports that are taken, a machine beyond this site's limits.
+    pub fn check(&self, accepted: &Accepted, spec: &DeploySpec) -> Result<(), DeployError> {
+        plan::Draft::check(accepted, spec, &self.shared.options.limits)?;
+        let table = self.table();
+        ports::settle(&spec.publish, |port| port_owner(&table, port))?;
+        Ok(())
+    }
+
     /// All instances, oldest first.
     pub fn list(&self) -> Vec<Instance> {
         let mut records: Vec<InstanceRecord> =

@@ -22,6 +22,12 @@ pub(super) struct Process {
     child: Option<Child>,
 }
 
+/// Registers a pidfd with the runtime.
+#[expect(deprecated, reason = "`register` is unsafe for types whose descriptor may change; an OwnedFd's never does")]
+fn watched(handle: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    AsyncFd::new(handle)
+}
+
 impl Process {
     /// Takes on a process that we just started.
     ///
@@ -30,7 +36,7 @@ impl Process {
     pub(super) fn started(child: Child) -> io::Result<Self> {
         let pid = child.id().and_then(|pid| Pid::from_raw(pid.cast_signed()));
         let pid = pid.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
-        Ok(Self { pid, handle: AsyncFd::register(pidfd_open(pid, PidfdFlags::empty())?)?, child: Some(child) })
+        Ok(Self { pid, handle: watched(pidfd_open(pid, PidfdFlags::empty())?)?, child: Some(child) })
     }
 
     /// Finds our user's process with `-uuid <identity>` in its command line.
@@ -49,7 +55,7 @@ impl Process {
             let Ok(handle) = pidfd_open(pid, PidfdFlags::empty()) else { continue };
             // Looked at again now that the handle is held: the number cannot have passed to another process unnoticed.
             if is_ours(pid, identity) {
-                return Ok(Some(Self { pid, handle: AsyncFd::register(handle)?, child: None }));
+                return Ok(Some(Self { pid, handle: watched(handle)?, child: None }));
             }
         }
         Ok(None)

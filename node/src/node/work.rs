@@ -262,3 +262,9 @@ fn fetch_error(error: FetchError) -> ApiError {
         FetchError::Malformed { .. } | FetchError::Interrupted(_) => ApiError::failed(error.to_string()),
     }
 }
+
+impl crate::deploy::ImageSource for crate::store::Store {
+    fn export(&self, image: &ImageId, path: &Path) -> std::io::Result<()> {
+        self.export(image, path, &mut |_, _| {}, &|| false).map_err(std::io::Error::other)
+    }
+}
