@@ -342,24 +342,23 @@ impl EventLines {
     }
 }
 
+/// A fake node, for the tests of this room and of the command line.
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-    use rialto_web::api::JobStarted;
+pub(crate) mod fake {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::UnixListener;
 
     use super::*;
 
     /// A node that gives each connection in turn one of these answers, and says what it was asked.
-    struct FakeNode {
+    pub(crate) struct FakeNode {
         _temp: tempfile::TempDir,
-        client: Client,
+        pub(crate) client: Client,
         serving: JoinHandle<Vec<String>>,
     }
 
     impl FakeNode {
-        fn answering(answers: &[&str]) -> Self {
+        pub(crate) fn answering(answers: &[&str]) -> Self {
             let temp = tempfile::tempdir().unwrap();
             let dir = NodeDir::new(temp.path()).unwrap();
             dir.write_format().unwrap();
@@ -377,7 +376,7 @@ mod tests {
             Self { client: Client::new(&dir).unwrap(), _temp: temp, serving }
         }
 
-        async fn asked(self) -> Vec<String> {
+        pub(crate) async fn asked(self) -> Vec<String> {
             self.serving.await.unwrap()
         }
     }
@@ -400,9 +399,20 @@ mod tests {
         }
     }
 
-    fn answer(status: &str, body: &str) -> String {
+    /// An answer with a body.
+    pub(crate) fn answer(status: &str, body: &str) -> String {
         format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\n\r\n{body}", body.len())
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use rialto_web::api::JobStarted;
+    use tokio::net::UnixListener;
+
+    use super::fake::{FakeNode, answer};
+    use super::*;
 
     #[tokio::test]
     async fn requests_and_answers_are_json() {

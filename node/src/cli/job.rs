@@ -78,3 +78,34 @@ impl Drop for Progress {
         self.bar.finish_and_clear();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rialto_web::api::ErrorCode;
+
+    use super::*;
+    use crate::client::fake::FakeNode;
+
+    async fn followed(events: &str) -> Outcome<Value> {
+        let answer = format!("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n{events}");
+        let node = FakeNode::answering(&[&answer]);
+        follow(&Face::new(true), &node.client, JobStarted { job: "1".into() }, "nothing is left").await
+    }
+
+    const PROGRESS: &str = "data: {\"event\":\"progress\",\"stage\":\"reading\\u001b[2J\",\"done\":1,\"total\":2}\n\n\
+        data: {\"event\":\"progress\",\"stage\":\"reading\",\"done\":9,\"total\":0}\n\n";
+
+    #[tokio::test]
+    async fn a_job_ends_with_its_result_or_its_error() {
+        let done =
+            followed(&format!("{PROGRESS}data: {{\"event\":\"done\",\"result\":{{\"bytes\":7}}}}\n\n")).await.unwrap();
+        assert_eq!(done["bytes"], 7);
+        let failed = "data: {\"event\":\"failed\",\"error\":{\"code\":\"refused\",\"message\":\"held\"}}\n\n";
+        assert_eq!(followed(failed).await.unwrap_err(), ApiError::refused("held"));
+    }
+
+    #[tokio::test]
+    async fn a_node_that_dies_within_a_job_is_not_running() {
+        assert_eq!(followed(PROGRESS).await.unwrap_err().code, ErrorCode::NotRunning);
+    }
+}

@@ -12,6 +12,9 @@ use serde_json::{Value, json};
 
 use crate::units::ByteSize;
 
+/// Widest column of a table, in characters: an address with a peer id fits. `--json` and `show` have the whole text.
+const MAX_COLUMN: usize = 120;
+
 /// How a command ends.
 pub(super) type Outcome<T = ()> = Result<T, ApiError>;
 
@@ -54,6 +57,9 @@ impl Face {
         result: &Value,
         human: impl FnOnce(&mut Page, T),
     ) -> Outcome {
+        if self.is_json {
+            return self.print(result, |_| {});
+        }
         let typed = T::deserialize(result)
             .map_err(|error| ApiError::failed(format!("the node's result cannot be read: {error}")))?;
         self.print(result, |page| human(page, typed))
@@ -149,6 +155,15 @@ impl Cell {
         Self::new(verdict.as_str(), verdict.into())
     }
 
+    /// Cut to what a column may take, so that one long name cannot push a whole table off the screen.
+    fn cut(mut self) -> Self {
+        if let Some((at, _)) = self.text.char_indices().nth(MAX_COLUMN) {
+            self.text.truncate(at);
+            self.text.push('…');
+        }
+        self
+    }
+
     fn width(&self) -> usize {
         self.text.chars().count()
     }
@@ -214,7 +229,7 @@ impl Page {
         }
     }
 
-    /// A table; numbers stand right, the last column is free to run on.
+    /// A table; numbers stand right, what is longer than a column may be ends in `…`.
     pub(super) fn table<const N: usize>(&mut self, head: [&str; N], rows: Vec<[Cell; N]>) {
         let mut all = vec![head.map(|title| Cell::new(title, Tone::Faint))];
         if let Some(first) = rows.first() {
@@ -222,7 +237,7 @@ impl Page {
                 title.is_number = cell.is_number;
             }
         }
-        all.extend(rows);
+        all.extend(rows.into_iter().map(|row| row.map(Cell::cut)));
         let widths: Vec<usize> =
             (0..N).map(|column| all.iter().map(|row| row[column].width()).max().unwrap_or(0)).collect();
         for row in &all {
@@ -345,6 +360,13 @@ mod tests {
             vec![["a".into(), Cell::size(1024), "one".into()], ["longer".into(), Cell::size(3 << 29), "".into()]],
         );
         assert_eq!(page.text, "NAME       SIZE  SUMMARY\na         1 KiB  one\nlonger  1.5 GiB\n");
+    }
+
+    #[test]
+    fn one_long_name_does_not_push_a_table_off_the_screen() {
+        let mut page = page();
+        page.table(["A", "B"], vec![["ü".repeat(5000).into(), "b".into()]]);
+        assert!(page.text.lines().all(|line| line.chars().count() <= MAX_COLUMN + 4), "{}", page.text);
     }
 
     #[test]

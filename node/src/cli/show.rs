@@ -3,7 +3,7 @@
 use clap::Args;
 use rialto_web::api::{ReleaseDetails, SignerShown};
 
-use super::output::{Cell, Face, Outcome, Page, Tone, age};
+use super::output::{Cell, Face, Outcome, Page, Tone, age, count};
 use super::policy;
 use crate::client::{Client, segment};
 use crate::units::ByteSize;
@@ -49,7 +49,7 @@ fn describe(page: &mut Page, details: &ReleaseDetails) {
             format!("{}, {}", ByteSize(release.bytes), if release.is_fetched { "fetched" } else { "not fetched" })
                 .into(),
         ),
-        ("held by", format!("{} of the connected sites and this one", details.sites_holding).into()),
+        ("held by", format!("{}, of this one and those connected", count(details.sites_holding, "site")).into()),
     ]);
     if let Some(description) = &details.description {
         page.heading("description");
