@@ -468,12 +468,16 @@ impl Site {
         }
     }
 
+    /// QEMU runs in its instance's directory, and names files there by their paths or from there.
     fn is_guest(&self, id: u32) -> bool {
         let Ok(command_line) = fs::read(format!("/proc/{id}/cmdline")) else { return false };
         let mut arguments = command_line.split(|byte| *byte == 0).map(String::from_utf8_lossy);
-        let is_qemu = arguments.next().is_some_and(|program| program.contains("qemu-system-"));
+        if !arguments.next().is_some_and(|program| program.contains("qemu-system-")) {
+            return false;
+        }
         let home = format!("{}/", self.directory.display());
-        is_qemu && arguments.any(|argument| argument.contains(&home))
+        fs::read_link(format!("/proc/{id}/cwd")).is_ok_and(|place| place.starts_with(&self.directory))
+            || arguments.any(|argument| argument.contains(&home))
     }
 
     fn node_error(&self, what: &str) -> SiteError {
