@@ -280,11 +280,19 @@ impl Site {
     /// # Errors
     /// It has not ended within 15 s, and was killed.
     pub fn stop(&mut self) -> Result<()> {
+        self.stop_within(STOP_WITHIN)
+    }
+
+    /// As [`Site::stop`], with another deadline than 15 s.
+    ///
+    /// # Errors
+    /// It has not ended within that time, and was killed.
+    pub fn stop_within(&mut self, within: Duration) -> Result<()> {
         let Some(mut node) = self.node.take() else { return Ok(()) };
         if let Some(pid) = Pid::from_raw(node.id() as i32).filter(|_| matches!(node.try_wait(), Ok(None))) {
             let _ = rustix::process::kill_process(pid, Signal::TERM);
         }
-        let ended = eventually(STOP_WITHIN, "its end", || match node.try_wait() {
+        let ended = eventually(within, "its end", || match node.try_wait() {
             Ok(Some(_)) => Ok(()),
             Ok(None) => Err("it runs".to_owned()),
             Err(error) => Err(error.to_string()),
@@ -292,7 +300,7 @@ impl Site {
         if ended.is_err() {
             wait::end(&mut node);
         }
-        ended.map_err(|_| self.node_error(&format!("did not end within {STOP_WITHIN:?} of SIGTERM, and was killed")))
+        ended.map_err(|_| self.node_error(&format!("did not end within {within:?} of SIGTERM, and was killed")))
     }
 
     /// Kills the node where it stands (SIGKILL), as a crash would; its guests run on.
