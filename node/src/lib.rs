@@ -6,11 +6,20 @@
 //! publish ─► gossip ─► catalog ─► policy ─► fetch ─► store ─► deploy
 //! ```
 
+mod api;
 pub mod catalog;
 pub mod cli;
+pub mod client;
 pub mod config;
 pub mod deploy;
+pub mod dir;
+pub mod jobs;
 pub mod keys;
 pub mod net;
+pub mod node;
+pub mod publish;
 pub mod store;
+pub mod strict_toml;
+pub mod systemd;
 pub mod trust;
+pub mod units;

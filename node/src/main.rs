@@ -1,3 +1,5 @@
 //! The `rialto` command.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    rialto_node::cli::main()
+}

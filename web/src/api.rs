@@ -735,3 +735,18 @@ pub trait Backend: Send + Sync + 'static {
     /// A fresh one-time link to the web UI.
     async fn web_link(&self) -> Result<String>;
 }
+
+/// `instances/{id}/stop`: an empty body means a gentle stop.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct StopRequest {
+    /// Pull the plug instead of pressing the power button.
+    pub force: bool,
+}
+
+/// `web/link`: a fresh one-time link.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WebLink {
+    /// The link; works once, within ten minutes.
+    pub url: String,
+}

@@ -1,1 +1,438 @@
 //! The records this site knows: an append-only log, and an index that can be rebuilt from it.
+//!
+//! [`Catalog`] is what other rooms hold: cheap to clone, safe to share. Looking things up takes short locks and never
+//! touches the disk. Inserting blocks on the disk (one fsync a batch): call it off the async threads.
+//!
+//! Records of signers that policy names are kept in full, and on them sites converge; so are this site's own. Everything
+//! else shares a bounded part from which the oldest is evicted; records of unknown kinds and versions belong there too,
+//! whoever signed them. A release that its publisher did not sign is kept and relayed, and found by its id only: it is
+//! never listed under a name that it has no right to.
+
+mod admission;
+mod budget;
+mod gossip;
+mod index;
+mod log;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use rialto_protocol::UnixSeconds;
+use rialto_protocol::bounded::{Name, Version};
+use rialto_protocol::ids::{Hash, ImageId, PublicKey, RecordId};
+use rialto_protocol::record::{Record, Release, RevocationSubject};
+use rialto_protocol::signed::{EnvelopeError, Verified};
+use rialto_protocol::sync::SyncSet;
+use tokio::sync::watch;
+
+pub use gossip::{GossipVerdict, Ignored, gossip_verdict};
+
+use admission::{Changes, Holdings, verify_all};
+use log::{Frame, Log, MAX_SOURCE_BYTES};
+
+/// A record of the catalog, shared.
+pub type SharedRecord = Arc<Verified<Record>>;
+
+/// The evictable part of the catalog, where the configuration does not say otherwise: 64 MiB.
+pub const DEFAULT_BUDGET_BYTES: u64 = 64 << 20;
+/// Characters of an id that are enough to ask for it, if no other begins alike. The first 7 are alike in every id.
+pub const MIN_PREFIX_CHARS: usize = 12;
+/// A log smaller than this is not worth compacting, whatever it holds: 1 MiB.
+const WORTH_COMPACTING_BYTES: u64 = 1 << 20;
+
+/// Why the catalog could not do something.
+#[derive(Debug, thiserror::Error)]
+pub enum CatalogError {
+    /// The disk did not do it.
+    #[error("cannot {what} {}: {source}", path.display())]
+    Io {
+        /// What was tried: a verb.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+    /// A log that is none, or of a newer format.
+    #[error("{} is not a records log that this version reads; use the version of rialto that wrote it, or move the file away to start empty and catch up from peers", path.display())]
+    Format {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+impl CatalogError {
+    fn io(what: &'static str, path: &Path, source: std::io::Error) -> Self {
+        Self::Io { what, path: path.to_owned(), source }
+    }
+}
+
+/// Why an id or prefix finds no record.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FindError {
+    /// Too few characters.
+    #[error("'{0}' is too short: give at least {MIN_PREFIX_CHARS} characters of the id")]
+    TooShort(String),
+    /// No record's id begins like this.
+    #[error("no record's id begins with '{0}'")]
+    NotFound(String),
+    /// Several records' ids do.
+    #[error("'{0}' begins the ids of several records; give more characters")]
+    Ambiguous(String),
+}
+
+/// What became of a record that was to be inserted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// It was not known; it is now.
+    New,
+    /// It was known; signatures were added to it.
+    Merged,
+    /// It was known, and nothing was added.
+    Duplicate,
+    /// It is well-formed and signed, and was not taken.
+    Ignored(Ignored),
+    /// It is malformed or badly signed: whoever sent it misbehaved.
+    Refused(EnvelopeError),
+}
+
+impl Outcome {
+    /// Whether the catalog changed.
+    pub fn is_change(&self) -> bool {
+        matches!(self, Self::New | Self::Merged)
+    }
+}
+
+/// The records this site knows.
+#[derive(Debug, Clone)]
+pub struct Catalog {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    /// Taken for the whole of an insertion, its fsync included. Always before `holdings`, never the other way round.
+    log: Mutex<Log>,
+    /// Held for moments only.
+    holdings: RwLock<Holdings>,
+    /// The sync set of a revision.
+    sync_set: Mutex<Option<(u64, SyncSet)>>,
+    revision: watch::Sender<u64>,
+}
+
+impl Catalog {
+    /// Opens the catalog in `directory`, or creates one there. Blocks: every record is read and verified again, at
+    /// about 20,000 a second and core.
+    ///
+    /// Nothing is evicted before [`Catalog::set_named`] was called for the first time.
+    ///
+    /// # Errors
+    /// The log cannot be read or written, or is of a newer format. A torn or damaged log opens, with a warning.
+    pub fn open(directory: &Path, federation: Name, budget_bytes: u64) -> Result<Self, CatalogError> {
+        std::fs::create_dir_all(directory).map_err(|error| CatalogError::io("create", directory, error))?;
+        let mut holdings = Holdings::new(federation, budget_bytes);
+        let log = Log::open(directory, |frames| replay(&mut holdings, frames))?;
+        let (revision, _) = watch::channel(0);
+        let (log, holdings) = (Mutex::new(log), RwLock::new(holdings));
+        Ok(Self { shared: Arc::new(Shared { log, holdings, sync_set: Mutex::new(None), revision }) })
+    }
+
+    /// Inserts one encoded envelope. Blocks on the disk; see [`Catalog::insert_batch`].
+    ///
+    /// # Errors
+    /// The log cannot be written; the catalog is as before.
+    pub fn insert(&self, envelope: &[u8], source: Option<&str>, now: UnixSeconds) -> Result<Outcome, CatalogError> {
+        let outcomes = self.insert_batch(&[envelope], source, now)?;
+        Ok(outcomes.into_iter().next().unwrap_or(Outcome::Duplicate))
+    }
+
+    /// Verifies and inserts encoded envelopes, with one fsync for all of them. Gives an outcome for each, in order.
+    /// Blocks on the disk, and on verification (about 50 µs each).
+    ///
+    /// `source` is the peer that brought them; `None` means that this site made them, and keeps them always.
+    ///
+    /// # Errors
+    /// The log cannot be written; the catalog is as before.
+    pub fn insert_batch<B: AsRef<[u8]> + Sync>(
+        &self,
+        envelopes: &[B],
+        source: Option<&str>,
+        now: UnixSeconds,
+    ) -> Result<Vec<Outcome>, CatalogError> {
+        self.admit_all(verify_all(envelopes), source, now)
+    }
+
+    /// Inserts records that were verified before. Otherwise like [`Catalog::insert_batch`].
+    ///
+    /// # Errors
+    /// The log cannot be written; the catalog is as before.
+    pub fn insert_verified(
+        &self,
+        records: Vec<Verified<Record>>,
+        source: Option<&str>,
+        now: UnixSeconds,
+    ) -> Result<Vec<Outcome>, CatalogError> {
+        self.admit_all(records.into_iter().map(Ok).collect(), source, now)
+    }
+
+    /// Takes the keys that policy names (signers and roles): their records are kept in full from now on. Records of keys
+    /// that are named no longer become evictable. Blocks on the disk where something has to go.
+    ///
+    /// While a policy file is unreadable, do not call this: what the last good one named stays in force here.
+    ///
+    /// # Errors
+    /// The log cannot be written. The keys are in force all the same; nothing is evicted.
+    pub fn set_named(&self, keys: impl IntoIterator<Item = PublicKey>) -> Result<(), CatalogError> {
+        let mut log = self.log();
+        let mut changes = Changes::default();
+        self.write().set_named(keys.into_iter().collect::<BTreeSet<_>>(), &mut changes);
+        self.make_durable(&mut log, changes)
+    }
+
+    /// Number of records.
+    pub fn len(&self) -> usize {
+        self.read().index.len()
+    }
+
+    /// Whether there is no record.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Bytes that records take in the evictable part, their places in the indexes counted.
+    pub fn evictable_bytes(&self) -> u64 {
+        self.read().budget.used_bytes()
+    }
+
+    /// The record with this id.
+    pub fn get(&self, id: &RecordId) -> Option<SharedRecord> {
+        self.read().index.get(id).map(|held| Arc::clone(&held.record))
+    }
+
+    /// The record whose id this is, or begins with this: at least [`MIN_PREFIX_CHARS`] characters.
+    ///
+    /// # Errors
+    /// Too short, or it fits no record or several.
+    pub fn find(&self, prefix: &str) -> Result<SharedRecord, FindError> {
+        let shown = || prefix.chars().take(80).collect::<String>();
+        if prefix.chars().count() < MIN_PREFIX_CHARS {
+            return Err(FindError::TooShort(shown()));
+        }
+        let first = first_with_prefix(prefix).ok_or_else(|| FindError::NotFound(shown()))?;
+        let holdings = self.read();
+        let mut fitting = holdings.index.from(first).take_while(|held| held.record.id.to_string().starts_with(prefix));
+        match (fitting.next(), fitting.next()) {
+            (Some(held), None) => Ok(Arc::clone(&held.record)),
+            (Some(_), Some(_)) => Err(FindError::Ambiguous(shown())),
+            (None, _) => Err(FindError::NotFound(shown())),
+        }
+    }
+
+    /// Releases in which every word of `words` occurs, newest first: in name, publisher (the petname that `petname` gives,
+    /// or the key's fingerprint), version, summary, description or tags. All of them for no words.
+    pub fn releases(&self, words: &str, petname: impl Fn(&PublicKey) -> Option<String>) -> Vec<SharedRecord> {
+        let words: Vec<String> = words.split_whitespace().map(str::to_lowercase).collect();
+        let all: Vec<SharedRecord> = self.read().index.releases().map(|held| Arc::clone(&held.record)).collect();
+        if words.is_empty() {
+            return all;
+        }
+        let fits = |record: &SharedRecord| {
+            record.body.release().is_some_and(|release| {
+                let text = searchable(release, petname(&release.publisher));
+                words.iter().all(|word| text.contains(word.as_str()))
+            })
+        };
+        all.into_iter().filter(fits).collect()
+    }
+
+    /// The releases of one version of an appliance, signed by `publisher`, the highest sequence first. Several where the
+    /// publisher used a version twice.
+    pub fn version(&self, publisher: &PublicKey, name: &Name, version: &Version) -> Vec<SharedRecord> {
+        let key = (*publisher, name.clone(), version.clone());
+        let mut found = shared(self.read().index.version(&key));
+        found.sort_by_key(|record| std::cmp::Reverse(record.body.release().map(|release| release.sequence)));
+        found
+    }
+
+    /// Whether a release, signed by its publisher, names this image.
+    pub fn is_released(&self, image: &ImageId) -> bool {
+        self.read().index.image(image).next().is_some()
+    }
+
+    /// The releases that name this image.
+    pub fn releases_of(&self, image: &ImageId) -> Vec<SharedRecord> {
+        shared(self.read().index.image(image))
+    }
+
+    /// The highest sequence among the releases of an appliance that are known here.
+    pub fn highest_sequence(&self, publisher: &PublicKey, name: &Name) -> Option<u64> {
+        self.read().index.highest_sequence(publisher, name)
+    }
+
+    /// What is said of a release.
+    pub fn endorsements_of(&self, release: &RecordId) -> Vec<SharedRecord> {
+        shared(self.read().index.endorsements(release))
+    }
+
+    /// Who withdrew this. Whether a revocation is a fact or an opinion is the policy's question.
+    pub fn revocations_of(&self, subject: &RevocationSubject) -> Vec<SharedRecord> {
+        shared(self.read().index.revocations(subject))
+    }
+
+    /// What is here to be reconciled with a peer. Made once for each revision.
+    pub fn sync_set(&self) -> SyncSet {
+        let revision = *self.shared.revision.borrow();
+        let mut cached = self.shared.sync_set.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, set)) = cached.as_ref().filter(|(of, _)| *of == revision) {
+            return set.clone();
+        }
+        let set: SyncSet = self.read().index.iter().map(|held| (held.record.header.issued, held.sync_id)).collect();
+        *cached = Some((revision, set.clone()));
+        set
+    }
+
+    /// The encoded envelope behind a sync id: that version, or one with its signatures and more.
+    pub fn envelope(&self, sync_id: &Hash) -> Option<Vec<u8>> {
+        let record = self.read().behind(sync_id).map(|held| Arc::clone(&held.record))?;
+        Some(record.envelope().encode())
+    }
+
+    /// Whether this version is lacking here and would be taken: not known, not evicted, not refused lately.
+    pub fn is_wanted(&self, sync_id: &Hash, now: UnixSeconds) -> bool {
+        self.read().is_wanted(sync_id, now)
+    }
+
+    /// A counter that changes whenever records come or go.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.shared.revision.subscribe()
+    }
+
+    fn admit_all(
+        &self,
+        records: Vec<Result<Verified<Record>, EnvelopeError>>,
+        source: Option<&str>,
+        now: UnixSeconds,
+    ) -> Result<Vec<Outcome>, CatalogError> {
+        let source = source.map(peer_name);
+        let mut log = self.log();
+        let mut changes = Changes::default();
+        let mut outcomes = Vec::with_capacity(records.len());
+        {
+            let mut holdings = self.write();
+            for record in records {
+                outcomes.push(match record {
+                    Ok(record) => holdings.admit(record, source.as_ref(), now, &mut changes),
+                    Err(error) => Outcome::Refused(error),
+                });
+            }
+        }
+        self.make_durable(&mut log, changes)?;
+        Ok(outcomes)
+    }
+
+    /// Appends what a batch did to the log, or undoes it; then tells whoever waits for changes.
+    fn make_durable(&self, log: &mut Log, changes: Changes) -> Result<(), CatalogError> {
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let written = log.append(&changes.frames);
+        if written.is_err() {
+            self.write().undo(changes);
+        }
+        // Also after an undo: a sync set may have been made of what is no longer so.
+        self.shared.revision.send_modify(|revision| *revision += 1);
+        written?;
+        let holdings = self.read();
+        let garbage = log.length().saturating_sub(holdings.index.live_bytes());
+        if log.length() > WORTH_COMPACTING_BYTES && garbage > log.length() / 2 {
+            // The log as it is stays good where this fails; the next insertion tries again.
+            if let Err(error) = log.rewrite(holdings.frames()) {
+                tracing::warn!(%error, "the records log could not be compacted");
+            }
+        }
+        Ok(())
+    }
+
+    // A thread that panicked while it held a lock left nothing half-done that the log does not mend at the next open.
+    fn log(&self) -> MutexGuard<'_, Log> {
+        self.shared.log.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Holdings> {
+        self.shared.holdings.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Holdings> {
+        self.shared.holdings.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn replay(holdings: &mut Holdings, frames: Vec<Frame>) {
+    let envelopes: Vec<&[u8]> = frames
+        .iter()
+        .filter_map(|frame| match frame {
+            Frame::Record { envelope, .. } => Some(envelope.as_slice()),
+            Frame::Evicted { .. } => None,
+        })
+        .collect();
+    let mut verified = verify_all(&envelopes).into_iter();
+    for frame in frames {
+        match frame {
+            Frame::Evicted { sync_id, signers } => holdings.replay_evicted(sync_id, signers),
+            Frame::Record { source, .. } => match verified.next() {
+                Some(Ok(record)) => holdings.replay(record, source),
+                Some(Err(error)) => tracing::warn!(%error, "a record of the log is left out"),
+                None => {}
+            },
+        }
+    }
+}
+
+/// A peer as the log can write it. Nothing that a peer is called makes its records our own.
+fn peer_name(source: &str) -> Arc<str> {
+    let end = source.floor_char_boundary(MAX_SOURCE_BYTES);
+    Arc::from(if source.is_empty() { "?" } else { &source[..end] })
+}
+
+fn shared<'a>(found: impl Iterator<Item = &'a index::Held>) -> Vec<SharedRecord> {
+    found.map(|held| Arc::clone(&held.record)).collect()
+}
+
+fn searchable(release: &Release, petname: Option<String>) -> String {
+    let publisher = petname.unwrap_or_else(|| release.publisher.fingerprint());
+    let mut text = format!("{publisher}/{}@{}\n{}\n", release.name, release.version, release.summary);
+    if let Some(description) = &release.description {
+        text.push_str(description);
+    }
+    for tag in release.tags.iter() {
+        text.push('\n');
+        text.push_str(tag);
+    }
+    text.to_lowercase()
+}
+
+/// The lowest id whose text begins with this; `None` where no id's text can.
+///
+/// An id's text is `b` and the base32 of 36 bytes, of which the first 4 are the same in every id and 32 are the hash.
+fn first_with_prefix(prefix: &str) -> Option<RecordId> {
+    const ID_BYTES: usize = 36;
+    let mut bytes = [0u8; ID_BYTES];
+    for (place, c) in prefix.strip_prefix('b')?.bytes().enumerate() {
+        let value = match c {
+            b'a'..=b'z' => c - b'a',
+            b'2'..=b'7' => c - b'2' + 26,
+            _ => return None,
+        };
+        for bit in 0..5 {
+            let at = place * 5 + bit;
+            if value & (0x10 >> bit) != 0 {
+                *bytes.get_mut(at / 8)? |= 0x80 >> (at % 8);
+            }
+        }
+    }
+    let hash: [u8; 32] = bytes[ID_BYTES - 32..].try_into().ok()?;
+    Some(RecordId::from_hash(Hash(hash)))
+}

@@ -1,1 +1,270 @@
 //! The command line: a file per command.
+//!
+//! Everything but `init`, `node`, `key`, `policy check`, `doctor` and `completions` asks the running node over its UNIX
+//! socket, so that a script, the web UI and this program can never disagree.
+
+mod completions;
+mod deploy;
+mod doctor;
+mod endorse;
+mod fetch;
+mod image;
+mod init;
+mod job;
+mod key;
+mod logs;
+mod node;
+mod output;
+mod peers;
+mod policy;
+mod ps;
+mod publish;
+mod revoke;
+mod rm;
+mod search;
+mod show;
+mod status;
+mod stop;
+mod web;
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::error::ErrorKind;
+use clap::{Parser, Subcommand};
+use output::{Face, Outcome};
+use rialto_web::api::ApiError;
+
+use crate::client::Client;
+use crate::dir::NodeDir;
+
+/// A peer-to-peer, federated marketplace for virtual appliances.
+///
+/// Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not found, 4 refused by policy, 5 the node is not running.
+#[derive(Debug, Parser)]
+#[command(name = "rialto", version, arg_required_else_help = true)]
+pub struct Cli {
+    /// The node's directory [default: $XDG_STATE_HOME/rialto or ~/.local/state/rialto]
+    #[arg(long, global = true, env = "RIALTO_DIR", value_name = "DIR", hide_env_values = true)]
+    dir: Option<PathBuf>,
+    /// Print one JSON value on stdout; on failure the last line of stderr is {"error": {code, message, hint}}
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Set up a node: its key, its settings and its policy
+    Init(init::Arguments),
+    /// Run the node, in the foreground
+    Node,
+    /// Show the node at a glance
+    Status,
+    /// Look for what is wrong or missing on this machine, and say what fixes it
+    Doctor,
+    /// List the sites this node is connected to
+    Peers,
+    /// Make and show keys
+    #[command(subcommand)]
+    Key(key::Command),
+    /// Add, list, check and write images
+    #[command(subcommand)]
+    Image(image::Command),
+    /// Publish a release that a TOML file describes
+    Publish(publish::Arguments),
+    /// List releases
+    Search(search::Arguments),
+    /// Show everything about one release
+    Show(show::Arguments),
+    /// Say something of a release: that it was tested, for example
+    Endorse(endorse::Arguments),
+    /// Withdraw a release, an endorsement or a key
+    Revoke(revoke::Arguments),
+    /// Check the policy, and explain what it says of a release
+    #[command(subcommand)]
+    Policy(policy::Command),
+    /// Fetch an image, or the images of a release
+    Fetch(fetch::Arguments),
+    /// Boot a release that policy accepts
+    Deploy(deploy::Arguments),
+    /// List instances
+    Ps,
+    /// Stop an instance
+    Stop(stop::Arguments),
+    /// Remove a stopped instance, and what its guest wrote
+    Rm(rm::Arguments),
+    /// Show what an instance wrote to its console
+    Logs(logs::Arguments),
+    /// Print a one-time link to the web UI
+    Web,
+    /// Print shell completions
+    Completions(completions::Arguments),
+}
+
+/// The `rialto` program: reads the command line, does it, and says how it went.
+pub fn main() -> ExitCode {
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    let cli = match Cli::try_parse_from(&arguments) {
+        Ok(cli) => cli,
+        Err(error) => return unparsed(&error, &arguments),
+    };
+    let face = Face::new(cli.json);
+    match run(cli, &face) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            face.complain(&error);
+            ExitCode::from(error.code.exit_code())
+        }
+    }
+}
+
+/// Help and version go to stdout and are no errors; the rest is wrong usage.
+fn unparsed(error: &clap::Error, arguments: &[OsString]) -> ExitCode {
+    // Nothing can be done about a terminal that is gone.
+    let _ = error.print();
+    if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
+        return ExitCode::SUCCESS;
+    }
+    if arguments.iter().take_while(|argument| *argument != "--").any(|argument| argument == "--json") {
+        Face::new(true).complain(&usage_error(error));
+    }
+    ExitCode::from(2)
+}
+
+fn usage_error(error: &clap::Error) -> ApiError {
+    let text = error.to_string();
+    let message = text.lines().next().unwrap_or_default();
+    ApiError::usage(message.strip_prefix("error: ").unwrap_or(message)).with_hint("rialto help, or rialto help COMMAND")
+}
+
+fn run(cli: Cli, face: &Face) -> Outcome {
+    if let Command::Completions(arguments) = &cli.command {
+        return completions::run(face, arguments);
+    }
+    let path = cli.dir.filter(|dir| !dir.as_os_str().is_empty()).map_or_else(NodeDir::default_path, Ok)?;
+    let dir = NodeDir::new(path)?;
+    match cli.command {
+        Command::Init(arguments) => init::run(face, &dir, arguments),
+        Command::Node => node::run(dir),
+        Command::Key(command) => key::run(face, &dir, command),
+        Command::Policy(policy::Command::Check { file }) => policy::check(face, &dir, file),
+        command => {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let runtime = runtime.map_err(|error| ApiError::failed(format!("cannot start: {error}")))?;
+            runtime.block_on(Box::pin(ask(command, face, &dir)))
+        }
+    }
+}
+
+/// The commands that the running node does.
+async fn ask(command: Command, face: &Face, dir: &NodeDir) -> Outcome {
+    if let Command::Doctor = command {
+        return doctor::run(face, dir).await;
+    }
+    let client = &Client::new(dir)?;
+    match command {
+        Command::Status => status::run(face, client).await,
+        Command::Peers => peers::run(face, client).await,
+        Command::Image(command) => image::run(face, client, command).await,
+        Command::Publish(arguments) => publish::run(face, client, arguments).await,
+        Command::Search(arguments) => search::run(face, client, arguments).await,
+        Command::Show(arguments) => show::run(face, client, arguments).await,
+        Command::Endorse(arguments) => endorse::run(face, client, arguments).await,
+        Command::Revoke(arguments) => revoke::run(face, client, arguments).await,
+        Command::Policy(policy::Command::Explain { release }) => policy::explain(face, client, &release).await,
+        Command::Fetch(arguments) => fetch::run(face, client, arguments).await,
+        Command::Deploy(arguments) => deploy::run(face, client, arguments).await,
+        Command::Ps => ps::run(face, client).await,
+        Command::Stop(arguments) => stop::run(face, client, arguments).await,
+        Command::Rm(arguments) => rm::run(face, client, arguments).await,
+        Command::Logs(arguments) => logs::run(face, client, arguments).await,
+        Command::Web => web::run(face, client).await,
+        // `run` has done these.
+        Command::Doctor
+        | Command::Init(_)
+        | Command::Node
+        | Command::Key(_)
+        | Command::Policy(policy::Command::Check { .. })
+        | Command::Completions(_) => Ok(()),
+    }
+}
+
+/// A path as the node sees it, whatever directory it runs in.
+///
+/// # Errors
+/// The path is empty or not UTF-8, which JSON cannot carry.
+fn absolute(path: &Path) -> Outcome<String> {
+    let absolute = std::path::absolute(path)
+        .map_err(|error| ApiError::usage(format!("'{}' is not a path: {error}", path.display())))?;
+    absolute
+        .into_os_string()
+        .into_string()
+        .map_err(|path| ApiError::usage(format!("{} is not UTF-8; rename it", PathBuf::from(path).display())))
+}
+
+/// As [`absolute`], for a file that must be there: what is missing is said before the node is asked.
+///
+/// # Errors
+/// No such file, or not a path that JSON can carry.
+fn existing(path: &Path) -> Outcome<String> {
+    match std::fs::metadata(path) {
+        Ok(found) if found.is_dir() => Err(ApiError::usage(format!("{} is a directory, not a file", path.display()))),
+        Ok(_) => absolute(path),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            Err(ApiError::not_found(format!("there is no file {}", path.display())))
+        }
+        Err(error) => Err(ApiError::failed(format!("cannot read {}: {error}", path.display()))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn what_scripts_rely_on_is_read() {
+        for line in [
+            "rialto --dir D init --name N --federation f --listen /ip4/127.0.0.1/tcp/0 --listen /ip4/127.0.0.1/udp/0/quic-v1 \
+             --announce /dns4/x/tcp/1 --bootstrap /ip4/1.2.3.4/tcp/1 --web 127.0.0.1:0 --serve all",
+            "rialto --dir D node",
+            "rialto --dir D status --json",
+            "rialto --dir D key new name --json",
+            "rialto --dir D image add FILE --json",
+            "rialto --dir D fetch RELEASE --held --json",
+            "rialto --dir D image get bafy -o FILE",
+            "rialto --dir D publish FILE.toml --key name --json",
+            "rialto --dir D endorse RELEASE --key name --type https://example.org/x --body FILE --json",
+            "rialto --dir D revoke ID --key name --reason TEXT --json",
+            "rialto --dir D policy check FILE",
+            "rialto --dir D policy check",
+            "rialto --dir D policy explain RELEASE --json",
+            "rialto --dir D deploy RELEASE --set a=1 --set b=x=y --publish 8080:80 --publish 0:22 --json",
+            "rialto --dir D ps --json",
+            "rialto --dir D stop I --json",
+            "rialto --dir D rm I --json",
+            "rialto --dir D logs I -f",
+            "rialto completions bash",
+        ] {
+            let parsed = Cli::try_parse_from(line.split_whitespace());
+            assert!(parsed.is_ok(), "{line}: {}", parsed.unwrap_err());
+        }
+    }
+
+    #[test]
+    fn wrong_usage_is_told_in_one_line() {
+        let error = Cli::try_parse_from(["rialto", "fetch", "--json"]).unwrap_err();
+        let told = usage_error(&error);
+        assert_eq!(told.code.exit_code(), 2);
+        assert!(told.message.starts_with("the following required arguments"), "{}", told.message);
+    }
+}

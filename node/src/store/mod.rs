@@ -1,1 +1,158 @@
-//! The chunks this node holds: append-only segments, and an index that can be rebuilt from them.
+//! The chunks this node holds: each distinct one once, compressed, in append-only files with an index that can be lost.
+//!
+//! ```text
+//! store/  segments/*.segment   chunks and manifest pages: the truth      (segment, writer)
+//!         images.journal       which images are listed, and pinned        (journal)
+//!         index/               where each entry lies; rebuilt at need     (index)
+//!         lock                 one process at a time
+//! ```
+//!
+//! An image is held when no chunk of its manifest is missing; there is no other notion of a download. The methods block
+//! on disk and processor, so async callers run them on blocking threads. [`Store`] is cheap to clone.
+
+mod chunks;
+mod coding;
+mod error;
+mod export;
+mod gc;
+mod images;
+mod index;
+mod ingest;
+mod journal;
+mod open;
+mod segment;
+mod writer;
+
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+use rialto_protocol::ids::ImageId;
+use rialto_protocol::image::manifest::Manifest;
+
+pub use chunks::Encoded;
+pub use error::{PeerFault, StoreError};
+pub use export::Verification;
+pub use gc::Collected;
+pub use images::StoredImage;
+pub use ingest::Added;
+pub use journal::Origin;
+
+use index::Index;
+use journal::Journal;
+use segment::Segments;
+use writer::Writer;
+
+/// How a store is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Options {
+    /// Free space, in bytes, that writing leaves on the file system.
+    pub free_space_floor_bytes: u64,
+    /// Length at which a segment file is full, in bytes. At most 2 GiB; the default is 1 GiB.
+    pub segment_bytes: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { free_space_floor_bytes: 1 << 30, segment_bytes: 1 << 30 }
+    }
+}
+
+/// The chunks, manifests and images of one node. Clones are handles to the same store.
+#[derive(Debug, Clone)]
+pub struct Store(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    folder: PathBuf,
+    segments: Segments,
+    index: Index,
+    writer: Writer,
+    journal: Mutex<Journal>,
+    /// The manifests used last, latest at the end.
+    manifests: Mutex<VecDeque<Arc<Manifest>>>,
+    /// Images of which no chunk is missing, as far as they have been looked at.
+    complete: Mutex<BTreeSet<ImageId>>,
+    /// Read while what is reachable may grow; written to while garbage is taken out of the index.
+    reachable: RwLock<()>,
+    /// What additions in progress rely on, by the number of the addition.
+    adding: Mutex<BTreeMap<u64, HashSet<u64>>>,
+    /// Held by the one collection that may run.
+    collecting: Mutex<()>,
+    /// Released last.
+    _lock: File,
+}
+
+impl Store {
+    /// Opens the store in `folder`, which is created if need be. Quick where the index is current; else it is brought up
+    /// to date from the segments, whose unfinished tail is cut off.
+    ///
+    /// # Errors
+    /// [`StoreError::InUse`], [`StoreError::Newer`], or what the operating system says.
+    pub fn open(folder: &Path, options: Options) -> Result<Self, StoreError> {
+        open::open(folder, options).map(|inner| Self(Arc::new(inner)))
+    }
+
+    /// Makes everything put so far survive a crash. A download calls this at times; ending an addition or a fetch does.
+    ///
+    /// # Errors
+    /// A full or failing disk. What was put can still be read.
+    pub fn commit(&self) -> Result<(), StoreError> {
+        self.0.writer.commit(&self.0.segments, &self.0.index)
+    }
+
+    /// Bytes of our own that the store takes on disk, its index not counted.
+    pub fn stored_bytes(&self) -> u64 {
+        self.0.writer.lengths().values().sum::<u64>() + self.0.journal().bytes()
+    }
+
+    /// Bytes free on the store's file system.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    pub fn free_bytes(&self) -> Result<u64, StoreError> {
+        free_bytes(&self.0.folder).map_err(StoreError::io("read the free space of", &self.0.folder))
+    }
+
+    /// Changes the free-space floor, in bytes.
+    pub fn set_free_space_floor(&self, bytes: u64) {
+        self.0.writer.set_floor(bytes);
+    }
+
+    /// Checks that `bytes` more would fit above the floor: before a download, not after half of it.
+    ///
+    /// # Errors
+    /// [`StoreError::DiskFull`] where they would not.
+    pub fn check_room(&self, bytes: u64) -> Result<(), StoreError> {
+        self.0.writer.check_room(&self.0.segments, bytes)
+    }
+}
+
+impl Inner {
+    fn journal(&self) -> MutexGuard<'_, Journal> {
+        self.journal.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn complete(&self) -> MutexGuard<'_, BTreeSet<ImageId>> {
+        self.complete.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // Best effort: what is lost here was never said to be committed, and the index can be rebuilt.
+        if let Err(error) = self.writer.commit(&self.segments, &self.index).and_then(|()| self.index.flush()) {
+            tracing::warn!(%error, "the store was not closed cleanly");
+        }
+    }
+}
+
+fn free_bytes(path: &Path) -> io::Result<u64> {
+    let found = rustix::fs::statvfs(path)?;
+    Ok(found.f_bavail.saturating_mul(found.f_frsize))
+}
+
+#[cfg(test)]
+mod tests;

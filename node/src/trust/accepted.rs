@@ -13,7 +13,6 @@ pub struct Accepted {
 }
 
 impl Accepted {
-    #[allow(dead_code)]
     pub(super) fn new(record: &Verified<Record>) -> Option<Self> {
         let release = record.narrow(|body| body.release())?;
         Some(Self { id: record.id, images: release.images(), release })
@@ -21,6 +20,7 @@ impl Accepted {
 
     /// For the tests of the rooms that come after trust.
     #[cfg(test)]
+    #[allow(dead_code)] // used by other rooms' tests only
     pub(crate) fn for_test(record: &Verified<Record>) -> Option<Self> {
         Self::new(record)
     }

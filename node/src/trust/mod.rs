@@ -1,5 +1,38 @@
 //! Trust: the site's policy, and what it says of a release.
+//!
+//! ```text
+//! policy.toml ─► PolicyFile ─► Policy ─┐
+//! catalog ─► Verified<Record>, Facts ──┼─► evaluate ─► Verdict ─► Accepted ─► deploy
+//! the node's own clock ────────────────┘                  └─► DecisionLog
+//! ```
+//!
+//! Evaluation is a pure function. [`judge`] is what the rest of the node calls: it fails closed where there is no policy.
 
 mod accepted;
+mod decisions;
+mod file;
+mod parse;
+mod policy;
+mod requirement;
+mod starter;
+mod summary;
+mod verdict;
+mod withdrawn;
+mod words;
+
+#[cfg(test)]
+mod ancestors;
+#[cfg(test)]
+mod parse_tests;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod verdict_tests;
 
 pub use accepted::Accepted;
+pub use decisions::{Action, Decision, DecisionError, DecisionLog};
+pub use file::{PolicyFile, PolicyState, judge};
+pub use policy::{MAX_POLICY_BYTES, OnRevoke, Policy, PolicyError, Update};
+pub use starter::starter_policy;
+pub use verdict::{Facts, Verdict, evaluate, revocation_subjects};
+pub use withdrawn::{endorsement_is_void, revocation_counts};

@@ -1,1 +1,5 @@
-//! Images: content as an ordered list of chunks, named by its manifest.
+//! What records are about: images, cut into [`chunker`] pieces, listed by a [`manifest`], carried in an [`encoding`].
+
+pub mod chunker;
+pub mod encoding;
+pub mod manifest;

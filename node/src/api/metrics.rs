@@ -1,0 +1,60 @@
+//! `/metrics`: what a monitoring system scrapes, in the OpenMetrics text format.
+
+use std::sync::atomic::AtomicU64;
+
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::{Registry, Unit};
+use rialto_web::api::{ApiError, Result};
+
+use crate::node::Node;
+use crate::node::work::store_error;
+
+/// The metrics of this moment. They are read when they are asked for: nothing is counted twice.
+pub(super) fn text(node: &Node) -> Result<String> {
+    let images = node.store.images().map_err(store_error)?;
+    let instances = node.deployer.list();
+    let running = instances.iter().filter(|instance| instance.state == "running").count();
+    let is_readable = node.policy.borrow().status.error.is_none();
+    let mut registry = Registry::with_prefix("rialto");
+    let mut gauge = |name: &str, help: &str, unit: Option<Unit>, value: u64| {
+        let metric = Gauge::<i64>::default();
+        metric.set(i64::try_from(value).unwrap_or(i64::MAX));
+        match unit {
+            Some(unit) => registry.register_with_unit(name, help, unit, metric),
+            None => registry.register(name, help, metric),
+        }
+    };
+    gauge("peers", "Connected peers", None, node.net.peers().borrow().len() as u64);
+    gauge("records", "Records in the catalog", None, node.catalog.len() as u64);
+    gauge(
+        "records_evictable",
+        "Length of the records that may be evicted",
+        Some(Unit::Bytes),
+        node.catalog.evictable_bytes(),
+    );
+    gauge("images", "Images in the store, incomplete ones included", None, images.len() as u64);
+    gauge("store", "Length of the store's own files", Some(Unit::Bytes), node.store.stored_bytes());
+    gauge(
+        "store_free",
+        "Free space on the store's file system",
+        Some(Unit::Bytes),
+        node.store.free_bytes().map_err(store_error)?,
+    );
+    gauge("instances_running", "Instances that run", None, running as u64);
+    gauge("instances", "Instances in any state", None, instances.len() as u64);
+    gauge(
+        "policy_readable",
+        "1 while the policy file can be read, 0 while nothing is accepted",
+        None,
+        is_readable.into(),
+    );
+    gauge("uptime", "Time since the node started", Some(Unit::Seconds), node.started.elapsed().as_secs());
+    let uploaded = Counter::<u64, AtomicU64>::default();
+    uploaded.inc_by(node.exchange.uploaded_bytes());
+    registry.register_with_unit("uploaded", "Chunks and pages sent to other sites", Unit::Bytes, uploaded);
+    let mut text = String::new();
+    encode(&mut text, &registry).map_err(|error| ApiError::failed(error.to_string()))?;
+    Ok(text)
+}

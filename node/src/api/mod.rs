@@ -1,0 +1,304 @@
+//! The node as its faces see it: `web::api::Backend`.
+
+mod metrics;
+mod view;
+
+use std::collections::BTreeSet;
+use std::ops::Deref;
+use std::sync::Arc;
+use std::time::Instant;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use rialto_protocol::bounded::Text;
+use rialto_protocol::ids::{ImageId, PublicKey, RecordId};
+use rialto_protocol::record::{Body, Endorsement, EndorsementBody, Revocation, RevocationSubject};
+use rialto_protocol::signed::Draft;
+use rialto_web::api::*;
+use tokio_stream::StreamExt as _;
+use tokio_stream::wrappers::BroadcastStream;
+
+use crate::keys;
+use crate::node::Node;
+use crate::node::work::{absolute, blocking, store_error};
+
+/// Releases on a page where nothing is said, and at most.
+const PAGE: (usize, usize) = (50, 200);
+
+/// A node behind its faces.
+pub(crate) struct Api(pub(crate) Arc<Node>);
+
+impl Deref for Api {
+    type Target = Arc<Node>;
+
+    fn deref(&self) -> &Arc<Node> {
+        &self.0
+    }
+}
+
+#[async_trait]
+impl Backend for Api {
+    async fn status(&self) -> Result<Status> {
+        let node = Arc::clone(&self.0);
+        let addresses =
+            self.net.addresses().await.map_err(|error| ApiError::new(ErrorCode::NotRunning, error.to_string()))?;
+        let listen = addresses.iter().map(ToString::to_string).collect();
+        blocking(move || view::status(&node, listen)).await?
+    }
+
+    async fn peers(&self) -> Result<Vec<Peer>> {
+        Ok(self.net.peers().borrow().iter().map(view::peer).collect())
+    }
+
+    async fn search(&self, query: SearchQuery) -> Result<SearchPage> {
+        let node = Arc::clone(&self.0);
+        blocking(move || {
+            let limit = if query.limit == 0 { PAGE.0 } else { query.limit.min(PAGE.1) };
+            let mut found = node.catalog.releases(&query.q, |key| node.petname(key));
+            if let Some(wanted) = query.verdict {
+                found.retain(|record| node.judge(Arc::clone(record)).verdict.kind() == wanted);
+            }
+            let total = found.len();
+            let page = found.into_iter().skip(query.offset).take(limit);
+            Ok(SearchPage { total, releases: page.map(|record| view::summary(&node, &node.judge(record))).collect() })
+        })
+        .await?
+    }
+
+    async fn release(&self, release: &str) -> Result<ReleaseDetails> {
+        let record = self.find_release(release)?;
+        let providers = view::sites_holding(self, &record).await;
+        let node = Arc::clone(&self.0);
+        blocking(move || view::details(&node, &node.judge(record), providers)).await?
+    }
+
+    async fn explain(&self, release: &str) -> Result<Explanation> {
+        let (node, record) = (Arc::clone(&self.0), self.find_release(release)?);
+        blocking(move || node.judge(record).verdict.explanation()).await
+    }
+
+    async fn images(&self) -> Result<Vec<ImageSummary>> {
+        let node = Arc::clone(&self.0);
+        blocking(move || {
+            let images = node.store.images().map_err(store_error)?;
+            Ok(images.iter().map(|image| view::image(&node, image)).collect())
+        })
+        .await?
+    }
+
+    async fn add_image(&self, request: AddImageRequest) -> Result<JobStarted> {
+        let (node, file) = (Arc::clone(&self.0), absolute(&request.file)?);
+        self.jobs.start(|reporter| node.add_image(file, reporter))
+    }
+
+    async fn verify_image(&self, image: ImageId) -> Result<JobStarted> {
+        let node = Arc::clone(&self.0);
+        self.jobs.start(move |reporter| async move {
+            let started = Instant::now();
+            let verified = blocking(move || {
+                let mut progress = |done, total| reporter.progress("verifying", done, total);
+                node.store.verify(&image, &mut progress, &|| reporter.cancel.is_cancelled())
+            })
+            .await?
+            .map_err(store_error)?;
+            Ok(ImageVerified {
+                image,
+                good_chunks: verified.chunks,
+                bad_chunks: verified.damaged.len() as u64 + verified.missing,
+                seconds: started.elapsed().as_secs_f64(),
+            })
+        })
+    }
+
+    async fn export_image(&self, image: ImageId, request: ExportImageRequest) -> Result<JobStarted> {
+        let (node, file) = (Arc::clone(&self.0), absolute(&request.file)?);
+        self.jobs.start(move |reporter| async move {
+            let started = Instant::now();
+            let (store, path) = (node.store.clone(), file.clone());
+            blocking(move || {
+                let mut progress = |done, total| reporter.progress("writing", done, total);
+                store.export(&image, &path, &mut progress, &|| reporter.cancel.is_cancelled())
+            })
+            .await?
+            .map_err(store_error)?;
+            let store = node.store.clone();
+            let stored = blocking(move || store.image(&image)).await?.map_err(store_error)?;
+            let seconds = started.elapsed().as_secs_f64();
+            Ok(ImageExported { image, file: file.display().to_string(), bytes: stored.bytes, seconds })
+        })
+    }
+
+    async fn remove_image(&self, image: ImageId) -> Result<()> {
+        let store = self.store.clone();
+        blocking(move || store.remove(&image)).await?.map_err(store_error)?;
+        self.changed(Change::Store);
+        Ok(())
+    }
+
+    async fn pin_image(&self, image: ImageId, is_pinned: bool) -> Result<()> {
+        let store = self.store.clone();
+        let pinned = blocking(move || if is_pinned { store.pin(&image) } else { store.unpin(&image) }).await?;
+        pinned.map_err(store_error)?;
+        self.changed(Change::Store);
+        Ok(())
+    }
+
+    async fn collect_garbage(&self) -> Result<JobStarted> {
+        let node = Arc::clone(&self.0);
+        self.jobs.start(move |reporter| async move {
+            reporter.progress("collecting", 0, 0);
+            let started = Instant::now();
+            let store = node.store.clone();
+            // The images of the store's own list stay; what is not on it any more goes.
+            let collected = blocking(move || store.gc(&BTreeSet::new())).await?.map_err(store_error)?;
+            node.changed(Change::Store);
+            Ok(Collected {
+                dropped_chunks: collected.removed,
+                freed_bytes: collected.freed_bytes,
+                seconds: started.elapsed().as_secs_f64(),
+            })
+        })
+    }
+
+    async fn publish(&self, request: PublishRequest) -> Result<JobStarted> {
+        absolute(&request.file)?;
+        let node = Arc::clone(&self.0);
+        self.jobs.start(|reporter| node.publish(request, reporter))
+    }
+
+    async fn endorse(&self, request: EndorseRequest) -> Result<Recorded> {
+        let key = self.signing_key(&request.key)?;
+        let record = self.find_release(&request.release)?;
+        let predicate = request.predicate.as_str().try_into().map_err(|error| usage("the predicate", error))?;
+        if !is_uri(&request.predicate) {
+            return Err(ApiError::usage(format!("'{}' is not a URI", request.predicate))
+                .with_hint("a predicate is named by a URI, such as https://example.org/tested/v1"));
+        }
+        let note = request.note.as_deref().map(Text::try_from).transpose().map_err(|error| usage("the body", error))?;
+        let now = self.now();
+        let body = Body::Endorsement(Endorsement {
+            subject: record.id,
+            predicate,
+            body: EndorsementBody::Native { note },
+            expires: request.expires_after_seconds.map(|seconds| now.saturating_add(seconds)),
+        });
+        self.sign_and_announce(&key, None, &body).await
+    }
+
+    async fn revoke(&self, request: RevokeRequest) -> Result<Recorded> {
+        let key = self.signing_key(&request.key)?;
+        let reason = request.reason.as_str().try_into().map_err(|error| usage("the reason", error))?;
+        let body = Body::Revocation(Revocation { subject: self.revocation_subject(&request.subject)?, reason });
+        let federation = self.config.federation.clone();
+        self.sign_and_announce(&key, Some(federation), &body).await
+    }
+
+    async fn fetch(&self, request: FetchRequest) -> Result<JobStarted> {
+        let node = Arc::clone(&self.0);
+        self.jobs.start(|reporter| node.fetch(request, reporter))
+    }
+
+    async fn deploy(&self, request: DeployRequest) -> Result<JobStarted> {
+        let node = Arc::clone(&self.0);
+        self.jobs.start(|reporter| node.deploy(request, reporter))
+    }
+
+    async fn instances(&self) -> Result<Vec<Instance>> {
+        Ok(self.deployer.list())
+    }
+
+    async fn stop_instance(&self, instance: &str, force: bool) -> Result<InstanceChanged> {
+        let stopped = self.deployer.stop(instance, force).await?;
+        Ok(InstanceChanged { instance: stopped.instance, state: stopped.state })
+    }
+
+    async fn remove_instance(&self, instance: &str) -> Result<InstanceChanged> {
+        let removed = self.deployer.remove(instance).await?;
+        Ok(InstanceChanged { instance: removed.instance, state: "removed".into() })
+    }
+
+    async fn instance_logs(&self, instance: &str, follow: bool) -> Result<BoxStream<Bytes>> {
+        Ok(self.deployer.logs(instance, follow)?)
+    }
+
+    async fn job_events(&self, job: &str) -> Result<BoxStream<JobEvent>> {
+        self.jobs.events(job)
+    }
+
+    async fn cancel_job(&self, job: &str) -> Result<()> {
+        self.jobs.cancel(job)
+    }
+
+    async fn changes(&self) -> Result<BoxStream<Change>> {
+        // Who lags behind is told that the catalog changed, and asks for everything again.
+        let changes = BroadcastStream::new(self.changes.subscribe());
+        Ok(Box::pin(changes.map(|change| change.unwrap_or(Change::Catalog))))
+    }
+
+    async fn metrics(&self) -> Result<String> {
+        let node = Arc::clone(&self.0);
+        blocking(move || metrics::text(&node)).await?
+    }
+
+    async fn web_link(&self) -> Result<String> {
+        let Some(address) = self.web else {
+            return Err(ApiError::failed("the web UI is off on this node")
+                .with_hint("set web = \"127.0.0.1:7878\" in config.toml and restart the node"));
+        };
+        self.sessions.mint_link(address.port()).map_err(|error| ApiError::failed(error.to_string()))
+    }
+}
+
+impl Node {
+    async fn sign_and_announce(
+        &self,
+        key: &ed25519_dalek::SigningKey,
+        federation: Option<rialto_protocol::bounded::Name>,
+        body: &Body,
+    ) -> Result<Recorded> {
+        let signer = PublicKey(key.verifying_key().to_bytes());
+        let draft = Draft::new([signer], federation, self.now(), body).and_then(|draft| draft.sign(key));
+        let envelope = draft.map_err(|error| ApiError::usage(error.to_string()))?.seal();
+        Ok(Recorded { record: self.announce(envelope).await? })
+    }
+
+    /// A public key in either form, or a release or endorsement of the catalog.
+    fn revocation_subject(&self, subject: &str) -> Result<RevocationSubject> {
+        if subject.starts_with("ssh-") {
+            let key = keys::from_openssh(subject).map_err(|error| ApiError::usage(error.to_string()))?;
+            return Ok(RevocationSubject::Key(key));
+        }
+        if let Ok(key) = subject.parse::<PublicKey>() {
+            return Ok(RevocationSubject::Key(key));
+        }
+        if subject.contains('/') {
+            return Ok(RevocationSubject::Release(self.find_release(subject)?.id));
+        }
+        let record = match subject.parse::<RecordId>() {
+            Ok(id) => {
+                self.catalog.get(&id).ok_or_else(|| ApiError::not_found(format!("no record {id} is known here")))?
+            }
+            Err(_) => self.catalog.find(subject).map_err(|error| ApiError::not_found(error.to_string()))?,
+        };
+        match &record.body {
+            Body::Release(_) => Ok(RevocationSubject::Release(record.id)),
+            Body::Endorsement(_) => Ok(RevocationSubject::Endorsement(record.id)),
+            Body::Revocation(_) | Body::Opaque => Err(ApiError::usage(format!(
+                "{} is a record of kind '{}'; releases, endorsements and keys can be revoked",
+                record.id, record.header.kind
+            ))),
+        }
+    }
+}
+
+fn usage(what: &str, error: impl std::fmt::Display) -> ApiError {
+    ApiError::usage(format!("{what} is refused: {error}"))
+}
+
+/// Scheme, colon, something: RFC 3986 §3 as far as it matters for a name.
+fn is_uri(text: &str) -> bool {
+    let Some((scheme, rest)) = text.split_once(':') else { return false };
+    let is_scheme = scheme.starts_with(|c: char| c.is_ascii_alphabetic())
+        && scheme.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.'));
+    is_scheme && !rest.is_empty() && rest.chars().all(|c| c.is_ascii_graphic())
+}

@@ -1,0 +1,249 @@
+//! Records, images and peers as the API shows them.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use rialto_protocol::UnixSeconds;
+use rialto_protocol::ids::{ImageId, PublicKey};
+use rialto_protocol::record::{Boot, EndorsementBody, InputType, Record, Release};
+use rialto_protocol::signed::Verified;
+use rialto_web::api::*;
+
+use crate::catalog::SharedRecord;
+use crate::keys;
+use crate::net::PeerView;
+use crate::node::work::store_error;
+use crate::node::{Judged, Node};
+use crate::store::StoredImage;
+use crate::trust::{endorsement_is_void, revocation_counts};
+
+/// Sites asked for before the page is shown; who answers later is not counted.
+const PROVIDERS_WAIT: Duration = Duration::from_millis(500);
+/// Sites counted at most.
+const PROVIDERS_COUNTED: usize = 100;
+
+pub(super) fn status(node: &Node, listen: Vec<String>) -> Result<Status> {
+    let images = node.store.images().map_err(store_error)?;
+    let free_bytes = node.store.free_bytes().map_err(store_error)?;
+    let policy = node.policy.borrow().status.clone();
+    let floor = node.config.store.free_space_floor.bytes();
+    let mut warnings = Vec::new();
+    if let Some(error) = &policy.error {
+        warnings.push(format!("the policy cannot be read, so nothing is accepted: {error}"));
+    }
+    if free_bytes < floor {
+        warnings.push("the disk is fuller than the free-space floor allows: nothing is added or fetched".into());
+    }
+    for instance in node.deployer.list() {
+        if let Some(note) = instance.note.filter(|_| instance.state == "running" || instance.state == "failed") {
+            warnings.push(format!("instance {} ({}): {note}", instance.instance, instance.title));
+        }
+    }
+    Ok(Status {
+        version: env!("CARGO_PKG_VERSION").into(),
+        name: node.config.name.to_string(),
+        federation: node.config.federation.to_string(),
+        peer_id: node.net.local().to_string(),
+        listen,
+        peers: node.net.peers().borrow().len() as u64,
+        web: node.web.map(|address| format!("http://{address}/")),
+        records: node.catalog.len() as u64,
+        images: images.iter().filter(|image| image.is_complete).count() as u64,
+        store_bytes: node.store.stored_bytes(),
+        free_bytes,
+        policy,
+        seconds: node.started.elapsed().as_secs_f64(),
+        warnings,
+    })
+}
+
+pub(super) fn peer(peer: &PeerView) -> Peer {
+    Peer {
+        peer_id: peer.peer.to_string(),
+        address: peer.address.to_string(),
+        agent: peer.agent.clone(),
+        rtt_ms: peer.rtt.map(|rtt| rtt.as_secs_f64() * 1000.0),
+    }
+}
+
+pub(super) fn summary(node: &Node, judged: &Judged) -> ReleaseSummary {
+    let record = &judged.record;
+    // Only releases are judged; an empty line would be a bug, not a crash.
+    let release = record.body.release();
+    let publisher = release.map(|release| release.publisher).unwrap_or(PublicKey([0; 32]));
+    let text = |field: fn(&Release) -> String| release.map(field).unwrap_or_default();
+    ReleaseSummary {
+        release: record.id,
+        publisher: node.shown(&publisher),
+        publisher_is_known: node.petname(&publisher).is_some(),
+        name: text(|release| release.name.to_string()),
+        version: text(|release| release.version.to_string()),
+        summary: text(|release| release.summary.to_string()),
+        arch: text(|release| release.arch.as_str().into()),
+        tags: release.map(|release| release.tags.iter().map(ToString::to_string).collect()).unwrap_or_default(),
+        issued: time(record.header.issued),
+        age_days: (node.now().saturating_sub(record.header.issued) / 86_400).cast_signed(),
+        verdict: judged.verdict.kind(),
+        bytes: release.map_or(0, |release| bytes_of(node, release)),
+        is_fetched: release.is_some_and(|release| release.images().iter().all(|image| is_complete(node, image))),
+    }
+}
+
+/// Disks say their length themselves; other images are counted once they are known here.
+fn bytes_of(node: &Node, release: &Release) -> u64 {
+    let disks: BTreeSet<(ImageId, u64)> = release.disks.iter().map(|disk| (disk.image, disk.bytes)).collect();
+    let others = release.images().into_iter().filter(|image| !disks.iter().any(|(disk, _)| disk == image));
+    let known = others.filter_map(|image| node.store.image(&image).ok()).map(|image| image.bytes);
+    disks
+        .iter()
+        .map(|(_, bytes)| bytes)
+        .chain(&known.collect::<Vec<_>>())
+        .fold(0, |sum, bytes| sum.saturating_add(*bytes))
+}
+
+fn is_complete(node: &Node, image: &ImageId) -> bool {
+    node.store.is_complete(image).unwrap_or(false)
+}
+
+pub(super) fn details(node: &Node, judged: &Judged, other_sites: u64) -> Result<ReleaseDetails> {
+    let Some(release) = judged.record.body.release() else {
+        return Err(ApiError::not_found(format!("{} is not a release", judged.record.id)));
+    };
+    let summary = summary(node, judged);
+    let policy = node.policy.borrow().policy.clone();
+    let policy = policy.as_deref();
+    let revocations: Vec<&Verified<Record>> = judged.revocations.iter().map(AsRef::as_ref).collect();
+    let endorsements: Vec<&Verified<Record>> = judged.endorsements.iter().map(AsRef::as_ref).collect();
+    let shown_endorsement = |record: &&SharedRecord| {
+        let said = record.body.endorsement()?;
+        Some(EndorsementShown {
+            record: record.id,
+            signed_by: signers(node, record),
+            predicate: said.predicate.to_string(),
+            note: match &said.body {
+                EndorsementBody::Native { note } => note.as_ref().map(ToString::to_string),
+                EndorsementBody::Dsse { .. } => {
+                    Some("an in-toto statement, which this version does not verify yet".into())
+                }
+            },
+            issued: time(record.header.issued),
+            is_void: endorsement_is_void(policy, record, &revocations, node.now()),
+        })
+    };
+    let shown_revocation = |record: &&SharedRecord| {
+        let said = record.body.revocation()?;
+        Some(RevocationShown {
+            record: record.id,
+            signed_by: signers(node, record),
+            reason: said.reason.to_string(),
+            issued: time(record.header.issued),
+            counts: revocation_counts(policy, record, &judged.record, &endorsements),
+        })
+    };
+    Ok(ReleaseDetails {
+        description: release.description.as_ref().map(ToString::to_string),
+        licence: release.licence.as_ref().map(ToString::to_string),
+        homepage: release.homepage.as_ref().map(ToString::to_string),
+        sequence: release.sequence,
+        expires: release.expires.map(time),
+        publisher_key: openssh(&release.publisher),
+        signed_by: signers(node, &judged.record),
+        endorsements: judged.endorsements.iter().filter_map(|record| shown_endorsement(&record)).collect(),
+        revocations: judged.revocations.iter().filter_map(|record| shown_revocation(&record)).collect(),
+        explanation: judged.verdict.explanation(),
+        images: release_images(node, release),
+        sites_holding: other_sites + u64::from(summary.is_fetched),
+        vcpus: release.requirements.vcpus,
+        memory_bytes: release.requirements.memory_bytes,
+        boot: match release.boot {
+            Boot::Bios {} => "bios",
+            Boot::Uefi {} => "uefi",
+            Boot::Direct { .. } => "direct",
+        }
+        .into(),
+        context: release
+            .context
+            .inputs()
+            .map(|(name, input)| ContextInputShown {
+                name: name.to_string(),
+                kind: match input.kind {
+                    InputType::String => "string",
+                    InputType::Integer => "integer",
+                    InputType::Boolean => "boolean",
+                }
+                .into(),
+                required: input.required,
+                secret: input.secret,
+                default: input.default.as_ref().map(ToString::to_string),
+                description: input.description.as_ref().map(ToString::to_string),
+            })
+            .collect(),
+        summary,
+    })
+}
+
+fn release_images(node: &Node, release: &Release) -> Vec<ReleaseImage> {
+    let shown = |image: ImageId, role: String, bytes: Option<u64>| ReleaseImage {
+        image,
+        role,
+        bytes: bytes.or_else(|| node.store.image(&image).ok().map(|stored| stored.bytes).filter(|&bytes| bytes > 0)),
+        is_complete: is_complete(node, &image),
+    };
+    let mut images: Vec<ReleaseImage> = Vec::new();
+    for (number, disk) in (1..).zip(release.disks.iter()) {
+        images.push(shown(disk.image, format!("disk {number}"), Some(disk.bytes)));
+    }
+    if let Boot::Direct { kernel, initrd, .. } = &release.boot {
+        images.push(shown(*kernel, "kernel".into(), None));
+        images.extend(initrd.map(|initrd| shown(initrd, "initrd".into(), None)));
+    }
+    images.extend(release.sbom.map(|sbom| shown(sbom, "sbom".into(), None)));
+    images.extend(release.provenance.map(|provenance| shown(provenance, "provenance".into(), None)));
+    images
+}
+
+/// Other sites that say they hold the release's first disk (or kernel), as far as they answer in time.
+pub(super) async fn sites_holding(node: &Node, record: &Verified<Record>) -> u64 {
+    let Some(image) = record.body.release().and_then(|release| release.images().first().copied()) else { return 0 };
+    let Ok(mut found) = node.net.providers(image).await else { return 0 };
+    let mut sites = BTreeSet::new();
+    let deadline = tokio::time::Instant::now() + PROVIDERS_WAIT;
+    while sites.len() < PROVIDERS_COUNTED {
+        match tokio::time::timeout_at(deadline, found.recv()).await {
+            Ok(Some(peer)) => sites.insert(peer),
+            Ok(None) | Err(_) => break,
+        };
+    }
+    sites.len() as u64
+}
+
+pub(super) fn image(node: &Node, image: &StoredImage) -> ImageSummary {
+    ImageSummary {
+        image: image.image,
+        bytes: image.bytes,
+        data_bytes: image.data_bytes,
+        chunks: image.chunks,
+        missing_chunks: image.missing_chunks,
+        used_by: node.used_by(&image.image),
+        is_pinned: image.is_pinned,
+        added: time(image.added),
+    }
+}
+
+fn signers(node: &Node, record: &Verified<Record>) -> Vec<SignerShown> {
+    let shown = |key: &PublicKey| SignerShown {
+        name: node.shown(key),
+        is_known: node.petname(key).is_some(),
+        key: openssh(key),
+    };
+    record.signers().map(shown).collect()
+}
+
+fn openssh(key: &PublicKey) -> String {
+    keys::to_openssh(key, "").map_or_else(|_| key.to_string(), |line| line.trim_end().to_owned())
+}
+
+fn time(seconds: UnixSeconds) -> String {
+    let second = i64::try_from(seconds).ok().and_then(|seconds| jiff::Timestamp::from_second(seconds).ok());
+    second.map_or_else(|| format!("{seconds} s after 1970"), |time| time.to_string())
+}

@@ -1,0 +1,310 @@
+//! The records log: the truth about what this site knows, in one file that is only ever appended to.
+//!
+//! ```text
+//! header  "rialto-records-1\n"
+//! frame   length: u32 LE │ crc32 of the body: u32 LE │ body
+//! body    1 │ length of source: u8 │ source │ envelope            a record, or a version of it with more signatures
+//!         2 │ sync id: 32 bytes │ signers: n × 32 bytes           that version was evicted
+//! ```
+//!
+//! Frames are appended in batches and fsynced once a batch. What an interrupted write left at the end is cut off at the
+//! next open, with a warning; a damaged frame with good ones after it is skipped.
+
+use std::fs::{File, OpenOptions};
+use std::io::{BufReader, BufWriter, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use rialto_protocol::ids::{Hash, PublicKey};
+use rialto_protocol::signed::{MAX_ENVELOPE_BYTES, MAX_ISSUERS};
+
+use super::CatalogError;
+
+const HEADER: &[u8] = b"rialto-records-1\n";
+const FRAME_HEAD_BYTES: usize = 8;
+const RECORD: u8 = 1;
+const EVICTED: u8 = 2;
+/// A body is at most this long: an envelope with the longest source, or (less) a full list of signers.
+const MAX_BODY_BYTES: usize = MAX_ENVELOPE_BYTES + 2 + MAX_SOURCE_BYTES;
+/// The text form of a libp2p peer id has 46 to 52 characters; anything longer is none.
+pub(super) const MAX_SOURCE_BYTES: usize = 128;
+/// Frames handed over at once while the log is read.
+const BATCH: usize = 1_024;
+
+/// What one frame says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Frame {
+    Record { source: Option<String>, envelope: Vec<u8> },
+    Evicted { sync_id: Hash, signers: Vec<PublicKey> },
+}
+
+impl Frame {
+    /// Appends the frame's bytes; gives their number.
+    pub(super) fn encode(&self, out: &mut Vec<u8>) -> u64 {
+        match self {
+            Self::Record { source, envelope } => Self::encode_record(source.as_deref(), envelope, out),
+            Self::Evicted { sync_id, signers } => {
+                let mut body = vec![EVICTED];
+                body.extend_from_slice(&sync_id.0);
+                signers.iter().for_each(|key| body.extend_from_slice(&key.0));
+                encode_frame(&body, out)
+            }
+        }
+    }
+
+    /// Appends a record's frame without copying it into a [`Frame`] first.
+    pub(super) fn encode_record(source: Option<&str>, envelope: &[u8], out: &mut Vec<u8>) -> u64 {
+        let source = source.unwrap_or_default().as_bytes();
+        let source = &source[..source.len().min(MAX_SOURCE_BYTES)];
+        let mut body = Vec::with_capacity(2 + source.len() + envelope.len());
+        body.extend_from_slice(&[RECORD, source.len() as u8]);
+        body.extend_from_slice(source);
+        body.extend_from_slice(envelope);
+        encode_frame(&body, out)
+    }
+
+    fn decode(body: &[u8]) -> Option<Self> {
+        let (&kind, rest) = body.split_first()?;
+        match kind {
+            RECORD => {
+                let (&length, rest) = rest.split_first()?;
+                let (source, envelope) = rest.split_at_checked(length.into())?;
+                let source = String::from_utf8(source.to_vec()).ok()?;
+                Some(Self::Record {
+                    source: Some(source).filter(|source| !source.is_empty()),
+                    envelope: envelope.into(),
+                })
+            }
+            EVICTED => {
+                let (sync_id, keys) = rest.split_first_chunk::<32>()?;
+                let (keys, rest) = keys.as_chunks::<32>();
+                let is_whole = rest.is_empty() && keys.len() <= MAX_ISSUERS;
+                is_whole.then(|| Self::Evicted {
+                    sync_id: Hash(*sync_id),
+                    signers: keys.iter().copied().map(PublicKey).collect(),
+                })
+            }
+            _ => None,
+        }
+    }
+}
+
+fn encode_frame(body: &[u8], out: &mut Vec<u8>) -> u64 {
+    out.extend_from_slice(&(body.len() as u32).to_le_bytes());
+    out.extend_from_slice(&crc32fast::hash(body).to_le_bytes());
+    out.extend_from_slice(body);
+    (FRAME_HEAD_BYTES + body.len()) as u64
+}
+
+/// The open log. Every method blocks on the disk.
+#[derive(Debug)]
+pub(super) struct Log {
+    file: File,
+    path: PathBuf,
+    /// Bytes that are known to be good; whatever lies behind them is cut off before the next append.
+    length: u64,
+    is_dirty: bool,
+}
+
+impl Log {
+    /// Opens or creates the log, hands over its frames in order, and cuts off a torn tail.
+    ///
+    /// # Errors
+    /// The file cannot be read or written, or is of a newer format.
+    pub(super) fn open(directory: &Path, mut each: impl FnMut(Vec<Frame>)) -> Result<Self, CatalogError> {
+        let path = directory.join("records.log");
+        // What an interrupted compaction left; the log itself is still whole.
+        let _ = std::fs::remove_file(unfinished(&path));
+        let file = OpenOptions::new()
+            .read(true)
+            .append(true)
+            .create(true)
+            .open(&path)
+            .map_err(|error| CatalogError::io("open", &path, error))?;
+        let mut log = Self { file, path, length: 0, is_dirty: false };
+        let size = log.file.metadata().map_err(|error| log.failed("read", error))?.len();
+        log.read_header(size)?;
+        log.replay(size, &mut each)?;
+        if log.length < size {
+            log.set_tail_aside(size);
+            tracing::warn!(
+                file = %log.path.display(), bytes = size - log.length,
+                "the end of the records log was not written completely (a crash or power loss); it is cut off, and \
+                 what it held comes back by catch-up"
+            );
+            log.file
+                .set_len(log.length)
+                .and_then(|()| log.file.sync_all())
+                .map_err(|error| log.failed("cut", error))?;
+        }
+        Ok(log)
+    }
+
+    /// Copies a long tail beside the log before it is cut off: more than one frame may be damage, not interruption.
+    fn set_tail_aside(&self, size: u64) {
+        if size - self.length <= MAX_BODY_BYTES as u64 {
+            return;
+        }
+        let aside = self.path.with_extension("log.cut");
+        let copied = File::open(&self.path).and_then(|mut from| {
+            from.seek(SeekFrom::Start(self.length))?;
+            std::io::copy(&mut from, &mut File::create(&aside)?)
+        });
+        match copied {
+            Ok(bytes) => tracing::warn!(file = %aside.display(), bytes, "what is cut off the records log is kept here"),
+            Err(error) => {
+                tracing::warn!(file = %aside.display(), %error, "what is cut off the records log was not kept")
+            }
+        }
+    }
+
+    fn read_header(&mut self, size: u64) -> Result<(), CatalogError> {
+        let mut header = Vec::new();
+        let wanted = HEADER.len() as u64;
+        (&self.file).take(wanted).read_to_end(&mut header).map_err(|error| self.failed("read", error))?;
+        if header == HEADER {
+            self.length = wanted;
+            return Ok(());
+        }
+        if size >= wanted || !HEADER.starts_with(&header) {
+            return Err(CatalogError::Format { path: self.path.clone() });
+        }
+        // New, or interrupted while it was new.
+        self.file.set_len(0).map_err(|error| self.failed("create", error))?;
+        self.append(HEADER)?;
+        sync_directory(&self.path)
+    }
+
+    fn replay(&mut self, size: u64, each: &mut impl FnMut(Vec<Frame>)) -> Result<(), CatalogError> {
+        let file = self.file.try_clone().map_err(|error| self.failed("read", error))?;
+        let mut reader = BufReader::with_capacity(1 << 20, file);
+        reader.seek(SeekFrom::Start(self.length)).map_err(|error| self.failed("read", error))?;
+        let (mut at, mut batch, mut body) = (self.length, Vec::with_capacity(BATCH), Vec::new());
+        let mut damaged = 0u64;
+        while at < size {
+            let read = read_frame(&mut reader, size - at, &mut body).map_err(|error| self.failed("read", error))?;
+            let Some((is_sound, bytes)) = read else { break };
+            at += bytes;
+            match Frame::decode(&body).filter(|_| is_sound) {
+                Some(frame) => {
+                    // A damaged frame with a sound one behind it is damage, not the torn end.
+                    if damaged > 0 {
+                        tracing::warn!(file = %self.path.display(), frames = damaged, "damaged records were skipped; they come back by catch-up");
+                        damaged = 0;
+                    }
+                    self.length = at;
+                    batch.push(frame);
+                }
+                None => damaged += 1,
+            }
+            if batch.len() == BATCH {
+                each(std::mem::replace(&mut batch, Vec::with_capacity(BATCH)));
+            }
+        }
+        each(batch);
+        Ok(())
+    }
+
+    /// Appends whole frames and fsyncs. When it fails, the log is as before.
+    ///
+    /// # Errors
+    /// The disk is full or broken.
+    pub(super) fn append(&mut self, frames: &[u8]) -> Result<(), CatalogError> {
+        if frames.is_empty() {
+            return Ok(());
+        }
+        if self.is_dirty {
+            self.file.set_len(self.length).map_err(|error| self.failed("mend", error))?;
+        }
+        self.is_dirty = true;
+        if let Err(error) = (&self.file).write_all(frames).and_then(|()| self.file.sync_data()) {
+            // Cut off what was written of it. Where even that fails, the next append or open does it.
+            self.is_dirty = self.file.set_len(self.length).is_err();
+            return Err(self.failed("append to", error));
+        }
+        self.is_dirty = false;
+        self.length += frames.len() as u64;
+        Ok(())
+    }
+
+    /// Replaces the log by one with these frames only. A crash leaves the old one or the new one.
+    ///
+    /// # Errors
+    /// The disk is full or broken; the old log is still in use.
+    pub(super) fn rewrite(&mut self, frames: impl Iterator<Item = Frame>) -> Result<(), CatalogError> {
+        let unfinished = unfinished(&self.path);
+        let written = write_whole(&unfinished, frames).and_then(|(file, length)| {
+            std::fs::rename(&unfinished, &self.path)?;
+            Ok((file, length))
+        });
+        match written {
+            Ok((file, length)) => {
+                (self.file, self.length, self.is_dirty) = (file, length, false);
+                sync_directory(&self.path)
+            }
+            Err(error) => {
+                let _ = std::fs::remove_file(&unfinished);
+                Err(CatalogError::io("write", &unfinished, error))
+            }
+        }
+    }
+
+    /// Bytes of the file.
+    pub(super) fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// Writes to another file from now on: for tests of a disk that fails.
+    #[cfg(test)]
+    pub(super) fn use_file(&mut self, file: File) {
+        self.file = file;
+    }
+
+    fn failed(&self, what: &'static str, error: std::io::Error) -> CatalogError {
+        CatalogError::io(what, &self.path, error)
+    }
+}
+
+/// Reads one frame into `body`: whether its checksum fits, and its length; `None` where the rest of the file holds no
+/// whole frame.
+fn read_frame(reader: &mut impl Read, left: u64, body: &mut Vec<u8>) -> std::io::Result<Option<(bool, u64)>> {
+    if left < FRAME_HEAD_BYTES as u64 {
+        return Ok(None);
+    }
+    let mut head = [0; FRAME_HEAD_BYTES];
+    reader.read_exact(&mut head)?;
+    let [a, b, c, d, e, f, g, h] = head;
+    let (length, crc) = (u32::from_le_bytes([a, b, c, d]) as usize, u32::from_le_bytes([e, f, g, h]));
+    let bytes = (FRAME_HEAD_BYTES + length) as u64;
+    if length == 0 || length > MAX_BODY_BYTES || bytes > left {
+        return Ok(None);
+    }
+    body.resize(length, 0);
+    reader.read_exact(body)?;
+    Ok(Some((crc32fast::hash(body) == crc, bytes)))
+}
+
+fn write_whole(path: &Path, frames: impl Iterator<Item = Frame>) -> std::io::Result<(File, u64)> {
+    let file = OpenOptions::new().read(true).append(true).create_new(true).open(path)?;
+    let mut writer = BufWriter::with_capacity(1 << 20, file);
+    writer.write_all(HEADER)?;
+    let (mut length, mut bytes) = (HEADER.len() as u64, Vec::new());
+    for frame in frames {
+        bytes.clear();
+        length += frame.encode(&mut bytes);
+        writer.write_all(&bytes)?;
+    }
+    let file = writer.into_inner().map_err(std::io::IntoInnerError::into_error)?;
+    file.sync_all()?;
+    Ok((file, length))
+}
+
+fn unfinished(path: &Path) -> PathBuf {
+    path.with_extension("log.new")
+}
+
+fn sync_directory(path: &Path) -> Result<(), CatalogError> {
+    let directory = path.parent().unwrap_or(Path::new("."));
+    File::open(directory)
+        .and_then(|directory| directory.sync_all())
+        .map_err(|error| CatalogError::io("sync", directory, error))
+}

@@ -1,0 +1,55 @@
+//! `rialto endorse RELEASE --key NAME --type URI [--body FILE]`
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use rialto_protocol::bounded::Name;
+use rialto_protocol::record::PREDICATE_TESTED;
+use rialto_web::api::{ApiError, EndorseRequest, Recorded};
+
+use super::existing;
+use super::output::{Cell, Face, Outcome, Tone};
+use crate::client::Client;
+use crate::dir::read_bounded;
+use crate::units::parse_duration;
+
+/// Longest text of an endorsement, in bytes, as records bound it.
+const MAX_NOTE_BYTES: u64 = 16_384;
+
+/// What is said, and by whom.
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// A record id, a unique beginning of at least 12 characters, or PUBLISHER/NAME@VERSION
+    release: String,
+    /// The key to sign with
+    #[arg(long, value_name = "NAME")]
+    key: Name,
+    /// What is said, as a URI that policies can ask for
+    #[arg(long = "type", value_name = "URI", default_value = PREDICATE_TESTED)]
+    predicate: String,
+    /// A text file that says more: a report, a measurement
+    #[arg(long, value_name = "FILE")]
+    body: Option<PathBuf>,
+    /// When it stops counting, for example 90d
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    expires: Option<Duration>,
+}
+
+pub(super) async fn run(face: &Face, client: &Client, arguments: Arguments) -> Outcome {
+    let request = EndorseRequest {
+        release: arguments.release,
+        key: arguments.key.to_string(),
+        predicate: arguments.predicate,
+        note: arguments.body.map(read_note).transpose()?,
+        expires_after_seconds: arguments.expires.map(|expires| expires.as_secs()),
+    };
+    let recorded: Recorded = client.post("endorsements", &request).await?;
+    face.print(&recorded, |page| page.line(Cell::new(recorded.record, Tone::Strong)))
+}
+
+fn read_note(path: PathBuf) -> Outcome<String> {
+    existing(&path)?;
+    read_bounded(&path, MAX_NOTE_BYTES)
+        .map_err(|error| ApiError::failed(format!("cannot read {}: {error}", path.display())))
+}

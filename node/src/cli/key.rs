@@ -1,0 +1,67 @@
+//! `rialto key`: OpenSSH ed25519 keys of this node. They need no running node.
+
+use clap::Subcommand;
+use rialto_protocol::bounded::Name;
+use serde_json::{Value, json};
+
+use super::output::{Cell, Face, Outcome, Tone};
+use crate::dir::NodeDir;
+use crate::keys::{self, Keys, SITE_KEY};
+
+/// What to do with keys.
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Make a key pair; none is ever overwritten
+    New {
+        /// What to call it
+        name: Name,
+    },
+    /// List the keys
+    List,
+    /// Show a key's public half, for the policy files of others
+    Show {
+        /// Its name
+        #[arg(default_value = SITE_KEY)]
+        name: Name,
+    },
+}
+
+pub(super) fn run(face: &Face, dir: &NodeDir, command: Command) -> Outcome {
+    dir.check_format()?;
+    let keys = Keys::of(dir);
+    match command {
+        Command::New { name } => {
+            let public_key = keys::to_openssh(&keys.create(&name)?, &name)?;
+            face.print(&json!({"name": name, "public_key": public_key}), |page| page.line(public_key.as_str()))
+        }
+        Command::Show { name } => show(face, &keys, &name),
+        Command::List => list(face, &keys),
+    }
+}
+
+fn show(face: &Face, keys: &Keys, name: &Name) -> Outcome {
+    let key = keys.public(name)?;
+    let public_key = keys::to_openssh(&key, name)?;
+    let peer_id = keys::peer_id(&key)?.to_string();
+    let value = json!({"name": name, "public_key": public_key, "fingerprint": key.fingerprint(), "peer_id": peer_id});
+    face.print(&value, |page| page.line(public_key.as_str()))
+}
+
+fn list(face: &Face, keys: &Keys) -> Outcome {
+    let mut values: Vec<Value> = Vec::new();
+    let mut rows: Vec<[Cell; 2]> = Vec::new();
+    for key in keys.list()? {
+        match &key.public_key {
+            Ok(public) => {
+                let line = keys::to_openssh(public, &key.name)?;
+                values.push(json!({"name": key.name, "public_key": line}));
+                rows.push([(&*key.name).into(), line.into()]);
+            }
+            Err(error) => {
+                values.push(json!({"name": key.name, "public_key": null, "error": error}));
+                rows.push([(&*key.name).into(), Cell::new(error, Tone::Bad)]);
+            }
+        }
+    }
+    face.print(&values, |page| page.table(["NAME", "PUBLIC KEY"], rows))
+}

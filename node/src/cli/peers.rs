@@ -1,0 +1,25 @@
+//! `rialto peers`: the sites this node is connected to.
+
+use rialto_web::api::Peer;
+
+use super::output::{Cell, Face, Outcome};
+use crate::client::Client;
+
+pub(super) async fn run(face: &Face, client: &Client) -> Outcome {
+    let peers: Vec<Peer> = client.get("peers").await?;
+    face.print(&peers, |page| {
+        if peers.is_empty() {
+            return page.line("no peers; name one with bootstrap in config.toml, and start the node again");
+        }
+        let rows = peers.iter().map(|peer| {
+            let rtt = peer.rtt_ms.map_or_else(|| "-".to_owned(), |rtt| format!("{rtt:.1} ms"));
+            [
+                (&peer.peer_id).into(),
+                Cell::number(rtt),
+                (&peer.address).into(),
+                peer.agent.clone().unwrap_or_default().into(),
+            ]
+        });
+        page.table(["PEER", "RTT", "ADDRESS", "RUNS"], rows.collect());
+    })
+}

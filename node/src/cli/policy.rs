@@ -1,0 +1,102 @@
+//! `rialto policy`: whether the file can be read, and what it says of a release.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use clap::Subcommand;
+use rialto_web::api::{ApiError, ErrorCode, Explanation, VerdictKind};
+use serde_json::json;
+
+use super::output::{Cell, Face, Outcome, Page, Tone};
+use crate::client::{Client, segment};
+use crate::dir::{NodeDir, read_bounded};
+use crate::trust::{MAX_POLICY_BYTES, Policy};
+
+/// What to do with the policy.
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Read a policy file aloud, or say where its mistake is
+    Check {
+        /// The file [default: policy.toml of the node's directory]
+        file: Option<PathBuf>,
+    },
+    /// Say what policy says of a release, and why; exits 0 for every verdict
+    Explain {
+        /// A record id, a unique beginning of at least 12 characters, or PUBLISHER/NAME@VERSION
+        release: String,
+    },
+}
+
+/// Reads a policy file and says in sentences what it means. The node need not run.
+pub(super) fn check(face: &Face, dir: &NodeDir, file: Option<PathBuf>) -> Outcome {
+    let path = file.unwrap_or_else(|| dir.policy_file());
+    let policy = read(&path)?;
+    let summary = policy.summary();
+    let value = json!({"file": path.display().to_string(), "hash": policy.hash(), "summary": summary});
+    face.print(&value, |page| {
+        page.line(Cell::new(format!("{} can be read. It says:", path.display()), Tone::Good));
+        page.paragraph(&summary);
+    })
+}
+
+/// Reads a policy file of this machine.
+pub(super) fn read(path: &Path) -> Outcome<Policy> {
+    let code = |error: &io::Error| match error.kind() {
+        io::ErrorKind::NotFound => ErrorCode::NotFound,
+        _ => ErrorCode::Failed,
+    };
+    let text = read_bounded(path, MAX_POLICY_BYTES as u64)
+        .map_err(|error| ApiError::new(code(&error), format!("cannot read {}: {error}", path.display())))?;
+    Policy::parse(&text).map_err(|error| {
+        ApiError::failed(format!("{}: {error}", path.display()))
+            .with_hint("while a node's policy cannot be read, it accepts nothing")
+    })
+}
+
+pub(super) async fn explain(face: &Face, client: &Client, release: &str) -> Outcome {
+    let explanation: Explanation = client.get(&format!("releases/{}/explain", segment(release))).await?;
+    face.print(&explanation, |page| describe(page, &explanation))
+}
+
+/// The verdict and its reasons, as `show` and `policy explain` tell them.
+pub(super) fn describe(page: &mut Page, explanation: &Explanation) {
+    page.heading(format!("verdict: {}", explanation.verdict.as_str()));
+    page.fields([
+        ("rule", (&explanation.rule).into()),
+        ("because", Cell::new(&explanation.because, explanation.verdict.into())),
+    ]);
+    if !explanation.requirements.is_empty() {
+        let rows = explanation.requirements.iter().map(|requirement| {
+            let met = if requirement.met { Cell::new("met", Tone::Good) } else { Cell::new("not met", Tone::Warn) };
+            [(&requirement.name).into(), met, (&requirement.because).into()]
+        });
+        page.table(["REQUIREMENT", "", "BECAUSE"], rows.collect());
+    }
+    if explanation.verdict == VerdictKind::Accept {
+        for image in &explanation.images {
+            page.fields([("may boot", image.to_string().into())]);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn a_policy_is_checked_without_a_node() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = NodeDir::new(temp.path()).unwrap();
+        let face = Face::new(true);
+        assert_eq!(check(&face, &dir, None).unwrap_err().code, ErrorCode::NotFound);
+        fs::write(dir.policy_file(), crate::trust::starter_policy("demo", "uni")).unwrap();
+        check(&face, &dir, None).unwrap();
+        let other = temp.path().join("other.toml");
+        fs::write(&other, "[default]\nthen = \"accpet\"\n").unwrap();
+        let refused = check(&face, &dir, Some(other)).unwrap_err();
+        assert_eq!(refused.code, ErrorCode::Failed);
+        assert!(refused.message.contains("other.toml: line 2, column "), "{refused}");
+    }
+}

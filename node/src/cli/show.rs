@@ -1,0 +1,128 @@
+//! `rialto show RELEASE`: everything about one release.
+
+use clap::Args;
+use rialto_web::api::{ReleaseDetails, SignerShown};
+
+use super::output::{Cell, Face, Outcome, Page, Tone, age};
+use super::policy;
+use crate::client::{Client, segment};
+use crate::units::ByteSize;
+
+/// Which release.
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// A record id, a unique beginning of at least 12 characters, or PUBLISHER/NAME@VERSION
+    release: String,
+}
+
+pub(super) async fn run(face: &Face, client: &Client, arguments: Arguments) -> Outcome {
+    let details: ReleaseDetails = client.get(&format!("releases/{}", segment(&arguments.release))).await?;
+    face.print(&details, |page| describe(page, &details))
+}
+
+fn describe(page: &mut Page, details: &ReleaseDetails) {
+    let release = &details.summary;
+    page.line(Cell::new(format!("{}/{}@{}", release.publisher, release.name, release.version), Tone::Strong));
+    page.line(&release.summary);
+    page.fields([
+        ("release", release.release.to_string().into()),
+        ("signed by", signers(&details.signed_by).into()),
+        ("publisher", (&details.publisher_key).into()),
+        ("issued", format!("{} ({} ago)", release.issued, age(&release.issued)).into()),
+        ("expires", details.expires.clone().unwrap_or_default().into()),
+        ("licence", details.licence.clone().unwrap_or_default().into()),
+        ("homepage", details.homepage.clone().unwrap_or_default().into()),
+        ("tags", release.tags.join(", ").into()),
+        (
+            "runs on",
+            format!(
+                "{}, {} vcpu, {} of memory, boots by {}",
+                release.arch,
+                details.vcpus,
+                ByteSize(details.memory_bytes),
+                details.boot
+            )
+            .into(),
+        ),
+        (
+            "size",
+            format!("{}, {}", ByteSize(release.bytes), if release.is_fetched { "fetched" } else { "not fetched" })
+                .into(),
+        ),
+        ("held by", format!("{} of the connected sites and this one", details.sites_holding).into()),
+    ]);
+    if let Some(description) = &details.description {
+        page.heading("description");
+        page.paragraph(description);
+    }
+    policy::describe(page, &details.explanation);
+    describe_statements(page, details);
+    if !details.images.is_empty() {
+        page.heading("images");
+        let rows = details.images.iter().map(|image| {
+            let state =
+                if image.is_complete { Cell::new("complete", Tone::Good) } else { Cell::new("not here", Tone::Faint) };
+            [
+                (&image.role).into(),
+                image.bytes.map_or_else(|| Cell::number("?"), Cell::size),
+                state,
+                Cell::from(image.image.to_string()),
+            ]
+        });
+        page.table(["FOR", "LENGTH", "STATE", "IMAGE"], rows.collect());
+    }
+    if !details.context.is_empty() {
+        page.heading("asked at deployment (--set NAME=VALUE)");
+        let rows = details.context.iter().map(|input| {
+            let default = match (&input.default, input.required) {
+                (Some(default), _) => Cell::from(default),
+                (None, true) => Cell::new("required", Tone::Warn),
+                (None, false) => Cell::new("optional", Tone::Faint),
+            };
+            [
+                Cell::from(&input.name),
+                (&input.kind).into(),
+                default,
+                input.description.clone().unwrap_or_default().into(),
+            ]
+        });
+        page.table(["NAME", "TYPE", "DEFAULT", "WHAT FOR"], rows.collect());
+    }
+}
+
+fn describe_statements(page: &mut Page, details: &ReleaseDetails) {
+    if !details.endorsements.is_empty() {
+        page.heading("endorsements");
+        let rows = details.endorsements.iter().map(|endorsement| {
+            let state =
+                if endorsement.is_void { Cell::new("void", Tone::Faint) } else { Cell::new("counts", Tone::Good) };
+            let note = endorsement.note.clone().unwrap_or_default();
+            [
+                signers(&endorsement.signed_by).into(),
+                state,
+                Cell::number(age(&endorsement.issued)),
+                (&endorsement.predicate).into(),
+                note.into(),
+            ]
+        });
+        page.table(["BY", "STATE", "AGE", "WHAT", "NOTE"], rows.collect());
+    }
+    if !details.revocations.is_empty() {
+        page.heading("revocations");
+        let rows = details.revocations.iter().map(|revocation| {
+            let state =
+                if revocation.counts { Cell::new("counts", Tone::Bad) } else { Cell::new("an opinion", Tone::Warn) };
+            [
+                signers(&revocation.signed_by).into(),
+                state,
+                Cell::number(age(&revocation.issued)),
+                (&revocation.reason).into(),
+            ]
+        });
+        page.table(["BY", "STATE", "AGE", "REASON"], rows.collect());
+    }
+}
+
+fn signers(signers: &[SignerShown]) -> String {
+    signers.iter().map(|signer| signer.name.as_str()).collect::<Vec<_>>().join(", ")
+}

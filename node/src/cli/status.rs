@@ -1,0 +1,44 @@
+//! `rialto status`: the node at a glance.
+
+use rialto_web::api::Status;
+
+use super::output::{Cell, Face, Outcome, Page, Tone, span};
+use crate::client::Client;
+use crate::units::ByteSize;
+
+pub(super) async fn run(face: &Face, client: &Client) -> Outcome {
+    let status: Status = client.get("status").await?;
+    face.print(&status, |page| describe(page, &status))
+}
+
+fn describe(page: &mut Page, status: &Status) {
+    let policy = match (&status.policy.error, &status.policy.hash) {
+        (Some(error), _) => Cell::new(format!("nothing is accepted: {error}"), Tone::Bad),
+        (None, Some(hash)) => {
+            Cell::new(format!("in force ({})", hash.chars().take(12).collect::<String>()), Tone::Good)
+        }
+        (None, None) => Cell::new("none in force: nothing is accepted", Tone::Bad),
+    };
+    page.fields([
+        ("site", Cell::new(format!("{} in {}", status.name, status.federation), Tone::Strong)),
+        ("peer id", (&status.peer_id).into()),
+        ("peers", status.peers.to_string().into()),
+        ("policy", policy),
+        ("records", status.records.to_string().into()),
+        ("images", status.images.to_string().into()),
+        ("store", format!("{} used, {} free", ByteSize(status.store_bytes), ByteSize(status.free_bytes)).into()),
+        ("web", status.web.clone().unwrap_or_default().into()),
+        ("up for", span(status.seconds as i64).into()),
+        ("version", (&status.version).into()),
+    ]);
+    page.heading("reachable at");
+    for address in &status.listen {
+        page.paragraph(address);
+    }
+    if !status.warnings.is_empty() {
+        page.heading("look at this");
+        for warning in &status.warnings {
+            page.line(Cell::new(format!("  {warning}"), Tone::Warn));
+        }
+    }
+}

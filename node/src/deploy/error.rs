@@ -1,0 +1,101 @@
+//! Why something could not be done with an instance.
+
+use std::io;
+
+use rialto_protocol::ids::ImageId;
+use rialto_protocol::record::ContextError;
+use rialto_web::api::{ApiError, ErrorCode};
+
+use super::hypervisor::HypervisorError;
+use super::instance::State;
+use super::ports::PortError;
+
+/// Why something could not be done with an instance.
+#[derive(Debug, thiserror::Error)]
+pub enum DeployError {
+    /// The operator's values do not fit the release.
+    #[error(transparent)]
+    Context(#[from] ContextError),
+    /// Ports cannot be published as asked.
+    #[error(transparent)]
+    Port(#[from] PortError),
+    /// The release cannot run here at all.
+    #[error("this release cannot be deployed here: {0}")]
+    Unfit(String),
+    /// The hypervisor did not do its part.
+    #[error(transparent)]
+    Hypervisor(#[from] HypervisorError),
+    /// An image could not be made a file.
+    #[error("cannot export image {image}: {source}")]
+    Export {
+        /// The image.
+        image: ImageId,
+        /// The store's or the disk's answer.
+        source: io::Error,
+    },
+    /// A disk is not as long as its release says.
+    #[error("image {image} has {found} bytes, but its release says {expected}; the release contradicts itself")]
+    WrongLength {
+        /// The image.
+        image: ImageId,
+        /// What the release says, in bytes.
+        expected: u64,
+        /// What the image has, in bytes.
+        found: u64,
+    },
+    /// It was stopped while it was being made.
+    #[error("the deployment was cancelled")]
+    Cancelled,
+    /// No instance has this id.
+    #[error("no instance is called '{0}'; 'rialto ps' lists them")]
+    NotFound(String),
+    /// Several instances' ids begin like this.
+    #[error("several instances begin with '{0}'; give more of the id")]
+    Ambiguous(String),
+    /// It must be over first.
+    #[error("instance {instance} is {}; stop it first", .state.as_str())]
+    NotOver {
+        /// The instance.
+        instance: String,
+        /// Its state.
+        state: State,
+    },
+    /// The node is going.
+    #[error("the node is shutting down")]
+    ShuttingDown,
+    /// The operating system refused.
+    #[error("cannot {doing}: {source}")]
+    Io {
+        /// What was being done.
+        doing: &'static str,
+        /// The operating system's answer.
+        source: io::Error,
+    },
+}
+
+impl From<DeployError> for ApiError {
+    fn from(error: DeployError) -> Self {
+        let code = match &error {
+            DeployError::Context(_) | DeployError::Port(_) | DeployError::Ambiguous(_) | DeployError::NotOver { .. } => {
+                ErrorCode::Usage
+            }
+            DeployError::NotFound(_) => ErrorCode::NotFound,
+            DeployError::ShuttingDown => ErrorCode::NotRunning,
+            _ => ErrorCode::Failed,
+        };
+        let hint = match &error {
+            DeployError::Context(_) => Some("'rialto show' lists what the release asks for"),
+            DeployError::Hypervisor(HypervisorError::Missing { .. }) => Some("'rialto doctor' checks the whole machine"),
+            DeployError::Hypervisor(HypervisorError::DidNotStart(_)) => {
+                Some("'rialto logs' shows what the guest wrote; 'rialto rm' removes the instance")
+            }
+            DeployError::NotOver { .. } => Some("'rialto stop' ends it, with --force at once"),
+            _ => None,
+        };
+        let answer = Self::new(code, error.to_string());
+        match hint {
+            Some(hint) => answer.with_hint(hint),
+            None => answer,
+        }
+    }
+}

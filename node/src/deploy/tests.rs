@@ -1,0 +1,424 @@
+//! Instances in real QEMU: small guests that speak over the serial port, from deployment to removal and through crashes.
+//!
+//! [`conformance`] is what any hypervisor must do; it takes a `Deployer` over one.
+
+use std::io;
+use std::time::Duration;
+
+use ed25519_dalek::SigningKey;
+use futures::StreamExt as _;
+use rialto_protocol::bounded::{List, Name, Text};
+use rialto_protocol::ids::{Hash, PublicKey, Sha256};
+use rialto_protocol::record::{
+    Arch, Body, Boot, ContextError, ContextInput, Disk, DiskFormat, InputType, Release, Requirements,
+};
+use rialto_protocol::signed::Draft;
+use tempfile::TempDir;
+use tokio::time::timeout;
+
+use super::hypervisor::Identity;
+use super::process::Process;
+use super::*;
+
+/// Nothing here takes longer, even on a machine that is busy with other tests.
+const DEADLINE: Duration = Duration::from_secs(60);
+const GREETING: &str = "the appliance speaks";
+
+#[tokio::test]
+async fn conformance() {
+    let site = Site::new();
+    let deployer = site.open().await;
+    let mut changes = deployer.changes();
+    let spec = site.spec(&[("greeting", "hello")], &[(0, 80)]);
+    let deployed = deployer.deploy(&accepted(&release(SPEAKS)), spec, quiet()).await.unwrap();
+    assert_eq!(deployed.state, "running");
+    assert_eq!(deployed.accelerator, "tcg");
+    assert_eq!(deployer.list(), [deployed.clone()]);
+    assert!(changes.has_changed().unwrap());
+    changes.mark_unchanged();
+    let id = deployed.instance.as_str();
+    assert_eq!(deployer.find(&id[..5]).unwrap().instance, id);
+    console_says(&deployer, id, GREETING).await;
+
+    let port = deployed.ports[0].host;
+    let taken = deployer.deploy(&accepted(&release(SPEAKS)), site.spec(&[], &[(port, 80)]), quiet()).await;
+    assert!(matches!(taken, Err(DeployError::Port(PortError::Ours { instance, .. })) if instance == id));
+    assert!(matches!(deployer.remove(id).await, Err(DeployError::NotOver { .. })));
+    deployer.warn(id, Some("its release was revoked".into())).await.unwrap();
+    assert_eq!(deployer.find(id).unwrap().note.as_deref(), Some("its release was revoked"));
+
+    let followed = deployer.logs(id, true).unwrap();
+    assert_eq!(deployer.stop(id, true).await.unwrap().state, "stopped");
+    assert_eq!(deployer.stop(id, false).await.unwrap().state, "stopped", "stopping twice is no error");
+    timeout(DEADLINE, followed.collect::<Vec<_>>()).await.expect("the console ends with the instance");
+    assert_eq!(deployer.remove(id).await.unwrap().state, "stopped");
+    assert!(deployer.list().is_empty());
+    assert!(matches!(deployer.find(id), Err(DeployError::NotFound(_))));
+    assert_eq!(site.files("instances"), 0);
+    assert_eq!(site.files("bases"), 0, "no instance needs the base any more");
+}
+
+#[tokio::test]
+async fn a_running_instance_is_adopted_and_stopped_when_it_ignores_the_power_button() {
+    let site = Site::new();
+    let deployer = site.open().await;
+    let deployed = deployer.deploy(&accepted(&release(SPEAKS)), site.spec(&[], &[]), quiet()).await.unwrap();
+    let id = deployed.instance.clone();
+    drop(deployer);
+    let deployer = site.open().await;
+    assert_eq!(deployer.list(), [deployed]);
+    console_says(&deployer, &id, GREETING).await;
+    assert_eq!(site.files("bases"), 1);
+    let stopped = timeout(DEADLINE, deployer.stop(&id, false)).await.unwrap().unwrap();
+    assert_eq!((stopped.state.as_str(), stopped.note), ("stopped", None));
+}
+
+#[tokio::test]
+async fn a_guest_that_powers_itself_off_is_stopped() {
+    let site = Site::new();
+    let deployer = site.open().await;
+    let deployed = deployer.deploy(&accepted(&release(LEAVES)), site.spec(&[], &[]), quiet()).await.unwrap();
+    let over = becomes_over(&deployer, &deployed.instance).await;
+    assert_eq!((over.state.as_str(), over.note), ("stopped", None));
+    console_says(&deployer, &deployed.instance, GREETING).await;
+}
+
+#[tokio::test]
+async fn a_killed_guest_is_failed_whoever_started_it() {
+    let site = Site::new();
+    let deployer = site.open().await;
+    let accepted = accepted(&release(SPEAKS));
+    let first = deployer.deploy(&accepted, site.spec(&[], &[]), quiet()).await.unwrap().instance;
+    let second = deployer.deploy(&accepted, site.spec(&[], &[]), quiet()).await.unwrap().instance;
+    site.kill(&first);
+    let over = becomes_over(&deployer, &first).await;
+    assert_eq!(over.state, "failed");
+    assert!(over.note.as_ref().is_some_and(|note| note.contains("signal: 9")), "{over:?}");
+
+    drop(deployer);
+    let deployer = site.open().await;
+    site.kill(&second);
+    let over = becomes_over(&deployer, &second).await;
+    assert_eq!(over.state, "failed");
+    assert!(over.note.as_ref().is_some_and(|note| note.contains("without a shutdown")), "{over:?}");
+    for id in [first, second] {
+        deployer.remove(&id).await.unwrap();
+    }
+    assert_eq!(site.files("bases"), 0);
+}
+
+#[tokio::test]
+async fn a_guest_that_ended_while_the_node_was_away_is_stopped() {
+    let site = Site::new();
+    let deployer = site.open().await;
+    let deployed = deployer.deploy(&accepted(&release(SPEAKS)), site.spec(&[], &[]), quiet()).await.unwrap();
+    drop(deployer);
+    site.kill(&deployed.instance);
+    let deployer = site.open().await;
+    let found = deployer.find(&deployed.instance).unwrap();
+    assert_eq!((found.state.as_str(), found.note.as_deref()), ("stopped", Some("the guest ended while the node was away")));
+}
+
+#[tokio::test]
+async fn a_damaged_record_is_failed_and_its_guest_can_still_be_ended() {
+    let site = Site::new();
+    let deployer = site.open().await;
+    let id = deployer.deploy(&accepted(&release(SPEAKS)), site.spec(&[], &[]), quiet()).await.unwrap().instance;
+    drop(deployer);
+    fs::write(site.home(&id).join(instance::RECORD_FILE), b"{\"v\": 1, \"i").unwrap();
+    let deployer = site.open().await;
+    let found = deployer.find(&id).unwrap();
+    assert_eq!(found.state, "failed");
+    assert!(found.note.is_some_and(|note| note.contains("cannot be read")));
+    assert!(Process::find(Identity::of(&id)).unwrap().is_some(), "it still runs");
+    deployer.remove(&id).await.unwrap();
+    assert!(Process::find(Identity::of(&id)).unwrap().is_none());
+    assert_eq!(site.files("instances"), 0);
+}
+
+#[tokio::test]
+async fn what_a_crash_left_half_made_is_failed_and_can_be_removed() {
+    let site = Site::new();
+    drop(site.open().await);
+    for (id, state) in [("00000000000000aa", State::Creating), ("00000000000000bb", State::Starting)] {
+        let home = site.home(id);
+        fs::create_dir(&home).unwrap();
+        let mut record = InstanceRecord::new(id.into(), RecordId::of(b"r"), "t", jiff::Timestamp::UNIX_EPOCH);
+        record.state = state;
+        record.write(&home).unwrap();
+    }
+    for rubbish in [".new-00000000000000cc", ".gone-00000000000000dd"] {
+        fs::create_dir(site.home(rubbish)).unwrap();
+    }
+    fs::write(site.path().join("bases/x.part"), b"half").unwrap();
+    let deployer = site.open().await;
+    assert_eq!(deployer.list().iter().map(|instance| instance.state.as_str()).collect::<Vec<_>>(), ["failed"; 2]);
+    assert!(matches!(deployer.find("00000000000000"), Err(DeployError::Ambiguous(_))));
+    assert_eq!((site.files("instances"), site.files("bases")), (2, 0));
+    deployer.remove("00000000000000aa").await.unwrap();
+    deployer.remove("00000000000000bb").await.unwrap();
+    assert_eq!(site.files("instances"), 0);
+}
+
+#[tokio::test]
+async fn values_and_ports_are_refused_before_anything_is_made() {
+    let site = Site::new();
+    let deployer = site.open().await;
+    let mut release = release(SPEAKS);
+    let input = |kind, required| ContextInput { kind, required, secret: false, default: None, description: None };
+    let inputs: BTreeMap<Name, ContextInput> = [
+        ("greeting".try_into().unwrap(), input(InputType::String, true)),
+        ("count".try_into().unwrap(), input(InputType::Integer, false)),
+    ]
+    .into();
+    release.context = inputs.try_into().unwrap();
+    let accepted = accepted(&release);
+    let deploy = |set: &[(&str, &str)], publish: &[(u16, u16)]| {
+        let spec = site.spec(set, publish);
+        let (deployer, accepted) = (deployer.clone(), accepted.clone());
+        async move { deployer.deploy(&accepted, spec, quiet()).await.unwrap_err() }
+    };
+    assert!(matches!(deploy(&[], &[]).await, DeployError::Context(ContextError::Missing(_))));
+    let unknown = deploy(&[("greeting", "a"), ("colour", "b")], &[]).await;
+    assert!(matches!(unknown, DeployError::Context(ContextError::Unknown { .. })));
+    let wrong = deploy(&[("greeting", "a"), ("count", "many")], &[]).await;
+    assert!(matches!(wrong, DeployError::Context(ContextError::WrongType(..))));
+    let other = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let port = other.local_addr().unwrap().port();
+    let taken = deploy(&[("greeting", "a")], &[(port, 80)]).await;
+    assert!(matches!(taken, DeployError::Port(PortError::Unavailable { .. })));
+    assert!(deployer.list().is_empty());
+    assert_eq!((site.files("instances"), site.files("bases")), (0, 0));
+}
+
+#[tokio::test]
+async fn releases_that_do_not_fit_this_machine_are_refused() {
+    let site = Site::new();
+    let deployer = site.open().await;
+    let unfit: [fn(&mut Release); 7] = [
+        |release| release.arch = Arch::Aarch64,
+        |release| release.requirements.vcpus = 0,
+        |release| release.requirements.vcpus = 100_000,
+        |release| release.requirements.memory_bytes = 1,
+        |release| release.requirements.memory_bytes = u64::MAX,
+        |release| release.requirements.disk_bytes = u64::MAX,
+        |release| release.disks = List::default(),
+    ];
+    for change in unfit {
+        let mut release = release(SPEAKS);
+        change(&mut release);
+        let refused = deployer.deploy(&accepted(&release), DeploySpec::default(), quiet()).await;
+        assert!(matches!(refused, Err(DeployError::Unfit(_))), "{refused:?}");
+    }
+    assert_eq!(site.files("instances"), 0);
+}
+
+#[tokio::test]
+async fn images_that_cannot_be_had_or_are_not_what_was_said_fail_the_instance() {
+    let site = Site::new();
+    let deployer = site.open().await;
+    let mut release = release(SPEAKS);
+    let mut disk = release.disks[0].clone();
+    disk.bytes += 1;
+    release.disks = vec![disk.clone()].try_into().unwrap();
+    let wrong = deployer.deploy(&accepted(&release), DeploySpec::default(), quiet()).await;
+    assert!(matches!(wrong, Err(DeployError::WrongLength { .. })), "{wrong:?}");
+    disk.image = ImageId::of(b"not there");
+    release.disks = vec![disk].try_into().unwrap();
+    let missing = deployer.deploy(&accepted(&release), DeploySpec::default(), quiet()).await;
+    assert!(matches!(missing, Err(DeployError::Export { .. })), "{missing:?}");
+    for instance in deployer.list() {
+        assert_eq!(instance.state, "failed");
+        deployer.remove(&instance.instance).await.unwrap();
+    }
+    assert_eq!((site.files("instances"), site.files("bases")), (0, 0));
+}
+
+#[tokio::test]
+async fn a_guest_that_cannot_start_says_why() {
+    let site = Site::new();
+    let deployer = site.open().await;
+    let mut release = release(SPEAKS);
+    let kernel = release.disks[0].image;
+    release.boot = Boot::Direct { kernel, initrd: None, cmdline: "console=ttyS0".try_into().unwrap() };
+    let refused = deployer.deploy(&accepted(&release), DeploySpec::default(), quiet()).await.unwrap_err();
+    let DeployError::Hypervisor(HypervisorError::DidNotStart(why)) = &refused else { panic!("{refused:?}") };
+    assert!(why.contains("kernel"), "{why}");
+    assert_eq!(deployer.list()[0].state, "failed");
+}
+
+/// A node's directory, deeper than a socket's path may be long. Guests that a failed test leaves are ended with it.
+struct Site {
+    directory: TempDir,
+}
+
+impl Site {
+    fn new() -> Self {
+        Self { directory: tempfile::Builder::new().prefix(&"deep".repeat(30)).tempdir().unwrap() }
+    }
+
+    fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    fn home(&self, id: &str) -> PathBuf {
+        self.path().join("instances").join(id)
+    }
+
+    async fn open(&self) -> Deployer {
+        let options = DeployOptions {
+            grace: Duration::from_millis(300),
+            accelerator: Some(Accelerator::Tcg),
+            ..DeployOptions::default()
+        };
+        Deployer::open(self.path(), Arc::new(Disks), options).await.unwrap()
+    }
+
+    fn spec(&self, set: &[(&str, &str)], publish: &[(u16, u16)]) -> DeploySpec {
+        DeploySpec {
+            set: set.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect(),
+            publish: publish.iter().map(|&(host, guest)| PortForward { host, guest }).collect(),
+            title: "uni/speaks@1".into(),
+        }
+    }
+
+    fn files(&self, directory: &str) -> usize {
+        fs::read_dir(self.path().join(directory)).unwrap().count()
+    }
+
+    fn kill(&self, id: &str) {
+        Process::find(Identity::of(id)).unwrap().expect("its process runs").kill().unwrap();
+    }
+}
+
+impl Drop for Site {
+    fn drop(&mut self) {
+        for entry in fs::read_dir(self.path().join("instances")).into_iter().flatten().flatten() {
+            let identity = Identity::of(&entry.file_name().to_string_lossy());
+            if let Ok(Some(process)) = Process::find(identity) {
+                process.kill().unwrap();
+            }
+        }
+    }
+}
+
+/// What a guest does after it has said [`GREETING`].
+type Program = &'static [u8];
+/// Halts for ever.
+const SPEAKS: Program = &[0xf4, 0xeb, 0xfd];
+/// Powers off through ACPI: `mov dx, 0x604; mov ax, 0x2000; out dx, ax`, then halts.
+const LEAVES: Program = &[0xba, 0x04, 0x06, 0xb8, 0x00, 0x20, 0xef, 0xf4, 0xeb, 0xfd];
+
+/// A disk whose boot sector writes the greeting to the serial port and goes on with `program`.
+fn disk(program: Program) -> Vec<u8> {
+    let mut code = vec![
+        0x31, 0xc0, // xor ax, ax
+        0x8e, 0xd8, // mov ds, ax
+        0xbe, 0x00, 0x7d, // mov si, 0x7d00
+        0xac, // next: lodsb
+        0x84, 0xc0, // test al, al
+        0x74, 0x06, // jz program
+        0xba, 0xf8, 0x03, // mov dx, 0x3f8
+        0xee, // out dx, al
+        0xeb, 0xf5, // jmp next
+    ];
+    code.extend_from_slice(program);
+    let mut disk = vec![0; 1 << 20];
+    disk[..code.len()].copy_from_slice(&code);
+    disk[0x100..0x100 + GREETING.len()].copy_from_slice(GREETING.as_bytes());
+    disk[510..512].copy_from_slice(&[0x55, 0xaa]);
+    disk
+}
+
+/// A store that holds the two disks.
+struct Disks;
+
+impl ImageSource for Disks {
+    fn export(&self, image: &ImageId, path: &Path) -> io::Result<()> {
+        let held = [SPEAKS, LEAVES].map(disk).into_iter().find(|disk| ImageId::of(disk) == *image);
+        fs::write(path, held.ok_or_else(|| io::Error::other("3 chunks are missing"))?)
+    }
+}
+
+fn release(program: Program) -> Release {
+    let content = disk(program);
+    let disk = Disk {
+        image: ImageId::of(&content),
+        format: DiskFormat::Raw,
+        bytes: content.len() as u64,
+        blake3: Hash::of(&content),
+        sha256: Sha256([0; 32]),
+    };
+    let requirements = Requirements { vcpus: 1, memory_bytes: 32 << 20, disk_bytes: 0, firmware: None };
+    Release {
+        publisher: PublicKey(key().verifying_key().to_bytes()),
+        name: "speaks".try_into().unwrap(),
+        version: "1".try_into().unwrap(),
+        sequence: 1,
+        expires: None,
+        arch: Arch::X86_64,
+        disks: vec![disk].try_into().unwrap(),
+        boot: Boot::Bios {},
+        requirements,
+        summary: Text::try_from("Speaks").unwrap(),
+        description: None,
+        licence: None,
+        homepage: None,
+        tags: List::default(),
+        supersedes: List::default(),
+        components: List::default(),
+        recipe: None,
+        sbom: None,
+        provenance: None,
+        context: BTreeMap::from([(
+            "greeting".try_into().unwrap(),
+            ContextInput { kind: InputType::String, required: false, secret: false, default: None, description: None },
+        )])
+        .try_into()
+        .unwrap(),
+    }
+}
+
+fn key() -> SigningKey {
+    SigningKey::from_bytes(&[7; 32])
+}
+
+fn accepted(release: &Release) -> Accepted {
+    let body = Body::Release(Box::new(release.clone()));
+    let draft = Draft::new([release.publisher], None, 1, &body).unwrap().sign(&key()).unwrap();
+    Accepted::for_test(&draft.seal().verify().unwrap()).unwrap()
+}
+
+fn quiet() -> ProgressFn {
+    Arc::new(|_| {})
+}
+
+async fn console_says(deployer: &Deployer, id: &str, text: &str) {
+    let mut stream = deployer.logs(id, true).unwrap();
+    let said = timeout(DEADLINE, async {
+        let mut all = Vec::new();
+        while let Some(bytes) = stream.next().await {
+            all.extend_from_slice(&bytes);
+            if String::from_utf8_lossy(&all).contains(text) {
+                return true;
+            }
+        }
+        false
+    });
+    assert!(said.await.expect("the console speaks in time"), "the console ended without '{text}'");
+}
+
+async fn becomes_over(deployer: &Deployer, id: &str) -> Instance {
+    let mut changes = deployer.changes();
+    let over = timeout(DEADLINE, async {
+        loop {
+            changes.borrow_and_update();
+            let instance = deployer.find(id).unwrap();
+            if matches!(instance.state.as_str(), "stopped" | "failed") {
+                return instance;
+            }
+            changes.changed().await.unwrap();
+        }
+    });
+    over.await.expect("the instance is over in time")
+}

@@ -1,0 +1,172 @@
+//! Long pieces of work that were asked for over the API: their progress, their end, and how to stop them.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rialto_web::api::{ApiError, BoxStream, ErrorCode, JobEvent, JobStarted};
+use serde::Serialize;
+use tokio::sync::watch;
+use tokio_stream::StreamExt as _;
+use tokio_stream::wrappers::WatchStream;
+use tokio_util::sync::CancellationToken;
+
+/// Jobs that run at once.
+const MAX_RUNNING: usize = 64;
+/// Jobs remembered after their end, so that who asks late is told.
+const MAX_ENDED: usize = 128;
+
+/// All jobs of a node.
+#[derive(Clone, Default)]
+pub struct Jobs(Arc<Mutex<Inner>>);
+
+#[derive(Default)]
+struct Inner {
+    jobs: BTreeMap<u64, Job>,
+    next: u64,
+}
+
+struct Job {
+    state: watch::Receiver<JobEvent>,
+    cancel: CancellationToken,
+}
+
+impl Job {
+    fn has_ended(&self) -> bool {
+        !matches!(*self.state.borrow(), JobEvent::Progress { .. })
+    }
+}
+
+/// What a running job tells of itself.
+#[derive(Clone)]
+pub struct Reporter {
+    state: watch::Sender<JobEvent>,
+    /// Whether it should stop.
+    pub cancel: CancellationToken,
+}
+
+impl Reporter {
+    /// How far it is, in bytes; `total` 0 while unknown.
+    pub fn progress(&self, stage: &str, done: u64, total: u64) {
+        self.state.send_replace(JobEvent::Progress { stage: stage.to_owned(), done, total });
+    }
+}
+
+impl Jobs {
+    /// Starts a job. It is stopped by dropping its future, and by its [`Reporter`]'s token where it blocks.
+    ///
+    /// # Errors
+    /// Too many jobs run.
+    pub fn start<T, F>(&self, work: impl FnOnce(Reporter) -> F) -> Result<JobStarted, ApiError>
+    where
+        T: Serialize,
+        F: Future<Output = Result<T, ApiError>> + Send + 'static,
+    {
+        let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if inner.jobs.values().filter(|job| !job.has_ended()).count() >= MAX_RUNNING {
+            return Err(ApiError::failed(format!("{MAX_RUNNING} jobs are running already"))
+                .with_hint("wait until some have ended, then try again"));
+        }
+        inner.forget_oldest();
+        let id = inner.next;
+        inner.next += 1;
+        let (state, receiver) = watch::channel(JobEvent::Progress { stage: "starting".into(), done: 0, total: 0 });
+        let cancel = CancellationToken::new();
+        inner.jobs.insert(id, Job { state: receiver, cancel: cancel.clone() });
+        drop(inner);
+        let reporter = Reporter { state: state.clone(), cancel: cancel.clone() };
+        let running = work(reporter);
+        tokio::spawn(async move {
+            let ended = match cancel.run_until_cancelled(running).await {
+                Some(result) => result.and_then(|value| {
+                    serde_json::to_value(value)
+                        .map_err(|error| ApiError::failed(format!("the result cannot be told: {error}")))
+                }),
+                None => Err(ApiError::failed("cancelled").with_hint("what was stored so far stays")),
+            };
+            state.send_replace(match ended {
+                Ok(result) => JobEvent::Done { result },
+                Err(error) => JobEvent::Failed { error },
+            });
+        });
+        Ok(JobStarted { job: id.to_string() })
+    }
+
+    /// What a job says: its latest word first, then as it comes, then its end.
+    ///
+    /// # Errors
+    /// No such job, or its end is forgotten.
+    pub fn events(&self, job: &str) -> Result<BoxStream<JobEvent>, ApiError> {
+        let state = self.with(job, |job| job.state.clone())?;
+        let mut has_ended = false;
+        let events = WatchStream::new(state).take_while(move |event| {
+            let goes_on = !has_ended;
+            has_ended = !matches!(event, JobEvent::Progress { .. });
+            goes_on
+        });
+        Ok(Box::pin(events))
+    }
+
+    /// Stops a job.
+    ///
+    /// # Errors
+    /// No such job.
+    pub fn cancel(&self, job: &str) -> Result<(), ApiError> {
+        self.with(job, |job| job.cancel.cancel())
+    }
+
+    fn with<T>(&self, job: &str, act: impl FnOnce(&Job) -> T) -> Result<T, ApiError> {
+        let inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = job.parse().ok().and_then(|id: u64| inner.jobs.get(&id));
+        found.map(act).ok_or_else(|| ApiError::new(ErrorCode::NotFound, "no such job, or it ended long ago"))
+    }
+}
+
+impl Inner {
+    fn forget_oldest(&mut self) {
+        let ended: Vec<u64> = self.jobs.iter().filter(|(_, job)| job.has_ended()).map(|(&id, _)| id).collect();
+        for id in ended.iter().take(ended.len().saturating_sub(MAX_ENDED)) {
+            self.jobs.remove(id);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_end_is_told_to_whoever_asks_and_only_once() {
+        let jobs = Jobs::default();
+        let started = jobs
+            .start(|reporter| async move {
+                reporter.progress("reading", 1, 2);
+                Ok(7)
+            })
+            .unwrap();
+        for _ in 0..2 {
+            let events: Vec<JobEvent> = jobs.events(&started.job).unwrap().collect().await;
+            assert_eq!(events.last(), Some(&JobEvent::Done { result: 7.into() }));
+            assert_eq!(events.iter().filter(|event| matches!(event, JobEvent::Done { .. })).count(), 1);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_cancelled_job_fails() {
+        let jobs = Jobs::default();
+        let started = jobs.start(|_| std::future::pending::<Result<(), ApiError>>()).unwrap();
+        jobs.cancel(&started.job).unwrap();
+        let events: Vec<JobEvent> = jobs.events(&started.job).unwrap().collect().await;
+        assert!(matches!(events.last(), Some(JobEvent::Failed { .. })));
+    }
+
+    #[tokio::test]
+    async fn there_is_a_bound_on_jobs() {
+        let jobs = Jobs::default();
+        for _ in 0..MAX_RUNNING {
+            jobs.start(|_| std::future::pending::<Result<(), ApiError>>()).unwrap();
+        }
+        assert!(jobs.start(|_| std::future::pending::<Result<(), ApiError>>()).is_err());
+        assert!(jobs.events("nonsense").is_err());
+    }
+}

@@ -1,0 +1,379 @@
+//! The holder's side of a swarm stream: says what it has, and sends what it is asked for.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use futures::io::BufReader;
+use futures::{AsyncReadExt as _, AsyncWriteExt as _, StreamExt as _};
+use libp2p::{PeerId, Stream};
+use rialto_protocol::ids::{Hash, ImageId};
+use rialto_protocol::image::manifest::Manifest;
+use rialto_protocol::swarm::{ChunkHeader, FrameHead, FrameKind, MAX_WANTED, Message, Ranges};
+use tokio::sync::broadcast::error::{RecvError, TryRecvError};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, mpsc};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use super::super::frames::{invalid, read_frame};
+use super::super::{NetError, Protocol};
+use super::Exchange;
+use crate::store::Encoded;
+
+/// Streams served at once. More are told `Busy`, which costs them a retry and us nothing.
+const MAX_STREAMS: usize = 128;
+/// Streams of one peer served at once: a release has a handful of images.
+const MAX_STREAMS_PER_PEER: usize = 16;
+/// A stream that says nothing for this long is closed.
+const SILENCE: Duration = Duration::from_secs(120);
+/// A first message that does not come in this time does not come.
+const HELLO: Duration = Duration::from_secs(10);
+/// A peer that takes nothing for this long is gone.
+const WRITE: Duration = Duration::from_secs(60);
+/// Bytes read from the store and written to the stream in one go.
+const BATCH_BYTES: usize = 1024 * 1024;
+/// Messages read ahead of being acted on; then the peer has to wait.
+const READ_AHEAD: usize = 32;
+
+impl Exchange {
+    /// Serves swarm streams until `shutdown`.
+    ///
+    /// # Errors
+    /// It is served already.
+    pub fn serve(&self, shutdown: CancellationToken) -> Result<(), NetError> {
+        let mut incoming = self
+            .net
+            .accept(Protocol::Swarm)
+            .map_err(|_| super::super::behaviour::set_up("the swarm protocol", "it is served already"))?;
+        let exchange = self.clone();
+        let streams = Arc::new(Semaphore::new(MAX_STREAMS));
+        let peers: Arc<std::sync::Mutex<std::collections::BTreeMap<PeerId, usize>>> = Arc::default();
+        tokio::spawn(async move {
+            loop {
+                let (peer, stream) = tokio::select! {
+                    () = shutdown.cancelled() => return,
+                    next = incoming.next() => match next {
+                        Some(next) => next,
+                        None => return,
+                    },
+                };
+                let seat = Seat::take(&peers, peer, &streams);
+                let (exchange, shutdown) = (exchange.clone(), shutdown.clone());
+                tokio::spawn(async move {
+                    let served = tokio::select! {
+                        () = shutdown.cancelled() => return,
+                        served = exchange.serve_stream(stream, seat.is_some()) => served,
+                    };
+                    if let Err(error) = served {
+                        tracing::debug!(%peer, %error, "an upload ended early");
+                    }
+                    drop(seat);
+                });
+            }
+        });
+        Ok(())
+    }
+
+    async fn serve_stream(&self, mut stream: Stream, has_seat: bool) -> io::Result<()> {
+        let hello = timeout(HELLO, read_frame(&mut stream)).await??;
+        let Some((FrameKind::Hello, payload)) = hello else {
+            return Err(invalid("the stream does not begin with Hello"));
+        };
+        let Some(Message::Hello { image }) = Message::decode(FrameKind::Hello, &payload).map_err(invalid)? else {
+            return Err(invalid("not a Hello"));
+        };
+        let refusal = match self.holding(image, has_seat).await {
+            Ok(holding) => return self.upload(stream, holding).await,
+            Err(refusal) => refusal,
+        };
+        stream.write_all(&refusal.frame().map_err(invalid)?).await?;
+        stream.close().await
+    }
+
+    /// What this node has of an image, or what to say instead.
+    async fn holding(&self, image: ImageId, has_seat: bool) -> Result<Holding, Message> {
+        if !(self.offers)(&image) {
+            return Err(Message::Absent);
+        }
+        if !has_seat {
+            return Err(Message::Busy);
+        }
+        // Subscribed before the store is asked, so that no chunk falls between the two.
+        let ongoing = self.ongoing(&image);
+        let news = ongoing.as_ref().map(|ongoing| ongoing.news.subscribe());
+        let store = self.store.clone();
+        let found = tokio::task::spawn_blocking(move || {
+            let manifest = store.manifest(&image).ok()?;
+            let missing: BTreeSet<u32> = store.missing_chunks(&image).ok()?.into_iter().collect();
+            Some((manifest, missing))
+        })
+        .await;
+        match found {
+            Ok(Some((manifest, missing))) => Ok(Holding { manifest, missing, news }),
+            // It will have the manifest in a moment.
+            _ if ongoing.is_some() => Err(Message::Busy),
+            _ => Err(Message::Absent),
+        }
+    }
+
+    async fn upload(&self, stream: Stream, holding: Holding) -> io::Result<()> {
+        let (read, mut write) = stream.split();
+        let mut read = BufReader::new(read);
+        let (messages, mut inbox) = mpsc::channel(READ_AHEAD);
+        let reading = async move {
+            while let Some((kind, payload)) = read_frame(&mut read).await? {
+                let message = Message::decode(kind, &payload).map_err(invalid)?;
+                let message = message.ok_or_else(|| invalid("a fetcher sends no chunks"))?;
+                if messages.send(message).await.is_err() {
+                    break;
+                }
+            }
+            io::Result::Ok(())
+        };
+        let mut upload = Upload { exchange: self, holding, wanted: VecDeque::new() };
+        let writing = async {
+            upload.tell_what_there_is(&mut write).await?;
+            upload.run(&mut inbox, &mut write).await?;
+            write.close().await
+        };
+        // Both halves are polled here, by one task.
+        tokio::try_join!(reading, writing).map(drop)
+    }
+}
+
+/// A place among the streams that are served.
+struct Seat {
+    peers: Arc<std::sync::Mutex<std::collections::BTreeMap<PeerId, usize>>>,
+    peer: PeerId,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Seat {
+    fn take(
+        peers: &Arc<std::sync::Mutex<std::collections::BTreeMap<PeerId, usize>>>,
+        peer: PeerId,
+        streams: &Arc<Semaphore>,
+    ) -> Option<Self> {
+        let mut taken = peers.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if taken.get(&peer).is_some_and(|&taken| taken >= MAX_STREAMS_PER_PEER) {
+            return None;
+        }
+        let permit = Arc::clone(streams).try_acquire_owned().ok()?;
+        *taken.entry(peer).or_default() += 1;
+        Some(Self { peers: Arc::clone(peers), peer, _permit: permit })
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut taken = self.peers.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some(count) = taken.get_mut(&self.peer) {
+            *count -= 1;
+            if *count == 0 {
+                taken.remove(&self.peer);
+            }
+        }
+    }
+}
+
+struct Holding {
+    manifest: Arc<Manifest>,
+    missing: BTreeSet<u32>,
+    /// Chunks as they are stored, while this node fetches the image itself.
+    news: Option<broadcast::Receiver<u32>>,
+}
+
+struct Upload<'a> {
+    exchange: &'a Exchange,
+    holding: Holding,
+    wanted: VecDeque<u32>,
+}
+
+impl Upload<'_> {
+    async fn tell_what_there_is(&mut self, write: &mut (impl futures::AsyncWrite + Unpin)) -> io::Result<()> {
+        let missing = &self.holding.missing;
+        if missing.is_empty() {
+            return send(write, &Message::Have { is_complete: true, chunks: Ranges::default() }).await;
+        }
+        let held = (0..self.holding.manifest.chunks.len() as u32).filter(|index| !missing.contains(index));
+        let pieces = Ranges::pieces(held);
+        if pieces.is_empty() {
+            // Nothing yet: still an answer, so that the fetcher knows that more may come.
+            send(write, &Message::Have { is_complete: false, chunks: Ranges::default() }).await?;
+        }
+        for chunks in pieces {
+            send(write, &Message::Have { is_complete: false, chunks }).await?;
+        }
+        Ok(())
+    }
+
+    async fn run(
+        &mut self,
+        inbox: &mut mpsc::Receiver<Message>,
+        write: &mut (impl futures::AsyncWrite + Unpin),
+    ) -> io::Result<()> {
+        loop {
+            while let Ok(message) = inbox.try_recv() {
+                self.take(message, write).await?;
+            }
+            self.tell_news(write).await?;
+            if !self.wanted.is_empty() {
+                self.send_batch(write).await?;
+                continue;
+            }
+            let news = async {
+                match &mut self.holding.news {
+                    Some(news) => news.recv().await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                message = timeout(SILENCE, inbox.recv()) => match message {
+                    Ok(Some(message)) => self.take(message, write).await?,
+                    // The fetcher has closed its half, or says nothing any more.
+                    Ok(None) | Err(_) => return Ok(()),
+                },
+                heard = news => match heard {
+                    Ok(index) => self.tell(vec![index], write).await?,
+                    Err(RecvError::Lagged(_)) => self.look_again(write).await?,
+                    Err(RecvError::Closed) => {
+                        self.holding.news = None;
+                        self.look_again(write).await?;
+                    }
+                },
+            }
+        }
+    }
+
+    /// Tells of chunks stored since the last time, many in one message.
+    async fn tell_news(&mut self, write: &mut (impl futures::AsyncWrite + Unpin)) -> io::Result<()> {
+        let Some(news) = &mut self.holding.news else { return Ok(()) };
+        let mut indices = Vec::new();
+        let mut is_behind = false;
+        loop {
+            match news.try_recv() {
+                Ok(index) => indices.push(index),
+                Err(TryRecvError::Lagged(_)) => is_behind = true,
+                Err(TryRecvError::Empty) => break,
+                Err(TryRecvError::Closed) => {
+                    is_behind = true;
+                    self.holding.news = None;
+                    break;
+                }
+            }
+        }
+        if is_behind { self.look_again(write).await } else { self.tell(indices, write).await }
+    }
+
+    /// Asks the store what is there now: some news was missed, or there will be no more.
+    async fn look_again(&mut self, write: &mut (impl futures::AsyncWrite + Unpin)) -> io::Result<()> {
+        let (store, image) = (self.exchange.store.clone(), self.holding.manifest.id);
+        let missing =
+            tokio::task::spawn_blocking(move || store.missing_chunks(&image)).await.map_err(io::Error::other)?;
+        let missing: BTreeSet<u32> = missing.map_err(io::Error::other)?.into_iter().collect();
+        let gained = self.holding.missing.difference(&missing).copied().collect();
+        self.tell(gained, write).await
+    }
+
+    async fn tell(&mut self, mut indices: Vec<u32>, write: &mut (impl futures::AsyncWrite + Unpin)) -> io::Result<()> {
+        indices.sort_unstable();
+        indices.dedup();
+        for chunks in Ranges::pieces(indices.into_iter().filter(|index| self.holding.missing.remove(index))) {
+            send(write, &Message::Have { is_complete: false, chunks }).await?;
+        }
+        Ok(())
+    }
+
+    async fn take(&mut self, message: Message, write: &mut (impl futures::AsyncWrite + Unpin)) -> io::Result<()> {
+        match message {
+            Message::Want { chunks } => {
+                if chunks.count() + self.wanted.len() as u64 > MAX_WANTED {
+                    return Err(invalid(format!("more than {MAX_WANTED} chunks asked for at once")));
+                }
+                let end = self.holding.manifest.chunks.len() as u32;
+                self.wanted.extend(chunks.indices_below(end).filter(|index| !self.holding.missing.contains(index)));
+                Ok(())
+            }
+            Message::Cancel { chunks } => {
+                let end = self.holding.manifest.chunks.len() as u32;
+                let cancelled: BTreeSet<u32> = chunks.indices_below(end).collect();
+                self.wanted.retain(|index| !cancelled.contains(index));
+                Ok(())
+            }
+            Message::WantPages { hashes } => self.send_pages(hashes, write).await,
+            _ => Err(invalid("a message that only holders send")),
+        }
+    }
+
+    async fn send_pages(
+        &mut self,
+        hashes: Vec<Hash>,
+        write: &mut (impl futures::AsyncWrite + Unpin),
+    ) -> io::Result<()> {
+        let known: BTreeSet<Hash> = self.holding.manifest.pages.iter().copied().collect();
+        let store = self.exchange.store.clone();
+        let frames = tokio::task::spawn_blocking(move || {
+            let mut frames = Vec::new();
+            for hash in hashes.into_iter().filter(|hash| known.contains(hash)) {
+                let page = store.read_page(&hash).map_err(io::Error::other)?;
+                frames.extend_from_slice(&FrameHead { kind: FrameKind::Page, length: page.len() }.encode());
+                frames.extend_from_slice(&page);
+            }
+            io::Result::Ok(frames)
+        })
+        .await
+        .map_err(io::Error::other)??;
+        self.send_bytes(&frames, write).await
+    }
+
+    async fn send_batch(&mut self, write: &mut (impl futures::AsyncWrite + Unpin)) -> io::Result<()> {
+        let mut batch = Vec::new();
+        let mut bytes = 0;
+        while bytes < BATCH_BYTES
+            && let Some(index) = self.wanted.pop_front()
+        {
+            let chunk = self.holding.manifest.chunks[index as usize];
+            bytes += chunk.length as usize;
+            batch.push((index, chunk.hash));
+        }
+        let store = self.exchange.store.clone();
+        let frames = tokio::task::spawn_blocking(move || {
+            let mut frames = Vec::with_capacity(bytes + batch.len() * 16);
+            for (index, hash) in batch {
+                match store.read_encoded(&hash) {
+                    Ok(Encoded { encoding, bytes, .. }) => {
+                        frames.extend_from_slice(&ChunkHeader { index, encoding }.frame(bytes.len()));
+                        frames.extend_from_slice(&bytes);
+                    }
+                    // Damaged or collected meanwhile: the fetcher asks somebody else when it does not come.
+                    Err(error) => tracing::warn!(chunk = %hash, %error, "a chunk cannot be served"),
+                }
+            }
+            frames
+        })
+        .await
+        .map_err(io::Error::other)?;
+        self.send_bytes(&frames, write).await
+    }
+
+    async fn send_bytes(&self, bytes: &[u8], write: &mut (impl futures::AsyncWrite + Unpin)) -> io::Result<()> {
+        timeout(WRITE, async {
+            write.write_all(bytes).await?;
+            write.flush().await
+        })
+        .await??;
+        self.exchange.uploaded.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+async fn send(write: &mut (impl futures::AsyncWrite + Unpin), message: &Message) -> io::Result<()> {
+    let frame = message.frame().map_err(invalid)?;
+    timeout(WRITE, async {
+        write.write_all(&frame).await?;
+        write.flush().await
+    })
+    .await?
+}

@@ -1,0 +1,396 @@
+//! The task that owns the libp2p swarm. Nothing in its loop waits for anyone: what others are slow to take is dropped and counted.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use libp2p::core::ConnectedPoint;
+use libp2p::gossipsub::{self, MessageAcceptance, PublishError};
+use libp2p::kad::store::RecordStore as _;
+use libp2p::kad::{self, GetProvidersOk, QueryId, QueryResult, RecordKey};
+use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
+use libp2p::swarm::{SwarmEvent, dial_opts};
+use libp2p::{Multiaddr, PeerId, Swarm, identify, mdns, noise, ping, tcp, tls, yamux};
+use rialto_protocol::ids::ImageId;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
+
+use super::behaviour::{Behaviour, BehaviourEvent, set_up, topic};
+use super::discovery::{Dialer, peer_of, with_peer};
+use super::{Command, Gossip, NetError, PeerView, Protocol, Ready, Settings};
+
+/// How often the task looks whom to dial.
+const DIAL_TICK: Duration = Duration::from_millis(250);
+/// While there are too few peers, how often the federation is asked for more.
+const SEARCH_EVERY: Duration = Duration::from_secs(5);
+/// Dials to peers beyond the bootstrap ones that a tick may start.
+const DIALS_A_TICK: usize = 4;
+/// Records that wait for somebody to listen; catch-up brings what does not fit.
+const MAX_OUTBOX: usize = 1024;
+/// Addresses of one peer that are kept, of all that it claims.
+const MAX_ADDRESSES: usize = 16;
+/// Look-ups for providers at once; more are answered from connected peers only.
+const MAX_LOOKUPS: usize = 64;
+
+pub(super) struct Outputs {
+    pub(super) gossip: mpsc::Sender<Gossip>,
+    pub(super) ready: mpsc::Sender<Ready>,
+    pub(super) peers: watch::Sender<Arc<Vec<PeerView>>>,
+}
+
+/// Builds the swarm, listens, and spawns the task.
+pub(super) async fn spawn(
+    settings: Settings,
+    commands: mpsc::Receiver<Command>,
+    outputs: Outputs,
+) -> Result<libp2p_stream::Control, NetError> {
+    let mut swarm = build(&settings)?;
+    for address in &settings.listen {
+        swarm.listen_on(address.clone()).map_err(|error| listen_error(address, error))?;
+    }
+    for address in &settings.announce {
+        swarm.add_external_address(address.clone());
+    }
+    await_listeners(&mut swarm, settings.listen.len()).await?;
+    let control = swarm.behaviour().stream.new_control();
+    let local = *swarm.local_peer_id();
+    let seed = local.to_bytes().iter().fold(0u64, |seed, &byte| seed.rotate_left(7) ^ u64::from(byte));
+    let task = Task {
+        swarm,
+        sync_protocol: Protocol::Sync.name(&settings.federation),
+        topic: topic(&settings.federation),
+        dialer: Dialer::new(settings.bootstrap.iter().filter(|a| peer_of(a) != Some(local)).cloned().collect(), seed),
+        peers_target: settings.peers_target,
+        started: Instant::now(),
+        search_at: Duration::ZERO,
+        peers: BTreeMap::new(),
+        is_peers_changed: false,
+        outbox: VecDeque::new(),
+        lookups: HashMap::new(),
+        outputs,
+    };
+    tokio::spawn(task.run(commands));
+    Ok(control)
+}
+
+fn build(settings: &Settings) -> Result<Swarm<Behaviour>, NetError> {
+    let behaviour = Behaviour::new(settings)?;
+    Ok(libp2p::SwarmBuilder::with_existing_identity(settings.keypair.clone())
+        .with_tokio()
+        .with_tcp(tcp::Config::default().nodelay(true), (tls::Config::new, noise::Config::new), yamux::Config::default)
+        .map_err(|error| set_up("TCP", error))?
+        .with_quic()
+        .with_dns()
+        .map_err(|error| set_up("DNS", error))?
+        .with_behaviour(|_| behaviour)
+        .map_err(|error| set_up("the swarm", error))?
+        // Connections are few and wanted: they stay while nothing is said.
+        .with_swarm_config(|config| config.with_idle_connection_timeout(Duration::from_secs(24 * 3600)))
+        .build())
+}
+
+fn listen_error(address: &Multiaddr, reason: impl std::fmt::Display) -> NetError {
+    NetError::Listen { address: address.clone(), reason: reason.to_string() }
+}
+
+/// Waits until every listener has an address, so that `ready` means that the node can be dialled.
+async fn await_listeners(swarm: &mut Swarm<Behaviour>, count: usize) -> Result<(), NetError> {
+    let mut waiting = count;
+    while waiting > 0 {
+        match swarm.select_next_some().await {
+            SwarmEvent::NewListenAddr { .. } => waiting -= 1,
+            SwarmEvent::ListenerClosed { addresses, reason, .. } => {
+                let address = addresses.first().cloned().unwrap_or_else(Multiaddr::empty);
+                return Err(listen_error(&address, reason.err().map_or("closed".into(), |error| error.to_string())));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+struct Task {
+    swarm: Swarm<Behaviour>,
+    sync_protocol: libp2p::StreamProtocol,
+    topic: gossipsub::IdentTopic,
+    dialer: Dialer,
+    peers_target: usize,
+    started: Instant,
+    search_at: Duration,
+    peers: BTreeMap<PeerId, Connected>,
+    is_peers_changed: bool,
+    outbox: VecDeque<Vec<u8>>,
+    lookups: HashMap<QueryId, mpsc::Sender<PeerId>>,
+    outputs: Outputs,
+}
+
+struct Connected {
+    view: PeerView,
+    is_ours: bool,
+    connections: u32,
+}
+
+impl Task {
+    async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
+        let mut tick = tokio::time::interval(DIAL_TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                event = self.swarm.select_next_some() => self.event(event),
+                command = commands.recv() => match command {
+                    Some(Command::Shutdown { done }) => return self.close(done),
+                    Some(command) => self.command(command),
+                    None => return,
+                },
+                _ = tick.tick() => self.tick(),
+            }
+            if std::mem::take(&mut self.is_peers_changed) {
+                let views = self.peers.values().map(|peer| peer.view.clone()).collect();
+                self.outputs.peers.send_replace(Arc::new(views));
+            }
+        }
+    }
+
+    fn close(mut self, done: oneshot::Sender<()>) {
+        let connected: Vec<PeerId> = self.swarm.connected_peers().copied().collect();
+        for peer in connected {
+            // An error means that it is gone already.
+            self.swarm.disconnect_peer_id(peer).ok();
+        }
+        done.send(()).ok();
+    }
+
+    fn command(&mut self, command: Command) {
+        match command {
+            Command::Publish { envelope } => {
+                self.outbox.push_back(envelope);
+                if self.outbox.len() > MAX_OUTBOX {
+                    self.outbox.pop_front();
+                }
+                self.empty_outbox();
+            }
+            Command::Verdict { id, from, acceptance } => {
+                // `false` where the message has left the cache meanwhile: there is nothing to relay then.
+                self.swarm.behaviour_mut().gossip.report_message_validation_result(&id, &from, acceptance);
+            }
+            Command::Provide { images } => {
+                for image in images {
+                    if let Err(error) = self.swarm.behaviour_mut().kad.start_providing(key(&image)) {
+                        tracing::warn!(%image, %error, "cannot announce an image; connected peers still find it here");
+                    }
+                }
+            }
+            Command::StopProviding { image } => self.swarm.behaviour_mut().kad.stop_providing(&key(&image)),
+            Command::Providers { image, found } => {
+                if self.lookups.len() < MAX_LOOKUPS {
+                    let query = self.swarm.behaviour_mut().kad.get_providers(key(&image));
+                    self.lookups.insert(query, found);
+                }
+            }
+            Command::Reached { reply } => {
+                // Who asked may have left.
+                reply.send(self.addresses()).ok();
+            }
+            Command::Shutdown { .. } => {}
+        }
+    }
+
+    fn addresses(&self) -> Vec<Multiaddr> {
+        let local = *self.swarm.local_peer_id();
+        let announced = self.swarm.external_addresses().cloned();
+        let mut addresses: Vec<Multiaddr> = Vec::new();
+        for address in announced.chain(self.swarm.listeners().cloned()).map(|address| with_peer(address, local)) {
+            if !addresses.contains(&address) {
+                addresses.push(address);
+            }
+        }
+        addresses
+    }
+
+    fn empty_outbox(&mut self) {
+        while let Some(envelope) = self.outbox.front() {
+            match self.swarm.behaviour_mut().gossip.publish(self.topic.hash(), envelope.clone()) {
+                // A duplicate is on its way already.
+                Ok(_) | Err(PublishError::Duplicate) => {}
+                Err(PublishError::NoPeersSubscribedToTopic | PublishError::AllQueuesFull(_)) => return,
+                Err(error) => tracing::error!(%error, "a record cannot be gossiped"),
+            }
+            self.outbox.pop_front();
+        }
+    }
+
+    fn tick(&mut self) {
+        let now = self.started.elapsed();
+        let peers = &self.peers;
+        for address in self.dialer.due(now, |peer| peers.contains_key(peer), peers.len()) {
+            self.dial(DialOpts::from(address));
+        }
+        self.empty_outbox();
+        let of_federation = self.peers.values().filter(|peer| peer.view.is_of_federation).count();
+        if of_federation >= self.peers_target || self.peers.is_empty() {
+            return;
+        }
+        for peer in self.candidates(self.peers_target - of_federation, now) {
+            self.dial(DialOpts::peer_id(peer).condition(PeerCondition::DisconnectedAndNotDialing).build());
+        }
+        if now >= self.search_at {
+            self.search_at = now + SEARCH_EVERY;
+            self.swarm.behaviour_mut().kad.get_closest_peers(PeerId::random());
+        }
+    }
+
+    /// Peers of the routing table that are not connected and may be tried.
+    fn candidates(&mut self, wanted: usize, now: Duration) -> Vec<PeerId> {
+        let mut known: Vec<PeerId> = Vec::new();
+        for bucket in self.swarm.behaviour_mut().kad.kbuckets() {
+            known.extend(bucket.iter().map(|entry| *entry.node.key.preimage()));
+        }
+        known.retain(|peer| !self.peers.contains_key(peer));
+        known.into_iter().filter(|&peer| self.dialer.may_dial(peer, now)).take(wanted.min(DIALS_A_TICK)).collect()
+    }
+
+    fn dial(&mut self, options: dial_opts::DialOpts) {
+        if let Err(error) = self.swarm.dial(options) {
+            tracing::debug!(%error, "dial not started");
+        }
+    }
+
+    fn event(&mut self, event: SwarmEvent<BehaviourEvent>) {
+        match event {
+            SwarmEvent::Behaviour(event) => self.behaviour_event(event),
+            SwarmEvent::ConnectionEstablished { peer_id, endpoint, .. } => self.connected(peer_id, &endpoint),
+            SwarmEvent::ConnectionClosed { peer_id, num_established, .. } => self.closed(peer_id, num_established),
+            SwarmEvent::OutgoingConnectionError { peer_id, error, .. } => {
+                tracing::debug!(?peer_id, %error, "cannot connect");
+            }
+            SwarmEvent::NewListenAddr { address, .. } => tracing::info!(%address, "listening"),
+            SwarmEvent::ListenerError { error, .. } => tracing::warn!(%error, "a listener failed"),
+            SwarmEvent::ListenerClosed { addresses, reason, .. } => {
+                tracing::error!(?addresses, ?reason, "no longer listening");
+            }
+            _ => {}
+        }
+    }
+
+    fn connected(&mut self, peer: PeerId, endpoint: &ConnectedPoint) {
+        self.dialer.connected(&peer);
+        self.is_peers_changed = true;
+        if let Some(known) = self.peers.get_mut(&peer) {
+            known.connections += 1;
+            return;
+        }
+        tracing::info!(%peer, address = %endpoint.get_remote_address(), "connected");
+        let view = PeerView {
+            peer,
+            address: endpoint.get_remote_address().clone(),
+            agent: None,
+            rtt: None,
+            is_of_federation: false,
+        };
+        self.peers.insert(peer, Connected { view, is_ours: endpoint.is_dialer(), connections: 1 });
+    }
+
+    fn closed(&mut self, peer: PeerId, remaining: u32) {
+        if remaining > 0 {
+            return;
+        }
+        if let Some(gone) = self.peers.remove(&peer) {
+            tracing::info!(%peer, connections = gone.connections, "disconnected");
+            self.is_peers_changed = true;
+        }
+    }
+
+    fn behaviour_event(&mut self, event: BehaviourEvent) {
+        match event {
+            BehaviourEvent::Identify(identify::Event::Received { peer_id, info, .. }) => self.identified(peer_id, info),
+            BehaviourEvent::Ping(ping::Event { peer, result: Ok(rtt), .. }) => {
+                if let Some(known) = self.peers.get_mut(&peer) {
+                    self.is_peers_changed |= known.view.rtt.is_none();
+                    known.view.rtt = Some(rtt);
+                }
+            }
+            BehaviourEvent::Gossip(gossipsub::Event::Message { propagation_source, message_id, message }) => {
+                self.gossiped(Gossip { bytes: message.data, from: propagation_source, id: message_id });
+            }
+            BehaviourEvent::Gossip(gossipsub::Event::Subscribed { .. }) => self.empty_outbox(),
+            BehaviourEvent::Kad(event) => self.kad_event(event),
+            BehaviourEvent::Mdns(mdns::Event::Discovered(found)) => {
+                let now = self.started.elapsed();
+                for (peer, address) in found {
+                    if !self.peers.contains_key(&peer) && self.dialer.may_dial(peer, now) {
+                        self.dial(DialOpts::peer_id(peer).addresses(vec![address]).build());
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn identified(&mut self, peer: PeerId, identity: identify::Info) {
+        let is_of_federation = identity.protocols.contains(&self.sync_protocol);
+        if is_of_federation {
+            for address in identity.listen_addrs.into_iter().take(MAX_ADDRESSES) {
+                self.swarm.behaviour_mut().kad.add_address(&peer, address);
+            }
+        }
+        let Some(known) = self.peers.get_mut(&peer) else { return };
+        let is_news = is_of_federation && !known.view.is_of_federation;
+        known.view.agent = Some(identity.agent_version.chars().filter(|c| !c.is_control()).take(64).collect());
+        known.view.is_of_federation = is_of_federation;
+        self.is_peers_changed = true;
+        if is_news && self.outputs.ready.try_send(Ready { peer, is_ours: known.is_ours }).is_err() {
+            tracing::debug!(%peer, "catch-up waits for its timer");
+        }
+    }
+
+    fn gossiped(&mut self, gossip: Gossip) {
+        if let Err(refused) = self.outputs.gossip.try_send(gossip) {
+            // Too much at once: neither relayed nor held against the sender; catch-up brings it later.
+            let Gossip { from, id, .. } = refused.into_inner();
+            let acceptance = MessageAcceptance::Ignore;
+            self.swarm.behaviour_mut().gossip.report_message_validation_result(&id, &from, acceptance);
+        }
+    }
+
+    fn kad_event(&mut self, event: kad::Event) {
+        match event {
+            kad::Event::InboundRequest { request: kad::InboundRequest::AddProvider { record: Some(record) } } => {
+                // Kademlia has checked that the sender speaks for itself; the store bounds keys and providers a key.
+                if ImageKey::is_one(&record.key)
+                    && let Err(error) = self.swarm.behaviour_mut().kad.store_mut().add_provider(record)
+                {
+                    tracing::debug!(%error, "a provider record is not kept");
+                }
+            }
+            kad::Event::OutboundQueryProgressed { id, result: QueryResult::GetProviders(result), step, .. } => {
+                if let Ok(GetProvidersOk::FoundProviders { providers, .. }) = result
+                    && let Some(found) = self.lookups.get(&id)
+                {
+                    let local = *self.swarm.local_peer_id();
+                    for provider in providers.into_iter().filter(|provider| *provider != local) {
+                        // A full queue means that there are more providers than the fetch can use.
+                        found.try_send(provider).ok();
+                    }
+                }
+                if step.last {
+                    self.lookups.remove(&id);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// The key of an image's provider records: the hash of its root, 32 bytes.
+fn key(image: &ImageId) -> RecordKey {
+    RecordKey::new(&image.hash().0)
+}
+
+struct ImageKey;
+
+impl ImageKey {
+    fn is_one(key: &RecordKey) -> bool {
+        key.as_ref().len() == 32
+    }
+}

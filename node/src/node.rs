@@ -1,0 +1,322 @@
+//! One running node: wires the rooms together, and takes them down in order.
+
+mod judge;
+mod records;
+mod reference;
+mod revoked;
+pub(crate) mod work;
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rialto_protocol::UnixSeconds;
+use rialto_protocol::ids::ImageId;
+use rialto_web::Sessions;
+use rialto_web::api::Change;
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::{broadcast, watch};
+use tokio_util::sync::CancellationToken;
+
+pub(crate) use judge::Judged;
+pub(crate) use reference::fetch_target;
+
+use crate::api::Api;
+use crate::catalog::{Catalog, CatalogError};
+use crate::config::{Config, Membership, Serve};
+use crate::deploy::{DeployError, DeployOptions, Deployer};
+use crate::dir::{DirError, NodeDir};
+use crate::jobs::Jobs;
+use crate::keys::{self, KeyError, Keys};
+use crate::net::bulk::Exchange;
+use crate::net::{self, Net, NetError};
+use crate::store::{Store, StoreError};
+use crate::trust::{DecisionError, DecisionLog, PolicyFile, PolicyState};
+
+/// What records of signers that policy does not name may take, in bytes.
+const CATALOG_BUDGET_BYTES: u64 = 64 * 1024 * 1024;
+/// Changes that an open page may lag behind; it then asks for everything again.
+const CHANGE_QUEUE: usize = 256;
+/// How long the parts have to end when the node shuts down.
+const SHUTDOWN: Duration = Duration::from_secs(5);
+
+/// Why a node cannot run, or stopped running.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// The node's directory.
+    #[error(transparent)]
+    Dir(#[from] DirError),
+    /// The site key.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// The store of images.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The catalog of records.
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
+    /// The decision log.
+    #[error(transparent)]
+    Decisions(#[from] DecisionError),
+    /// Instances.
+    #[error(transparent)]
+    Deploy(#[from] DeployError),
+    /// The network.
+    #[error(transparent)]
+    Net(#[from] NetError),
+    /// The web UI's address.
+    #[error("cannot serve the web UI on {address}: {source}")]
+    Web {
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The control socket.
+    #[error("cannot serve the control socket: {0}")]
+    Socket(std::io::Error),
+    /// The machine has no entropy.
+    #[error("cannot make session secrets: {0}")]
+    Sessions(String),
+}
+
+/// A running node, as the API sees it.
+pub(crate) struct Node {
+    pub(crate) config: Config,
+    pub(crate) keys: Keys,
+    pub(crate) started: Instant,
+    pub(crate) catalog: Catalog,
+    pub(crate) store: Store,
+    pub(crate) net: Net,
+    pub(crate) exchange: Exchange,
+    pub(crate) policy: watch::Receiver<Arc<PolicyState>>,
+    pub(crate) decisions: DecisionLog,
+    pub(crate) deployer: Deployer,
+    pub(crate) jobs: Jobs,
+    pub(crate) sessions: Sessions,
+    pub(crate) web: Option<SocketAddr>,
+    pub(crate) changes: broadcast::Sender<Change>,
+}
+
+/// Runs a node until `shutdown` is cancelled. Claims the directory ([`NodeDir::lock`]), listens, and calls `on_ready` once
+/// other sites and the API are served.
+///
+/// # Errors
+/// The directory is in use, an address is taken, or a file of the node cannot be opened.
+pub async fn run(
+    dir: NodeDir,
+    config: Config,
+    shutdown: CancellationToken,
+    on_ready: Box<dyn FnOnce() + Send>,
+) -> Result<(), NodeError> {
+    dir.check_format()?;
+    let lock = dir.lock()?;
+    let keys = Keys::of(&dir);
+    let keypair = keys::to_libp2p(&keys.site()?)?;
+    let store = Store::open(&dir.store(), store_options(&config))?;
+    let catalog = Catalog::open(&dir.records(), config.federation.clone(), CATALOG_BUDGET_BYTES)?;
+    let policy_file = PolicyFile::open(dir.policy_file());
+    let policy = policy_file.subscribe();
+    let decisions = DecisionLog::open(dir.path().join("decisions.log"))?;
+    let deployer = Deployer::open(dir.path(), Arc::new(store.clone()), deploy_options(&config)).await?;
+    let sessions = Sessions::new().map_err(|error| NodeError::Sessions(error.to_string()))?;
+    let tcp = match config.web {
+        Some(address) => Some(bind_web(address).await?),
+        None => None,
+    };
+    let web = tcp.as_ref().and_then(|listener| listener.local_addr().ok());
+
+    let (net, incoming) = Net::start(net_settings(&config, keypair)).await?;
+    let exchange = Exchange::new(net.clone(), store.clone(), offers(&config, &catalog));
+    let (changes, _) = broadcast::channel(CHANGE_QUEUE);
+    let node = Arc::new(Node {
+        config,
+        keys,
+        started: Instant::now(),
+        catalog,
+        store,
+        net,
+        exchange,
+        policy,
+        decisions,
+        deployer,
+        jobs: Jobs::default(),
+        sessions,
+        web,
+        changes,
+    });
+    // Signers named in policy are kept in full from the first record on.
+    node.name_signers();
+
+    let records: Arc<dyn net::gossip::Records> = Arc::clone(&node) as _;
+    node.exchange.serve(shutdown.clone())?;
+    net::sync::spawn(node.net.clone(), Arc::clone(&records), incoming.ready, shutdown.clone())?;
+    tokio::spawn(net::gossip::run(node.net.clone(), records, incoming.gossip));
+    tokio::spawn(policy_file.follow(shutdown.clone()));
+    tokio::spawn(shutdown.clone().run_until_cancelled_owned(Arc::clone(&node).follow_changes()));
+    tokio::spawn(shutdown.clone().run_until_cancelled_owned(Arc::clone(&node).provide_images()));
+
+    let unix = unix_listener(lock.bind_socket()?)?;
+    let api = Arc::new(Api(Arc::clone(&node)));
+    let mut faces = vec![tokio::spawn(rialto_web::serve_unix(unix, Arc::clone(&api) as _, shutdown.clone()))];
+    if let Some(listener) = tcp {
+        let sessions = node.sessions.clone();
+        let face = rialto_web::serve_tcp(listener, api, sessions, shutdown.clone());
+        faces.push(tokio::spawn(face));
+    }
+    on_ready();
+    shutdown.cancelled().await;
+
+    lock.remove_socket();
+    let ending = async {
+        node.net.shutdown().await;
+        for face in faces {
+            // A face that panicked has ended too.
+            face.await.ok();
+        }
+    };
+    if tokio::time::timeout(SHUTDOWN, ending).await.is_err() {
+        tracing::warn!("some connections were still open at the end");
+    }
+    let store = node.store.clone();
+    if let Ok(Err(error)) = tokio::task::spawn_blocking(move || store.commit()).await {
+        tracing::error!(%error, "the store did not end well; it is checked at the next start");
+    }
+    Ok(())
+}
+
+impl Node {
+    /// The node's clock, for what records say of time.
+    pub(crate) fn now(&self) -> UnixSeconds {
+        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+    }
+
+    /// Tells open pages that something changed.
+    pub(crate) fn changed(&self, change: Change) {
+        // An error means that no page is open.
+        self.changes.send(change).ok();
+    }
+
+    fn name_signers(&self) {
+        let policy = self.policy.borrow().policy.clone();
+        let own = self.keys.list().unwrap_or_default().into_iter().filter_map(|listed| listed.public_key.ok());
+        let named: BTreeSet<_> = policy.iter().flat_map(|policy| policy.named_keys().copied()).chain(own).collect();
+        if let Err(error) = self.catalog.set_named(named) {
+            tracing::error!(%error, "the catalog could not be written");
+        }
+    }
+
+    /// Passes on to open pages what changes in the rooms, and acts on revocations.
+    async fn follow_changes(self: Arc<Self>) {
+        let mut records = self.catalog.changes();
+        let mut policy = self.policy.clone();
+        let mut instances = self.deployer.changes();
+        let mut peers = self.net.peers();
+        self.warn_of_revocations().await;
+        loop {
+            let change = tokio::select! {
+                Ok(()) = records.changed() => Change::Catalog,
+                Ok(()) = policy.changed() => Change::Policy,
+                Ok(()) = instances.changed() => Change::Instances,
+                Ok(()) = peers.changed() => Change::Peers,
+                else => return,
+            };
+            if change == Change::Policy {
+                let node = Arc::clone(&self);
+                // Only fails where it panicked, which the log says.
+                tokio::task::spawn_blocking(move || node.name_signers()).await.ok();
+            }
+            if matches!(change, Change::Policy | Change::Catalog) {
+                self.warn_of_revocations().await;
+            }
+            self.changed(change);
+        }
+    }
+
+    /// Tells the federation which images are complete here, once somebody can hear it, and again as peers come.
+    async fn provide_images(self: Arc<Self>) {
+        let mut peers = self.net.peers();
+        let mut told: BTreeSet<ImageId> = BTreeSet::new();
+        let mut was_alone = true;
+        let mut changes = self.changes.subscribe();
+        loop {
+            let is_alone = self.net.federation_peers().is_empty();
+            if was_alone && !is_alone {
+                told.clear();
+            }
+            was_alone = is_alone;
+            if !is_alone {
+                let store = self.store.clone();
+                let Ok(images) = tokio::task::spawn_blocking(move || store.images()).await else { return };
+                let complete: BTreeSet<ImageId> = images
+                    .unwrap_or_default()
+                    .into_iter()
+                    .filter(|image| image.is_complete)
+                    .map(|image| image.image)
+                    .filter(|image| self.offers(image))
+                    .collect();
+                for gone in told.difference(&complete) {
+                    if self.net.stop_providing(*gone).await.is_err() {
+                        return;
+                    }
+                }
+                let news: Vec<ImageId> = complete.difference(&told).copied().collect();
+                if !news.is_empty() && self.net.provide(news).await.is_err() {
+                    return;
+                }
+                told = complete;
+            }
+            tokio::select! {
+                changed = peers.changed() => if changed.is_err() { return },
+                changed = changes.recv() => if changed == Err(broadcast::error::RecvError::Closed) { return },
+            }
+        }
+    }
+
+    fn offers(&self, image: &ImageId) -> bool {
+        offers(&self.config, &self.catalog)(image)
+    }
+}
+
+/// Which images strangers may have, by `serve` of the configuration.
+fn offers(config: &Config, catalog: &Catalog) -> net::bulk::Offers {
+    let catalog = catalog.clone();
+    match config.serve {
+        Serve::All => Arc::new(|_| true),
+        Serve::None => Arc::new(|_| false),
+        Serve::Published => Arc::new(move |image| catalog.is_released(image)),
+    }
+}
+
+fn net_settings(config: &Config, keypair: libp2p::identity::Keypair) -> net::Settings {
+    net::Settings {
+        keypair,
+        federation: config.federation.clone(),
+        listen: config.listen.clone(),
+        announce: config.announce.clone(),
+        bootstrap: config.bootstrap.clone(),
+        members: (config.membership == Membership::Members).then(|| config.members.clone()),
+        peers_target: config.peers as usize,
+        is_mdns_enabled: config.mdns,
+    }
+}
+
+fn store_options(config: &Config) -> crate::store::Options {
+    crate::store::Options {
+        free_space_floor_bytes: config.store.free_space_floor.bytes(),
+        ..crate::store::Options::default()
+    }
+}
+
+fn deploy_options(config: &Config) -> DeployOptions {
+    DeployOptions { grace: config.deploy.stop_grace, ..DeployOptions::default() }
+}
+
+fn unix_listener(socket: std::os::unix::net::UnixListener) -> Result<UnixListener, NodeError> {
+    socket.set_nonblocking(true).and_then(|()| UnixListener::from_std(socket)).map_err(NodeError::Socket)
+}
+
+async fn bind_web(address: SocketAddr) -> Result<TcpListener, NodeError> {
+    TcpListener::bind(address).await.map_err(|source| NodeError::Web { address, source })
+}

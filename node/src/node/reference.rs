@@ -1,0 +1,99 @@
+//! What people call a release: a record id, the beginning of one, or `PETNAME/NAME@VERSION`.
+
+use rialto_protocol::ids::{ImageId, RecordId};
+use rialto_web::api::ApiError;
+
+use super::Node;
+use crate::catalog::{FindError, SharedRecord};
+
+/// A reference is at most this long; the longest true one has two names and a version.
+const MAX_REFERENCE_BYTES: usize = 256;
+
+/// What `fetch` was pointed at.
+pub(crate) enum FetchTarget {
+    /// A release of the catalog.
+    Release(SharedRecord),
+    /// An image, by its id.
+    Image(ImageId),
+}
+
+/// Reads what `fetch` was pointed at. Records and images have ids of one form: what the catalog knows is a record.
+pub(crate) fn fetch_target(node: &Node, target: &str) -> Result<FetchTarget, ApiError> {
+    if let Ok(id) = target.parse::<RecordId>() {
+        return match node.catalog.get(&id) {
+            Some(record) => node.as_release(record).map(FetchTarget::Release),
+            None => Ok(FetchTarget::Image(ImageId::from_hash(id.hash()))),
+        };
+    }
+    node.find_release(target).map(FetchTarget::Release)
+}
+
+impl Node {
+    /// The release that a reference means.
+    ///
+    /// # Errors
+    /// `usage` for what is no reference, `not-found` for one that means nothing, or more than one release.
+    pub(crate) fn find_release(&self, reference: &str) -> Result<SharedRecord, ApiError> {
+        if reference.len() > MAX_REFERENCE_BYTES {
+            return Err(not_a_reference(reference));
+        }
+        match reference.split_once('/') {
+            Some((publisher, rest)) => match rest.split_once('@') {
+                Some((name, version)) => self.find_by_name(reference, publisher, name, version),
+                None if rest.contains(':') => Err(ApiError::usage(format!(
+                    "'{reference}' names a channel, which this version does not support yet"
+                ))
+                .with_hint("name the release: PETNAME/NAME@VERSION, or its id")),
+                None => Err(not_a_reference(reference)),
+            },
+            None => match self.catalog.find(reference) {
+                Ok(record) => self.as_release(record),
+                Err(error @ FindError::TooShort(_)) => Err(ApiError::usage(error.to_string())),
+                Err(error) => {
+                    Err(ApiError::not_found(error.to_string()).with_hint("list what is known here with: rialto search"))
+                }
+            },
+        }
+    }
+
+    fn find_by_name(
+        &self,
+        reference: &str,
+        publisher: &str,
+        name: &str,
+        version: &str,
+    ) -> Result<SharedRecord, ApiError> {
+        let mut found = self.catalog.releases("", |_| None);
+        found.retain(|record| {
+            record.body.release().is_some_and(|release| {
+                *release.name == *name && *release.version == *version && self.shown(&release.publisher) == publisher
+            })
+        });
+        match found.len() {
+            0 => Err(ApiError::not_found(format!("no release here is called {reference}"))
+                .with_hint("list what is known here with: rialto search")),
+            1 => Ok(found.swap_remove(0)),
+            several => {
+                let ids: Vec<String> = found.iter().map(|record| record.id.to_string()).collect();
+                Err(ApiError::not_found(format!("{several} releases are called {reference}: {}", ids.join(", ")))
+                    .with_hint("name one of them by its id"))
+            }
+        }
+    }
+
+    fn as_release(&self, record: SharedRecord) -> Result<SharedRecord, ApiError> {
+        match record.body.release() {
+            Some(_) => Ok(record),
+            None => Err(ApiError::not_found(format!(
+                "{} is a record of kind '{}', not a release",
+                record.id, record.header.kind
+            ))),
+        }
+    }
+}
+
+fn not_a_reference(reference: &str) -> ApiError {
+    let shown: String = reference.chars().take(80).collect();
+    ApiError::usage(format!("'{shown}' does not name a release"))
+        .with_hint("give a record id, at least 12 characters of one, or PETNAME/NAME@VERSION")
+}

@@ -1,0 +1,264 @@
+//! The long pieces of work: adding, publishing, fetching, deploying.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use rialto_protocol::bounded::Name;
+use rialto_protocol::ids::{ImageId, PublicKey, RecordId};
+use rialto_protocol::record::Body;
+use rialto_protocol::signed::{Draft, Envelope};
+use rialto_web::api::{
+    ApiError, Change, DeployRequest, Deployed, FetchRequest, Fetched, ImageAdded, PublishRequest, Published,
+};
+use tokio::sync::watch;
+
+use super::reference::FetchTarget;
+use super::{Node, fetch_target};
+use crate::catalog::{Outcome, SharedRecord};
+use crate::deploy::{DeploySpec, Progress};
+use crate::jobs::Reporter;
+use crate::net::bulk::{FetchError, FetchProgress, FetchReport};
+use crate::publish::Description;
+use crate::store::{Added, StoreError};
+use crate::trust::Action;
+
+impl Node {
+    /// Adds a file as an image.
+    pub(crate) async fn add_image(self: Arc<Self>, file: PathBuf, reporter: Reporter) -> Result<ImageAdded, ApiError> {
+        let added = self.add_file(file, &reporter).await?;
+        Ok(ImageAdded {
+            image: added.image,
+            bytes: added.bytes,
+            chunks: added.chunks,
+            new_chunks: added.new_chunks,
+            stored_bytes: added.stored_bytes,
+            seconds: added.seconds,
+        })
+    }
+
+    async fn add_file(&self, file: PathBuf, reporter: &Reporter) -> Result<Added, ApiError> {
+        let (store, reporter) = (self.store.clone(), reporter.clone());
+        let added = blocking(move || {
+            let mut progress = |done, total| reporter.progress("reading", done, total);
+            store.add_file(&file, &mut progress, &|| reporter.cancel.is_cancelled())
+        })
+        .await?
+        .map_err(store_error)?;
+        self.changed(Change::Store);
+        Ok(added)
+    }
+
+    /// Adds a release's files, signs its record and tells the federation.
+    pub(crate) async fn publish(
+        self: Arc<Self>,
+        request: PublishRequest,
+        reporter: Reporter,
+    ) -> Result<Published, ApiError> {
+        let key = self.signing_key(&request.key)?;
+        let publisher = PublicKey(key.verifying_key().to_bytes());
+        let path = PathBuf::from(&request.file);
+        let description =
+            blocking(move || Description::read(&path)).await?.map_err(|error| ApiError::usage(error.to_string()))?;
+        if let Some(known) = self.already_published(&publisher, &description) {
+            return Err(ApiError::failed(format!(
+                "version {} of '{}' is published already ({known}); a release never changes",
+                description.version(),
+                description.name()
+            ))
+            .with_hint("raise the version"));
+        }
+        let mut images: BTreeMap<PathBuf, Added> = BTreeMap::new();
+        for file in description.files() {
+            let added = self.add_file(file.clone(), &reporter).await?;
+            images.insert(file, added);
+        }
+        let next = self
+            .catalog
+            .highest_sequence(&publisher, description.name())
+            .map_or(1, |highest| highest.saturating_add(1));
+        let release = description
+            .release(publisher, self.now(), next, &images)
+            .map_err(|error| ApiError::usage(error.to_string()))?;
+        let images = release.images();
+        let draft = Draft::new([publisher], None, self.now(), &Body::Release(Box::new(release)));
+        let envelope =
+            draft.and_then(|draft| draft.sign(&key)).map_err(|error| ApiError::usage(error.to_string()))?.seal();
+        Ok(Published { release: self.announce(envelope).await?, images })
+    }
+
+    fn already_published(&self, publisher: &PublicKey, description: &Description) -> Option<RecordId> {
+        let known = self.catalog.version(publisher, description.name(), description.version());
+        known.first().map(|record| record.id)
+    }
+
+    /// Takes a record of this site's own into the catalog, and gossips it.
+    pub(crate) async fn announce(&self, envelope: Envelope) -> Result<RecordId, ApiError> {
+        let id = envelope.id();
+        let bytes = envelope.encode();
+        let (catalog, own, now) = (self.catalog.clone(), bytes.clone(), self.now());
+        let outcome = blocking(move || catalog.insert(&own, None, now))
+            .await?
+            .map_err(|error| ApiError::failed(error.to_string()))?;
+        match outcome {
+            Outcome::New | Outcome::Merged | Outcome::Duplicate => {}
+            Outcome::Ignored(reason) => return Err(ApiError::failed(format!("the record was not taken in: {reason}"))),
+            Outcome::Refused(error) => return Err(ApiError::failed(format!("the record is malformed: {error}"))),
+        }
+        self.net.publish(bytes).await.map_err(|error| ApiError::failed(error.to_string()))?;
+        Ok(id)
+    }
+
+    /// A key of this node, by name.
+    pub(crate) fn signing_key(&self, name: &str) -> Result<ed25519_dalek::SigningKey, ApiError> {
+        let name: Name = name.parse().map_err(|error| ApiError::usage(format!("{error}")))?;
+        Ok(self.keys.load(&name)?)
+    }
+
+    /// Fetches an image, or all images of a release that policy accepts (or that is asked for with `held`).
+    pub(crate) async fn fetch(self: Arc<Self>, request: FetchRequest, reporter: Reporter) -> Result<Fetched, ApiError> {
+        match fetch_target(&self, &request.target)? {
+            FetchTarget::Image(image) => {
+                let fetched = self.fetch_images(&[image], &reporter).await?;
+                Ok(Fetched { image: Some(image), ..fetched })
+            }
+            FetchTarget::Release(record) => {
+                let images = if request.held {
+                    record.body.release().map(|release| release.images()).unwrap_or_default()
+                } else {
+                    let node = Arc::clone(&self);
+                    let accepted = blocking(move || node.decide(record, Action::Fetch)).await?;
+                    accepted.map_err(|error| held_hint(error, &request.target))?.images().to_vec()
+                };
+                self.fetch_images(&images, &reporter).await
+            }
+        }
+    }
+
+    /// Fetches what the store lacks of these images, one after the other.
+    async fn fetch_images(&self, images: &[ImageId], reporter: &Reporter) -> Result<Fetched, ApiError> {
+        let started = Instant::now();
+        let mut fetched = Fetched {
+            images: images.to_vec(),
+            image: None,
+            bytes: 0,
+            wire_bytes: 0,
+            duplicate_bytes: 0,
+            seconds: 0.0,
+            peers: BTreeMap::new(),
+        };
+        for (position, image) in images.iter().enumerate() {
+            let stage = if images.len() > 1 {
+                format!("fetching image {} of {}", position + 1, images.len())
+            } else {
+                "fetching".into()
+            };
+            let report = self.fetch_image(*image, &stage, reporter).await?;
+            fetched.bytes += report.bytes;
+            fetched.wire_bytes += report.wire_bytes;
+            fetched.duplicate_bytes += report.duplicate_bytes;
+            for (peer, bytes) in report.peers {
+                *fetched.peers.entry(peer.to_string()).or_default() += bytes;
+            }
+        }
+        self.changed(Change::Store);
+        fetched.seconds = started.elapsed().as_secs_f64();
+        Ok(fetched)
+    }
+
+    async fn fetch_image(&self, image: ImageId, stage: &str, reporter: &Reporter) -> Result<FetchReport, ApiError> {
+        let store = self.store.clone();
+        if blocking(move || store.is_complete(&image)).await?.map_err(store_error)? {
+            let store = self.store.clone();
+            let held = blocking(move || store.record_fetched(&image).and_then(|()| store.image(&image)))
+                .await?
+                .map_err(store_error)?;
+            return Ok(FetchReport { bytes: held.bytes, ..FetchReport::default() });
+        }
+        let (progress, mut seen) = watch::channel(FetchProgress::default());
+        let telling = async {
+            while seen.changed().await.is_ok() {
+                let FetchProgress { bytes_done, bytes, .. } = *seen.borrow_and_update();
+                reporter.progress(stage, bytes_done, bytes);
+            }
+            std::future::pending::<()>().await
+        };
+        tokio::select! {
+            report = self.exchange.fetch(image, &progress) => report.map_err(fetch_error),
+            () = telling => Err(ApiError::failed("the fetch ended without a result")),
+        }
+    }
+
+    /// Judges, fetches what is missing, and boots.
+    pub(crate) async fn deploy(
+        self: Arc<Self>,
+        request: DeployRequest,
+        reporter: Reporter,
+    ) -> Result<Deployed, ApiError> {
+        let record = self.find_release(&request.release)?;
+        let title = self.title(&record);
+        let accepted = self.decided(&record).await?;
+        let spec = DeploySpec { set: request.set, publish: request.publish, title };
+        // A mistake of the operator's shows before a long fetch, not after it.
+        self.deployer.check(&accepted, &spec)?;
+        self.fetch_images(accepted.images(), &reporter).await?;
+        // What was accepted before a long fetch may be revoked after it.
+        let accepted = self.decided(&record).await?;
+        let progress = Arc::new(move |at: Progress| reporter.progress(at.stage, at.done, at.total));
+        let instance = self.deployer.deploy(&accepted, spec, progress).await?;
+        Ok(Deployed { instance: instance.instance, state: instance.state, ports: instance.ports })
+    }
+
+    async fn decided(self: &Arc<Self>, record: &SharedRecord) -> Result<crate::trust::Accepted, ApiError> {
+        let (node, record) = (Arc::clone(self), Arc::clone(record));
+        blocking(move || node.decide(record, Action::Deploy)).await?
+    }
+}
+
+fn held_hint(error: ApiError, target: &str) -> ApiError {
+    match error.code {
+        rialto_web::api::ErrorCode::Refused => {
+            let hint = format!(
+                "see why with: rialto policy explain {target}; to store it for review, without deploying it, fetch it with --held"
+            );
+            error.with_hint(hint)
+        }
+        _ => error,
+    }
+}
+
+/// Runs what blocks off the async threads.
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, ApiError> {
+    tokio::task::spawn_blocking(work).await.map_err(|_| ApiError::failed("the node stopped in the middle of it"))
+}
+
+/// A path that came over the API: absolute, because the node runs elsewhere than the caller.
+pub(crate) fn absolute(file: &str) -> Result<PathBuf, ApiError> {
+    let path = Path::new(file);
+    if path.is_absolute() {
+        return Ok(path.to_owned());
+    }
+    Err(ApiError::usage(format!("'{file}' is not an absolute path"))
+        .with_hint("the node has another working directory than you"))
+}
+
+pub(crate) fn store_error(error: StoreError) -> ApiError {
+    match error {
+        StoreError::NotHeld { .. } | StoreError::NoSuchImage(_) => ApiError::not_found(error.to_string()),
+        StoreError::DiskFull { .. } => {
+            ApiError::failed(error.to_string()).with_hint("free some space, or run: rialto image gc")
+        }
+        _ => ApiError::failed(error.to_string()),
+    }
+}
+
+fn fetch_error(error: FetchError) -> ApiError {
+    match error {
+        FetchError::NoHolder { .. } => ApiError::failed(error.to_string()).with_hint(
+            "see who is connected with: rialto peers; what was stored stays, so a later fetch goes on from there",
+        ),
+        FetchError::Store(error) => store_error(error),
+        FetchError::Malformed { .. } | FetchError::Interrupted(_) => ApiError::failed(error.to_string()),
+    }
+}

@@ -1,0 +1,168 @@
+//! Chunks and pages, one at a time: put by name and checked, read by name and checked again.
+
+use std::io;
+use std::sync::PoisonError;
+
+use rialto_protocol::ids::Hash;
+use rialto_protocol::image::encoding::Encoding;
+use rialto_protocol::image::manifest::MAX_PAGE_BYTES;
+
+use super::Store;
+use super::coding;
+use super::error::{PeerFault, StoreError};
+use super::segment::{Entry, Key, Location};
+use super::writer::Floor;
+
+/// Attempts at reading an entry that a collection moves at the same time.
+const READ_ATTEMPTS: usize = 4;
+
+/// A chunk as it is stored, to be sent as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Encoded {
+    /// How `bytes` are to be read.
+    pub encoding: Encoding,
+    /// Length of the chunk itself, in bytes.
+    pub plain_length: u32,
+    /// What to send.
+    pub bytes: Vec<u8>,
+}
+
+impl Store {
+    /// Whether the chunk is held.
+    ///
+    /// # Errors
+    /// [`StoreError::Index`].
+    pub fn has_chunk(&self, hash: &Hash) -> Result<bool, StoreError> {
+        Ok(self.0.index.find(&Key::chunk(*hash))?.is_some())
+    }
+
+    /// The plain bytes of a chunk, checked against its name.
+    ///
+    /// # Errors
+    /// [`StoreError::NotHeld`]; [`StoreError::Damaged`] where the disk gave other bytes, and then the chunk counts as
+    /// missing from now on.
+    pub fn read_chunk(&self, hash: &Hash) -> Result<Vec<u8>, StoreError> {
+        let key = Key::chunk(*hash);
+        let (location, bytes) = self.read(key)?;
+        let Location { plain, encoding, .. } = location;
+        match encoding {
+            Encoding::Raw if bytes.len() == plain as usize && Hash::of(&bytes) == *hash => Ok(bytes),
+            Encoding::Raw => Err(self.drop_damaged(key, &location)),
+            Encoding::Zstd => coding::check(*hash, plain, encoding, &bytes, <[u8]>::to_vec)
+                .map_err(|_| self.drop_damaged(key, &location)),
+        }
+    }
+
+    /// A chunk as it is stored, checked by its checksum only: whoever receives it checks the hash.
+    ///
+    /// # Errors
+    /// As [`Store::read_chunk`].
+    pub fn read_encoded(&self, hash: &Hash) -> Result<Encoded, StoreError> {
+        let key = Key::chunk(*hash);
+        let (location, bytes) = self.read(key)?;
+        if crc32fast::hash(&bytes) != location.crc {
+            return Err(self.drop_damaged(key, &location));
+        }
+        Ok(Encoded { encoding: location.encoding, plain_length: location.plain, bytes })
+    }
+
+    /// Stores a chunk that came from elsewhere, as it came. Returns whether it is new; what is held already is checked
+    /// all the same. It survives a crash after the next [`Store::commit`].
+    ///
+    /// # Errors
+    /// [`StoreError::Peer`] where it is not the chunk of that name and length; else the disk is full or fails.
+    pub fn put_encoded(
+        &self,
+        hash: Hash,
+        plain_length: u32,
+        encoding: Encoding,
+        bytes: &[u8],
+    ) -> Result<bool, StoreError> {
+        coding::check(hash, plain_length, encoding, bytes, |_| ())?;
+        let entry = Entry::new(Key::chunk(hash), plain_length, encoding, bytes);
+        self.put(&entry)
+    }
+
+    /// Whether the page of a manifest is held.
+    ///
+    /// # Errors
+    /// [`StoreError::Index`].
+    pub fn has_page(&self, hash: &Hash) -> Result<bool, StoreError> {
+        Ok(self.0.index.find(&Key::page(*hash))?.is_some())
+    }
+
+    /// The bytes of a manifest's page, checked against its name.
+    ///
+    /// # Errors
+    /// As [`Store::read_chunk`].
+    pub fn read_page(&self, hash: &Hash) -> Result<Vec<u8>, StoreError> {
+        let key = Key::page(*hash);
+        let (location, bytes) = self.read(key)?;
+        if Hash::of(&bytes) == *hash { Ok(bytes) } else { Err(self.drop_damaged(key, &location)) }
+    }
+
+    /// Stores a page of a manifest. Its form is checked when the image is surveyed, against the page above it. Returns
+    /// whether it is new. Begin the fetch before putting pages, so that garbage collection knows them.
+    ///
+    /// # Errors
+    /// [`StoreError::Peer`] where it is not the page of that name; else the disk is full or fails.
+    pub fn put_page(&self, expected: &Hash, bytes: &[u8]) -> Result<bool, StoreError> {
+        if bytes.len() > MAX_PAGE_BYTES {
+            let (length, max) = (bytes.len() as u64, MAX_PAGE_BYTES as u64);
+            return Err(PeerFault::Oversized { hash: *expected, length, max }.into());
+        }
+        let found = Hash::of(bytes);
+        if found != *expected {
+            return Err(PeerFault::WrongHash { expected: *expected, found }.into());
+        }
+        let _reachable = self.0.reachable.read().unwrap_or_else(PoisonError::into_inner);
+        self.put_page_unguarded(found, bytes)
+    }
+
+    pub(super) fn put_page_unguarded(&self, hash: Hash, bytes: &[u8]) -> Result<bool, StoreError> {
+        self.put(&Entry::new(Key::page(hash), bytes.len() as u32, Encoding::Raw, bytes))
+    }
+
+    pub(super) fn put(&self, entry: &Entry<'_>) -> Result<bool, StoreError> {
+        let inner = &self.0;
+        if inner.index.find(&entry.key)?.is_some() {
+            return Ok(false);
+        }
+        inner.writer.append(&inner.segments, &inner.index, entry, Floor::Respect)
+    }
+
+    /// What is stored under `key`, unchecked.
+    fn read(&self, key: Key) -> Result<(Location, Vec<u8>), StoreError> {
+        let inner = &self.0;
+        let mut attempt = 1;
+        loop {
+            let location = inner.index.find(&key)?.ok_or_else(|| key.not_held())?;
+            match inner.writer.read(&inner.segments, &location) {
+                Ok(bytes) => return Ok((location, bytes)),
+                Err(StoreError::Io { source, .. }) if is_gone(&source) => {
+                    // A collection moves entries before it removes their segment: look again where it is now.
+                    if inner.index.find(&key)? == Some(location) || attempt == READ_ATTEMPTS {
+                        return Err(self.drop_damaged(key, &location));
+                    }
+                    attempt += 1;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn drop_damaged(&self, key: Key, location: &Location) -> StoreError {
+        let error = key.damaged();
+        tracing::warn!(segment = location.segment, offset = location.offset, "{error}");
+        self.0.complete().clear();
+        match self.0.index.forget(&key, location) {
+            Ok(()) => error,
+            Err(error) => error,
+        }
+    }
+}
+
+/// The file is not there, or ends before the entry.
+fn is_gone(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof)
+}

@@ -1,0 +1,202 @@
+//! Collects garbage: what no image reaches leaves the index, and segments that are mostly such are rewritten.
+//!
+//! Safe beside additions and fetches: an addition names what it relies on before it looks whether that is held, a fetch
+//! lists its image before it puts pages, and both wait while garbage is taken out of the index. Entries are copied and
+//! committed before their old segment is removed, so every crash point leaves all that is reachable.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::{MutexGuard, PoisonError};
+
+use rialto_protocol::ids::ImageId;
+
+use super::segment::{Key, Location, SEGMENT_HEAD_BYTES};
+use super::{Inner, Store, StoreError};
+
+/// A segment shorter than this is rewritten for any garbage, a longer one for a sixteenth of its length. In bytes.
+const SMALL_SEGMENT_BYTES: u64 = 128 << 20;
+
+/// What a collection did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Collected {
+    /// Chunks and pages that are no longer held.
+    pub removed: u64,
+    /// Bytes that the store shrank by.
+    pub freed_bytes: u64,
+    /// Bytes that had to be copied for it.
+    pub rewritten_bytes: u64,
+}
+
+/// What a segment still holds.
+#[derive(Debug, Clone, Copy, Default)]
+struct Alive {
+    entries: u64,
+    bytes: u64,
+}
+
+impl Store {
+    /// Removes every chunk and page that no listed image, and no image of `keep`, needs, and gives the space back.
+    ///
+    /// Which images are listed is the caller's business: those that are not wanted are [removed](Store::remove) before.
+    /// `keep` is for images that are needed without being listed any more, such as those of running instances.
+    ///
+    /// # Errors
+    /// A failing disk or index. A full disk ends the rewriting early, and is an error only where nothing could be freed.
+    pub fn gc(&self, keep: &BTreeSet<ImageId>) -> Result<Collected, StoreError> {
+        let inner = &self.0;
+        let _collecting = inner.collecting.lock().unwrap_or_else(PoisonError::into_inner);
+        match self.commit() {
+            // On a full disk, what is buffered stays buffered, and collecting is what helps.
+            Ok(()) | Err(StoreError::DiskFull { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        let before = self.stored_bytes();
+        let removed = self.forget_garbage(keep)?;
+        let mut collected = Collected { removed, ..Collected::default() };
+        let result = self.rewrite_segments(&mut collected);
+        collected.freed_bytes = before.saturating_sub(self.stored_bytes());
+        match result {
+            Err(StoreError::DiskFull { .. }) if collected.freed_bytes > 0 => {}
+            result => result?,
+        }
+        Ok(collected)
+    }
+
+    /// Takes garbage out of the index, and returns how many entries that were.
+    fn forget_garbage(&self, keep: &BTreeSet<ImageId>) -> Result<u64, StoreError> {
+        let inner = &self.0;
+        let _reachable = inner.reachable.write().unwrap_or_else(PoisonError::into_inner);
+        let mut live: HashSet<u64> = inner.adding().values().flatten().copied().collect();
+        let roots: BTreeSet<ImageId> = inner.journal().images().keys().chain(keep).copied().collect();
+        for image in &roots {
+            self.mark(image, &mut live)?;
+        }
+        let mut garbage = Vec::new();
+        inner.index.for_each(|key, _| {
+            if !live.contains(&print(&key)) {
+                garbage.push(key);
+            }
+            Ok(())
+        })?;
+        inner.manifests().retain(|manifest| roots.contains(&manifest.id));
+        inner.complete().clear();
+        inner.index.forget_all(&garbage)?;
+        Ok(garbage.len() as u64)
+    }
+
+    fn mark(&self, image: &ImageId, live: &mut HashSet<u64>) -> Result<(), StoreError> {
+        let survey = match self.survey(image) {
+            Ok(survey) => survey,
+            Err(StoreError::Manifest { source, .. }) => {
+                tracing::warn!(%image, %source, "a listed image has no valid manifest; nothing is kept for it");
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        };
+        live.extend(survey.pages.iter().map(|&hash| print(&Key::page(hash))));
+        live.extend(survey.chunks.iter().map(|chunk| print(&Key::chunk(chunk.hash))));
+        Ok(())
+    }
+
+    fn rewrite_segments(&self, collected: &mut Collected) -> Result<(), StoreError> {
+        let inner = &self.0;
+        let alive = self.alive()?;
+        let garbage = |id: u32, length: u64| {
+            let alive = alive.get(&id).map_or(0, |alive| alive.bytes);
+            length.saturating_sub(SEGMENT_HEAD_BYTES).saturating_sub(alive)
+        };
+        let mut wasteful: Vec<(u32, u64, Alive)> = inner
+            .writer
+            .lengths()
+            .into_iter()
+            .filter(|&(id, length)| {
+                let garbage = garbage(id, length);
+                garbage > 0 && (length < SMALL_SEGMENT_BYTES || garbage >= length / 16)
+            })
+            .map(|(id, length)| (id, length, alive.get(&id).copied().unwrap_or_default()))
+            .collect();
+        if let Some(active) = inner.writer.active()
+            && wasteful.iter().any(|(id, ..)| *id == active)
+        {
+            match inner.writer.seal_active(&inner.segments, &inner.index) {
+                // It has a buffer that the disk has no room for: the others go first.
+                Err(StoreError::DiskFull { .. }) => wasteful.retain(|(id, ..)| *id != active),
+                sealed => sealed?,
+            }
+        }
+        // Those that cost least first: what they free makes room for the others.
+        wasteful.sort_by_key(|(_, _, alive)| alive.bytes);
+        for (id, length, alive) in wasteful {
+            self.rewrite(id, length, alive, collected)?;
+        }
+        Ok(())
+    }
+
+    fn rewrite(&self, id: u32, length: u64, alive: Alive, collected: &mut Collected) -> Result<(), StoreError> {
+        let inner = &self.0;
+        let (segments, index) = (&inner.segments, &inner.index);
+        let mut copied = 0;
+        if alive.entries > 0 {
+            let scan = segments.scan(id, (SEGMENT_HEAD_BYTES, length), |location, entry| {
+                if inner.writer.relocate(segments, index, &entry, &location)? {
+                    copied += 1;
+                    collected.rewritten_bytes += entry.bytes();
+                }
+                Ok(())
+            })?;
+            self.commit()?;
+            if scan.unknown > 0 {
+                tracing::warn!(segment = id, entries = scan.unknown, "not removed: it has entries of a later version");
+                return Ok(());
+            }
+        }
+        // A commit under way may still write down how much of this segment is indexed.
+        match self.commit() {
+            Ok(()) | Err(StoreError::DiskFull { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        if copied < alive.entries && self.is_used(id)? {
+            tracing::warn!(segment = id, "not removed: some of it is damaged; `rialto image verify` tells what");
+            return Ok(());
+        }
+        index.forget_segment(id)?;
+        segments.remove(id)?;
+        inner.writer.removed(id);
+        Ok(())
+    }
+
+    fn alive(&self) -> Result<BTreeMap<u32, Alive>, StoreError> {
+        let mut alive = BTreeMap::<u32, Alive>::new();
+        let mut count = |_, location: Location| {
+            let alive = alive.entry(location.segment).or_default();
+            alive.entries += 1;
+            alive.bytes += location.entry_bytes();
+            Ok(())
+        };
+        for (key, location) in self.0.index.recent() {
+            count(key, location)?;
+        }
+        self.0.index.for_each(count)?;
+        Ok(alive)
+    }
+
+    fn is_used(&self, id: u32) -> Result<bool, StoreError> {
+        let mut is_used = false;
+        self.0.index.for_each(|_, location| {
+            is_used |= location.segment == id;
+            Ok(())
+        })?;
+        Ok(is_used)
+    }
+}
+
+impl Inner {
+    pub(super) fn adding(&self) -> MutexGuard<'_, BTreeMap<u64, HashSet<u64>>> {
+        self.adding.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Eight bytes that stand for a key while marking. Two keys with one print only keep garbage for longer.
+pub(super) fn print(key: &Key) -> u64 {
+    let [a, b, c, d, e, f, g, h, ..] = key.hash.0;
+    u64::from_le_bytes([a, b, c, d, e, f, g, h]) ^ key.kind as u64
+}

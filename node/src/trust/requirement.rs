@@ -1,0 +1,165 @@
+//! Whether a release meets one requirement of a rule, by which records, or what is missing.
+
+use rialto_protocol::UnixSeconds;
+use rialto_protocol::ids::{PublicKey, RecordId};
+use rialto_protocol::record::{Endorsement, EndorsementBody, Record, RevocationSubject};
+use rialto_protocol::signed::Verified;
+use rialto_web::api::RequirementOutcome;
+
+use super::policy::{Requirement, Role, Signer};
+use super::verdict::{Case, time_shown};
+use super::words::{Age, shown};
+
+/// How one requirement came out.
+pub(super) struct Checked {
+    pub(super) shown: RequirementOutcome,
+    /// The records that met it.
+    pub(super) used: Vec<RecordId>,
+}
+
+pub(super) fn check(case: &Case<'_>, requirement: &Requirement) -> Checked {
+    let (met, because, used) = match requirement {
+        Requirement::SignedBy(role) => count(role, "signed", |signer| case.signature_of(signer, role)),
+        Requirement::EndorsedBy { role, predicate } => {
+            count(role, "endorsed", |signer| case.endorsement_by(signer, role, predicate.as_deref()))
+        }
+        Requirement::MaxAge(age) => case.age_within(age),
+        Requirement::Sbom => match case.release.sbom {
+            Some(sbom) => (true, format!("its SBOM is image {sbom}"), vec![case.record.id]),
+            None => (false, "its publisher names no SBOM with it".to_owned(), Vec::new()),
+        },
+    };
+    Checked { shown: RequirementOutcome { name: requirement.to_string(), met, because }, used }
+}
+
+/// Asks every signer of a role, and counts signers: a signer with two keys, or two endorsements, counts once.
+fn count(role: &Role, done: &str, ask: impl Fn(&Signer) -> Result<RecordId, String>) -> (bool, String, Vec<RecordId>) {
+    let mut used = Vec::new();
+    let mut for_it = Vec::new();
+    let mut missing = Vec::new();
+    for signer in &role.signers {
+        match ask(signer) {
+            Ok(record) => {
+                used.push(record);
+                for_it.push(format!("{} (record {record})", signer.name));
+            }
+            Err(reason) => missing.push(reason),
+        }
+    }
+    let (count, needed) = (for_it.len(), role.threshold);
+    let by = format!("{done} by {}", listed(for_it, " and "));
+    match (count >= needed, count) {
+        (true, _) => (true, by, used),
+        (false, 0) => (false, format!("0 of {needed} needed: {}", listed(missing, ", ")), used),
+        (false, _) => (false, format!("{count} of {needed} needed: {by}; {}", listed(missing, ", ")), used),
+    }
+}
+
+/// Joins the first few of a list, and counts the rest.
+fn listed(mut items: Vec<String>, with: &str) -> String {
+    /// A role may have hundreds of signers, and a sentence may not.
+    const SHOWN: usize = 8;
+    let others = items.len().saturating_sub(SHOWN);
+    items.truncate(SHOWN);
+    let items = items.join(with);
+    if others == 0 { items } else { format!("{items} and {others} more") }
+}
+
+impl Case<'_> {
+    /// The release as the record that carries this signer's signature, or why the signer does not count.
+    fn signature_of(&self, signer: &Signer, role: &Role) -> Result<RecordId, String> {
+        let name = &signer.name;
+        let mut reason = format!("{name} has not signed it");
+        for key in signer.keys.iter().filter(|key| self.record.is_signed_by(key)) {
+            let withdrawn = self
+                .withdrawn
+                .by_own_signer(RevocationSubject::Release(self.record.id), [key])
+                .or_else(|| self.withdrawn.key(key));
+            reason = match (withdrawn, &role.max_age) {
+                (Some(revocation), _) => {
+                    format!("{name} signed it, and revoked that since (record {})", revocation.id)
+                }
+                (None, Some(age)) if self.age_of(self.record) > age.seconds => {
+                    format!("{name} signed it {} ago, which counts for {age}", shown_age(self.age_of(self.record)))
+                }
+                (None, _) => return Ok(self.record.id),
+            };
+        }
+        Err(reason)
+    }
+
+    /// An endorsement by this signer that counts, or why there is none.
+    fn endorsement_by(&self, signer: &Signer, role: &Role, predicate: Option<&str>) -> Result<RecordId, String> {
+        let name = &signer.name;
+        let mut reason = match predicate {
+            Some(predicate) => format!("{name} has not endorsed it as {predicate}"),
+            None => format!("{name} has not endorsed it"),
+        };
+        for record in &self.endorsements {
+            let Some(endorsement) = record.body.endorsement() else { continue };
+            for key in signer.keys.iter().filter(|key| record.is_signed_by(key)) {
+                match self.flaw_of(record, endorsement, key, role, predicate) {
+                    None => return Ok(record.id),
+                    Some(flaw) => reason = format!("{name}'s endorsement {} does not count: {flaw}", record.id),
+                }
+            }
+        }
+        Err(reason)
+    }
+
+    /// Why an endorsement signed with `key` does not count for `role`.
+    fn flaw_of(
+        &self,
+        record: &Verified<Record>,
+        endorsement: &Endorsement,
+        key: &PublicKey,
+        role: &Role,
+        predicate: Option<&str>,
+    ) -> Option<String> {
+        if let EndorsementBody::Dsse { .. } = endorsement.body {
+            return Some("it is a DSSE statement, and these are not supported yet".to_owned());
+        }
+        if let Some(wanted) = predicate.filter(|wanted| **wanted != *endorsement.predicate) {
+            return Some(format!("it says {}, and {wanted} is required", shown(&endorsement.predicate)));
+        }
+        // Whoever signed the statement can take it back whole; a revoked key takes back its own signature only.
+        let subject = RevocationSubject::Endorsement(record.id);
+        if let Some(revocation) = self.withdrawn.by_own_signer(subject, record.signers()) {
+            return Some(format!("it was revoked (record {})", revocation.id));
+        }
+        if let Some(revocation) = self.withdrawn.key(key) {
+            return Some(format!("the key that signed it was revoked (record {})", revocation.id));
+        }
+        if let Some(expired) = endorsement.expires.filter(|expires| *expires <= self.now) {
+            return Some(format!("it expired on {}", time_shown(expired)));
+        }
+        let age = self.age_of(record);
+        let max_age = role.max_age.as_ref().filter(|max| age > max.seconds)?;
+        Some(format!("it was made {} ago, and counts for {max_age}", shown_age(age)))
+    }
+
+    fn age_within(&self, max: &Age) -> (bool, String, Vec<RecordId>) {
+        let age = self.age_of(self.record);
+        let shown = shown_age(age);
+        match age <= max.seconds {
+            true => (true, format!("it was issued {shown} ago"), vec![self.record.id]),
+            false => (false, format!("it was issued {shown} ago, and may be at most {max} old"), Vec::new()),
+        }
+    }
+
+    /// Seconds since a record was issued; 0 for one from the future, whose clock is not ours.
+    fn age_of(&self, record: &Record) -> UnixSeconds {
+        self.now.saturating_sub(record.header.issued)
+    }
+}
+
+/// A length of time as people say it, in its largest whole unit.
+fn shown_age(seconds: UnixSeconds) -> String {
+    const DAY: UnixSeconds = 24 * 60 * 60;
+    match seconds {
+        DAY.. => format!("{} d", seconds / DAY),
+        3600.. => format!("{} h", seconds / 3600),
+        60.. => format!("{} min", seconds / 60),
+        _ => format!("{seconds} s"),
+    }
+}

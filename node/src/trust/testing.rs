@@ -1,0 +1,157 @@
+//! Records and policies for the tests of this room.
+
+use ed25519_dalek::SigningKey;
+use rialto_protocol::UnixSeconds;
+use rialto_protocol::bounded::{List, Name};
+use rialto_protocol::ids::{Hash, ImageId, PublicKey, RecordId, Sha256};
+use rialto_protocol::record::{
+    Arch, Body, Boot, Disk, DiskFormat, Endorsement, EndorsementBody, PREDICATE_TESTED, Record, Release, Requirements,
+    Revocation, RevocationSubject,
+};
+use rialto_protocol::signed::{Draft, Verified};
+
+/// The node's clock in tests: 2025-10-09T08:53:20Z.
+pub(super) const NOW: UnixSeconds = 1_760_000_000;
+pub(super) const DAY: UnixSeconds = 24 * 60 * 60;
+
+pub(super) fn key(seed: u8) -> SigningKey {
+    SigningKey::from_bytes(&[seed; 32])
+}
+
+pub(super) fn public(key: &SigningKey) -> PublicKey {
+    PublicKey(key.verifying_key().to_bytes())
+}
+
+/// A key as the policy file has it.
+pub(super) fn openssh(key: &PublicKey) -> String {
+    let key = ssh_key::public::Ed25519PublicKey(key.0);
+    ssh_key::PublicKey::from(key).to_openssh().unwrap()
+}
+
+pub(super) fn image(content: &str) -> ImageId {
+    ImageId::of(content.as_bytes())
+}
+
+/// A record that all of `keys` may sign, and did.
+pub(super) fn signed(body: &Body, keys: &[&SigningKey], issued: UnixSeconds) -> Verified<Record> {
+    signed_by_some(body, keys, keys, issued)
+}
+
+/// A record that names `issuers`, and that `keys` signed.
+pub(super) fn signed_by_some(
+    body: &Body,
+    issuers: &[&SigningKey],
+    keys: &[&SigningKey],
+    issued: UnixSeconds,
+) -> Verified<Record> {
+    let federation = body.revocation().map(|_| Name::try_from("science").unwrap());
+    let draft = Draft::new(issuers.iter().map(|key| public(key)), federation, issued, body).unwrap();
+    keys.iter().fold(draft, |draft, key| draft.sign(key).unwrap()).seal().verify().unwrap()
+}
+
+/// Who is who: `cern` publishes; `security`, `desy` and `kek` review; `mallory` is in nobody's policy.
+pub(super) struct Scene {
+    pub(super) cern: SigningKey,
+    pub(super) security: SigningKey,
+    /// The key that `security` had before.
+    pub(super) security_old: SigningKey,
+    pub(super) desy: SigningKey,
+    pub(super) kek: SigningKey,
+    pub(super) mallory: SigningKey,
+}
+
+impl Default for Scene {
+    fn default() -> Self {
+        let [cern, security, security_old, desy, kek, mallory] = [1, 2, 3, 4, 5, 99].map(key);
+        Self { cern, security, security_old, desy, kek, mallory }
+    }
+}
+
+impl Scene {
+    /// `[signers]` and `[roles]` for all but mallory; two of the three reviewers are needed.
+    pub(super) fn preamble(&self) -> String {
+        let [cern, security, old, desy, kek] =
+            [&self.cern, &self.security, &self.security_old, &self.desy, &self.kek].map(|key| openssh(&public(key)));
+        format!(
+            r#"[signers]
+cern = "{cern}"
+security = ["{old}", "{security}"]
+desy = "{desy}"
+kek = "{kek}"
+
+[roles]
+builders = {{ signers = "cern" }}
+reviewers = {{ signers = ["security", "desy", "kek"], threshold = 2, max-age = "90d" }}
+"#
+        )
+    }
+
+    /// The policy with one rule, which has these lines, `name` apart.
+    pub(super) fn policy(&self, rule: &str) -> crate::trust::Policy {
+        let text = format!("{}\n[[rule]]\nname = \"workers\"\n{rule}\n", self.preamble());
+        crate::trust::Policy::parse(&text).unwrap_or_else(|error| panic!("{error}\n{text}"))
+    }
+
+    /// A release of cern's, as it is or changed.
+    pub(super) fn body(&self, change: impl FnOnce(&mut Release)) -> Body {
+        let mut release = Release {
+            publisher: public(&self.cern),
+            name: Name::try_from("batch-worker").unwrap(),
+            version: "1.0.0".try_into().unwrap(),
+            sequence: 1,
+            expires: None,
+            arch: Arch::X86_64,
+            disks: List::try_from(vec![disk("root"), disk("swap")]).unwrap(),
+            boot: Boot::Direct {
+                kernel: image("kernel"),
+                initrd: Some(image("initrd")),
+                cmdline: "console=ttyS0".try_into().unwrap(),
+            },
+            requirements: Requirements { vcpus: 1, memory_bytes: 1 << 28, disk_bytes: 0, firmware: None },
+            summary: "Works".try_into().unwrap(),
+            description: None,
+            licence: None,
+            homepage: None,
+            tags: List::default(),
+            supersedes: List::default(),
+            components: List::default(),
+            recipe: None,
+            sbom: None,
+            provenance: None,
+            context: Default::default(),
+        };
+        change(&mut release);
+        Body::Release(Box::new(release))
+    }
+
+    /// Cern's release, signed by cern now.
+    pub(super) fn release(&self, change: impl FnOnce(&mut Release)) -> Verified<Record> {
+        signed(&self.body(change), &[&self.cern], NOW)
+    }
+}
+
+pub(super) fn disk(content: &str) -> Disk {
+    let hash = Hash::of(content.as_bytes());
+    Disk { image: image(content), format: DiskFormat::Raw, bytes: 4096, blake3: hash, sha256: Sha256(hash.0) }
+}
+
+pub(super) fn endorsement(subject: RecordId, change: impl FnOnce(&mut Endorsement)) -> Body {
+    let mut endorsement = Endorsement {
+        subject,
+        predicate: PREDICATE_TESTED.try_into().unwrap(),
+        body: EndorsementBody::Native { note: None },
+        expires: None,
+    };
+    change(&mut endorsement);
+    Body::Endorsement(endorsement)
+}
+
+/// An endorsement made now, as it is made where nothing else is said.
+pub(super) fn endorsed(subject: RecordId, by: &SigningKey) -> Verified<Record> {
+    signed(&endorsement(subject, |_| {}), &[by], NOW)
+}
+
+pub(super) fn revoked(subject: RevocationSubject, by: &SigningKey) -> Verified<Record> {
+    let revocation = Revocation { subject, reason: "it was a mistake".try_into().unwrap() };
+    signed(&Body::Revocation(revocation), &[by], NOW)
+}

@@ -1,0 +1,387 @@
+//! [`evaluate`]: (policy, release, facts from the catalog, now) → [`Verdict`]. Pure; deployment takes what it returns.
+
+use std::collections::BTreeSet;
+
+use rialto_protocol::UnixSeconds;
+use rialto_protocol::ids::RecordId;
+use rialto_protocol::record::{Record, Release, RevocationSubject};
+use rialto_protocol::signed::Verified;
+use rialto_web::api::{Explanation, RequirementOutcome, VerdictKind};
+
+use super::accepted::Accepted;
+use super::parse::{NO_RULE, REVOCATION_RULE};
+use super::policy::{OnRevoke, Policy, Rule, Update};
+use super::requirement::{self, Checked};
+use super::withdrawn::Withdrawn;
+use super::words::shown;
+
+/// What the catalog knows that bears on one release. Records that do not bear on it are passed over, so handing in too
+/// many does no harm; handing in too few does.
+#[derive(Debug, Clone, Default)]
+pub struct Facts<'a> {
+    /// Endorsements of the release.
+    pub endorsements: Vec<&'a Verified<Record>>,
+    /// Revocations of every subject in [`revocation_subjects`].
+    pub revocations: Vec<&'a Verified<Record>>,
+}
+
+/// What the catalog is to be asked for revocations of, before `release` is judged: the release itself, its
+/// endorsements, and every key that signed any of them.
+pub fn revocation_subjects(
+    release: &Verified<Record>,
+    endorsements: &[&Verified<Record>],
+) -> BTreeSet<RevocationSubject> {
+    let of_release = release.signers().chain(release.body.release().map(|release| &release.publisher));
+    let keys = of_release.chain(endorsements.iter().flat_map(|record| record.signers()));
+    keys.map(|key| RevocationSubject::Key(*key))
+        .chain([RevocationSubject::Release(release.id)])
+        .chain(endorsements.iter().map(|record| RevocationSubject::Endorsement(record.id)))
+        .collect()
+}
+
+/// What policy says of one release, and why.
+#[derive(Debug, Clone)]
+pub struct Verdict {
+    release: RecordId,
+    /// What may be deployed. That it is here *is* the acceptance: there is no other.
+    outcome: Outcome,
+    rule: String,
+    because: String,
+    requirements: Vec<RequirementOutcome>,
+    policy: Option<String>,
+    on_revoke: OnRevoke,
+    update: Update,
+    used: Vec<RecordId>,
+    considered: Vec<RecordId>,
+}
+
+#[derive(Debug, Clone)]
+enum Outcome {
+    Accept(Box<Accepted>),
+    Hold,
+    Reject,
+}
+
+impl Verdict {
+    /// The release.
+    pub fn release(&self) -> RecordId {
+        self.release
+    }
+
+    /// Accept, hold or reject.
+    pub fn kind(&self) -> VerdictKind {
+        match self.outcome {
+            Outcome::Accept(_) => VerdictKind::Accept,
+            Outcome::Hold => VerdictKind::Hold,
+            Outcome::Reject => VerdictKind::Reject,
+        }
+    }
+
+    /// What may be deployed, where the verdict is accept.
+    pub fn accepted(&self) -> Option<&Accepted> {
+        match &self.outcome {
+            Outcome::Accept(accepted) => Some(accepted),
+            Outcome::Hold | Outcome::Reject => None,
+        }
+    }
+
+    /// What may be deployed, where the verdict is accept; nothing else of the verdict is kept.
+    pub fn into_accepted(self) -> Option<Accepted> {
+        match self.outcome {
+            Outcome::Accept(accepted) => Some(*accepted),
+            Outcome::Hold | Outcome::Reject => None,
+        }
+    }
+
+    /// The rule that decided: its name, `default` where none fits, `revocation`, or `none` where nothing could decide.
+    pub fn rule(&self) -> &str {
+        &self.rule
+    }
+
+    /// In one sentence, why.
+    pub fn because(&self) -> &str {
+        &self.because
+    }
+
+    /// Each requirement of the rule, in the order of the file.
+    pub fn requirements(&self) -> &[RequirementOutcome] {
+        &self.requirements
+    }
+
+    /// BLAKE3 of the policy that decided, in hex; `None` where there was none.
+    pub fn policy(&self) -> Option<&str> {
+        self.policy.as_deref()
+    }
+
+    /// What the rule that fits the release says of running instances once it is revoked.
+    pub fn on_revoke(&self) -> OnRevoke {
+        self.on_revoke
+    }
+
+    /// What the rule that fits the release says of newer releases.
+    pub fn update(&self) -> Update {
+        self.update
+    }
+
+    /// The records that the verdict rests on: those that met its requirements, or the revocation that rejects it.
+    pub fn used(&self) -> &[RecordId] {
+        &self.used
+    }
+
+    /// Every record that could have made a difference: the release, and statements of signers that the policy names.
+    pub fn considered(&self) -> &[RecordId] {
+        &self.considered
+    }
+
+    /// The verdict as the API shows it.
+    pub fn explanation(&self) -> Explanation {
+        Explanation {
+            release: self.release,
+            verdict: self.kind(),
+            rule: self.rule.clone(),
+            because: self.because.clone(),
+            requirements: self.requirements.clone(),
+            images: self.accepted().map(|accepted| accepted.images().to_vec()).unwrap_or_default(),
+            policy: self.policy.clone(),
+        }
+    }
+
+    /// The verdict where there is nothing to decide by: hold.
+    pub(super) fn undecided(release: RecordId, policy: Option<String>, because: String) -> Self {
+        Self {
+            release,
+            outcome: Outcome::Hold,
+            rule: NO_RULE.to_owned(),
+            because,
+            requirements: Vec::new(),
+            policy,
+            on_revoke: OnRevoke::default(),
+            update: Update::Never,
+            used: Vec::new(),
+            considered: vec![release],
+        }
+    }
+}
+
+/// Judges a release. `now` is the node's own clock: a record's times are claims, and one issued in the future counts as
+/// issued now.
+///
+/// A revocation that counts rejects before any rule. Then the first rule that fits decides; but whatever it says, a
+/// release that has expired, or that its publisher's own key has not signed, is not accepted.
+pub fn evaluate(policy: &Policy, record: &Verified<Record>, facts: &Facts<'_>, now: UnixSeconds) -> Verdict {
+    let Some(release) = record.body.release() else {
+        let because = "this record is not a release that this version of the program can read".to_owned();
+        return Verdict::undecided(record.id, Some(policy.hash().to_owned()), because);
+    };
+    let case = Case::new(policy, record, release, facts, now);
+    let rule = policy.rules.iter().find(|rule| case.fits(rule)).unwrap_or(&policy.default);
+    let judged = match case.revocation() {
+        Some((revocation, because)) => {
+            let used = vec![revocation.id];
+            Judged { kind: VerdictKind::Reject, rule: REVOCATION_RULE, because, requirements: Vec::new(), used }
+        }
+        None => case.judge(rule),
+    };
+    let outcome = match judged.kind {
+        VerdictKind::Reject => Outcome::Reject,
+        VerdictKind::Hold => Outcome::Hold,
+        VerdictKind::Accept => match Accepted::new(record) {
+            Some(accepted) => Outcome::Accept(Box::new(accepted)),
+            None => Outcome::Hold, // Not a release, which was ruled out above.
+        },
+    };
+    Verdict {
+        release: record.id,
+        outcome,
+        rule: judged.rule.to_owned(),
+        because: judged.because + &case.opinions(),
+        requirements: judged.requirements,
+        policy: Some(policy.hash().to_owned()),
+        on_revoke: rule.on_revoke,
+        update: rule.update,
+        used: judged.used,
+        considered: case.considered(),
+    }
+}
+
+/// One release before the judge, with all that bears on it.
+pub(super) struct Case<'a> {
+    pub(super) policy: &'a Policy,
+    pub(super) record: &'a Verified<Record>,
+    pub(super) release: &'a Release,
+    /// Endorsements of this release, by id.
+    pub(super) endorsements: Vec<&'a Verified<Record>>,
+    pub(super) withdrawn: Withdrawn<'a>,
+    pub(super) now: UnixSeconds,
+}
+
+struct Judged<'r> {
+    kind: VerdictKind,
+    rule: &'r str,
+    because: String,
+    requirements: Vec<RequirementOutcome>,
+    used: Vec<RecordId>,
+}
+
+impl<'a> Case<'a> {
+    fn new(
+        policy: &'a Policy,
+        record: &'a Verified<Record>,
+        release: &'a Release,
+        facts: &Facts<'a>,
+        now: UnixSeconds,
+    ) -> Self {
+        let is_of_this =
+            |endorsement: &&Verified<Record>| endorsement.body.endorsement().is_some_and(|e| e.subject == record.id);
+        let mut endorsements: Vec<_> = facts.endorsements.iter().copied().filter(is_of_this).collect();
+        endorsements.sort_by_key(|endorsement| endorsement.id);
+        Self { policy, record, release, endorsements, withdrawn: Withdrawn::new(Some(policy), &facts.revocations), now }
+    }
+
+    /// Whether every part of a rule's `match` fits.
+    fn fits(&self, rule: &Rule) -> bool {
+        let (matches, release) = (&rule.matches, self.release);
+        // A key that the release merely names proves nothing: its publisher must have signed.
+        let is_by = |keys: &[_]| keys.contains(&release.publisher) && self.is_signed_by_publisher();
+        matches.publishers.as_ref().is_none_or(|signers| signers.iter().any(|signer| is_by(&signer.keys)))
+            && matches.names.as_ref().is_none_or(|globs| globs.iter().any(|glob| glob.fits(&release.name)))
+            && matches.arch.as_ref().is_none_or(|arch| arch.contains(&release.arch))
+            && matches.tags.as_ref().is_none_or(|tags| tags.iter().any(|tag| release.tags.contains(tag)))
+    }
+
+    fn is_signed_by_publisher(&self) -> bool {
+        self.record.is_signed_by(&self.release.publisher)
+    }
+
+    /// The revocation, of the release or of its publisher's key, that rejects it before any rule.
+    fn revocation(&self) -> Option<(&'a Verified<Record>, String)> {
+        let publisher = &self.release.publisher;
+        let subject = RevocationSubject::Release(self.record.id);
+        let (revocation, what) = match self.withdrawn.by_own_signer(subject, [publisher]) {
+            Some(revocation) => (revocation, "the release"),
+            None => (self.withdrawn.key(publisher)?, "the key that it is published with"),
+        };
+        let reason = revocation.body.revocation().map(|said| shown(&said.reason)).unwrap_or_default();
+        let who = self.policy.shown(publisher);
+        Some((revocation, format!("{who} revoked {what} (record {}): \"{reason}\"", revocation.id)))
+    }
+
+    fn judge<'r>(&self, rule: &'r Rule) -> Judged<'r> {
+        let checked: Vec<Checked> =
+            rule.require.iter().map(|requirement| requirement::check(self, requirement)).collect();
+        let unmet: Vec<&str> = checked.iter().filter(|c| !c.shown.met).map(|c| c.shown.because.as_str()).collect();
+        let decided = match rule.then {
+            VerdictKind::Accept if unmet.is_empty() => VerdictKind::Accept,
+            VerdictKind::Accept => rule.otherwise,
+            then => then,
+        };
+        let obstacles = self.obstacles();
+        let kind = match decided {
+            VerdictKind::Accept if !obstacles.is_empty() => VerdictKind::Hold,
+            decided => decided,
+        };
+        let mut because = self.sentence(rule, decided);
+        let reasons: Vec<&str> = obstacles.iter().map(String::as_str).chain(unmet).collect();
+        if !reasons.is_empty() && kind != VerdictKind::Accept {
+            because = format!("{because}: {}", reasons.join("; "));
+        }
+        let mut used: Vec<RecordId> = checked.iter().filter(|c| c.shown.met).flat_map(|c| c.used.clone()).collect();
+        used.sort();
+        used.dedup();
+        let requirements = checked.into_iter().map(|c| c.shown).collect();
+        Judged { kind, rule: &rule.name, because, requirements, used }
+    }
+
+    /// What keeps a release from being accepted whatever the rules say.
+    fn obstacles(&self) -> Vec<String> {
+        let mut obstacles = Vec::new();
+        if !self.is_signed_by_publisher() {
+            let publisher = self.policy.shown(&self.release.publisher);
+            obstacles.push(format!("it names {publisher} as its publisher, but is not signed with that key"));
+        }
+        if let Some(expires) = self.release.expires.filter(|expires| *expires <= self.now) {
+            obstacles.push(format!("it expired on {}: look for a newer release", time_shown(expires)));
+        }
+        obstacles
+    }
+
+    fn sentence(&self, rule: &Rule, decided: VerdictKind) -> String {
+        if rule.name == self.policy.default.name {
+            let publisher = &self.release.publisher;
+            let stranger = match self.policy.names(publisher) {
+                true => String::new(),
+                false => format!(" (the policy has no name for its publisher, {})", publisher.fingerprint()),
+            };
+            return format!("no rule fits it{stranger}, and the default is {}", decided.as_str());
+        }
+        match (rule.then, decided) {
+            (VerdictKind::Accept, VerdictKind::Accept) if rule.require.is_empty() => {
+                format!("rule '{}' accepts it and asks for nothing more", rule.name)
+            }
+            (VerdictKind::Accept, VerdictKind::Accept) => {
+                format!("rule '{}' accepts it, and all that it requires is met", rule.name)
+            }
+            (VerdictKind::Accept, otherwise) => {
+                format!("rule '{}' would accept it, but says {} as long as", rule.name, otherwise.as_str())
+            }
+            (then, _) => format!("rule '{}' says {}", rule.name, then.as_str()),
+        }
+    }
+
+    /// What others than its own signer say against the release: shown, and not counted.
+    fn opinions(&self) -> String {
+        /// More voices than these are only counted.
+        const SHOWN: usize = 3;
+        let publisher = &self.release.publisher;
+        let subjects = [RevocationSubject::Release(self.record.id), RevocationSubject::Key(*publisher)];
+        let opinions: Vec<_> =
+            subjects.into_iter().flat_map(|subject| self.withdrawn.opinions(subject, [publisher])).collect();
+        let (named, strangers): (Vec<_>, Vec<_>) =
+            opinions.into_iter().partition(|record| record.signers().any(|key| self.policy.names(key)));
+        let mut voices: Vec<String> = named
+            .iter()
+            .take(SHOWN)
+            .map(|record| {
+                let who = record.signers().find_map(|key| self.policy.petname(key));
+                let reason = record.body.revocation().map(|said| shown(&said.reason)).unwrap_or_default();
+                format!("{} (record {}, \"{reason}\")", who.map(|name| &**name).unwrap_or_default(), record.id)
+            })
+            .collect();
+        match strangers.len() + named.len().saturating_sub(SHOWN) {
+            0 => {}
+            1 => voices.push("1 other".to_owned()),
+            others => voices.push(format!("{others} others")),
+        }
+        match voices.is_empty() {
+            true => String::new(),
+            false => format!(". Revoked by others than its publisher, which is not counted: {}", voices.join(", ")),
+        }
+    }
+
+    fn considered(&self) -> Vec<RecordId> {
+        let keys = self.endorsements.iter().copied().chain([self.record]).flat_map(|record| record.signers());
+        let keys = keys.chain([&self.release.publisher]).map(|key| RevocationSubject::Key(*key));
+        let records = self.endorsements.iter().map(|record| RevocationSubject::Endorsement(record.id));
+        let subjects: BTreeSet<_> = keys.chain(records).chain([RevocationSubject::Release(self.record.id)]).collect();
+        let revocations = subjects.into_iter().flat_map(|subject| self.withdrawn.of(subject)).copied();
+        let is_named = |record: &&Verified<Record>| {
+            record.signers().any(|key| self.policy.names(key) || *key == self.release.publisher)
+        };
+        let mut ids: Vec<RecordId> = (self.endorsements.iter().copied().chain(revocations))
+            .filter(is_named)
+            .map(|record| record.id)
+            .chain([self.record.id])
+            .collect();
+        ids.sort();
+        ids.dedup();
+        ids
+    }
+}
+
+/// A time as people read it: RFC 3339, or the bare number where no calendar goes that far.
+pub(super) fn time_shown(seconds: UnixSeconds) -> String {
+    match i64::try_from(seconds).ok().and_then(|seconds| jiff::Timestamp::from_second(seconds).ok()) {
+        Some(time) => time.to_string(),
+        None => format!("second {seconds} after 1970"),
+    }
+}

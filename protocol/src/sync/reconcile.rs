@@ -1,0 +1,710 @@
+//! The two sides of catch-up as state machines: who may say what when, and how much of it.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use negentropy::{Bound, Id, Item, Negentropy, NegentropyStorageBase, NegentropyStorageVector};
+
+use super::message::{MAX_IDS, MAX_RECORDS_BYTES, Message};
+use crate::UnixSeconds;
+use crate::ids::Hash;
+
+/// Steps of set reconciliation in one session. 4 find the ranges that differ among 100,000 records; the rest is room
+/// to list the ids in them, about 1,900 a step: half a million where differences are scattered everywhere.
+pub const MAX_ROUNDS: usize = 256;
+/// Ids that one session asks for, and ids that it offers, at most. What is beyond comes in the next session.
+pub const MAX_DIFFERENCES: usize = 65_536;
+/// A step of set reconciliation is at most this long, in bytes.
+const RECONCILE_BYTES: u64 = 60 * 1024;
+
+/// Why a session ends early. Every variant but [`SyncError::Set`] means that the peer misbehaved.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SyncError {
+    /// A message that has no place now.
+    #[error("the peer sent {message} while {expected} was expected")]
+    OutOfTurn {
+        /// What was sent.
+        message: &'static str,
+        /// What had its turn.
+        expected: &'static str,
+    },
+    /// A step of set reconciliation that cannot be read.
+    #[error("the peer's reconciliation step is malformed: {0}")]
+    Malformed(String),
+    /// Reconciliation that does not end.
+    #[error("reconciliation did not end within {MAX_ROUNDS} rounds")]
+    TooManyRounds,
+    /// More ids in one session than allowed.
+    #[error("the peer named more than {MAX_DIFFERENCES} records in one session")]
+    TooManyIds,
+    /// An empty list of ids, which could be sent for ever.
+    #[error("the peer sent an empty {0}")]
+    Empty(&'static str),
+    /// The same id wanted or offered again.
+    #[error("the peer named {0} twice in one session")]
+    Repeated(Hash),
+    /// An id wanted that was not offered.
+    #[error("the peer wants {0}, which was not offered")]
+    NotOffered(Hash),
+    /// More records than were asked for.
+    #[error("the peer sent more records than the {0} that were asked for")]
+    Unasked(usize),
+    /// Our own set cannot be reconciled.
+    #[error("cannot reconcile our own records: {0}")]
+    Set(String),
+}
+
+/// What a site holds when a session begins: sync ids and the times of their records. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct SyncSet {
+    items: Arc<NegentropyStorageVector>,
+    length: usize,
+}
+
+impl SyncSet {
+    /// Number of records.
+    pub fn len(&self) -> usize {
+        self.length
+    }
+
+    /// Whether there is no record.
+    pub fn is_empty(&self) -> bool {
+        self.length == 0
+    }
+}
+
+impl FromIterator<(UnixSeconds, Hash)> for SyncSet {
+    /// Takes each record's `issued` and sync id, in any order.
+    fn from_iter<I: IntoIterator<Item = (UnixSeconds, Hash)>>(items: I) -> Self {
+        let mut vector = NegentropyStorageVector::new();
+        for (issued, id) in items {
+            // The largest time means 'no bound' on the wire. Inserting fails only after sealing.
+            let _ = vector.insert(issued.min(UnixSeconds::MAX - 1), Id::from_byte_array(id.0));
+        }
+        let _ = vector.seal();
+        let length = vector.size().unwrap_or(0);
+        Self { items: Arc::new(vector), length }
+    }
+}
+
+impl NegentropyStorageBase for SyncSet {
+    fn size(&self) -> Result<usize, negentropy::Error> {
+        Ok(self.length)
+    }
+
+    fn get_item(&self, i: usize) -> Result<Option<Item>, negentropy::Error> {
+        if self.is_empty() { Ok(None) } else { self.items.get_item(i) }
+    }
+
+    fn iterate(
+        &self,
+        begin: usize,
+        end: usize,
+        each: &mut dyn FnMut(Item, usize) -> Result<bool, negentropy::Error>,
+    ) -> Result<(), negentropy::Error> {
+        // The default set was never sealed; there is nothing in it to walk through.
+        if self.is_empty() { Ok(()) } else { self.items.iterate(begin, end, each) }
+    }
+
+    fn find_lower_bound(&self, first: usize, last: usize, value: &Bound) -> usize {
+        self.items.find_lower_bound(first, last, value)
+    }
+}
+
+/// What a received message brought.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Progress {
+    /// Encoded envelopes to verify and insert. A bad one means that the peer misbehaved: end the session.
+    pub envelopes: Vec<Vec<u8>>,
+}
+
+/// The side that opens the stream.
+///
+/// ```text
+/// Reconciling ─► Fetching ─► Offering ─► Sending ─► Offering … ─► Finished
+/// ```
+#[derive(Debug)]
+pub struct Initiator {
+    phase: InitiatorPhase,
+    /// Ids that the peer has and we want, not asked for yet.
+    wanted: VecDeque<Hash>,
+    /// Ids that we have and the peer lacks, not offered yet.
+    surplus: VecDeque<Hash>,
+    is_complete: bool,
+}
+
+#[derive(Debug)]
+enum InitiatorPhase {
+    /// Finding the differences; `step` is what to send next.
+    Reconciling { negentropy: Box<Negentropy<'static, SyncSet>>, differences: Differences, step: Option<Vec<u8>> },
+    /// Getting what we lack: at most `outstanding` records are still to come.
+    Fetching { outstanding: Option<usize> },
+    /// Our last offer, while it waits for its answer.
+    Offering { offered: Option<BTreeSet<Hash>> },
+    /// Sending what the peer wants.
+    Sending(Outbox),
+    /// [`Message::Done`] was sent.
+    Finished,
+}
+
+#[derive(Debug, Default)]
+struct Differences {
+    rounds: usize,
+    wanted: BTreeSet<Hash>,
+    surplus: BTreeSet<Hash>,
+}
+
+impl Initiator {
+    /// Begins a session over what this site holds now.
+    ///
+    /// # Errors
+    /// [`SyncError::Set`]; none is known to happen.
+    pub fn new(set: SyncSet) -> Result<Self, SyncError> {
+        let mut negentropy = Negentropy::owned(set, RECONCILE_BYTES).map_err(own_set)?;
+        let step = Some(negentropy.initiate().map_err(own_set)?);
+        let phase =
+            InitiatorPhase::Reconciling { negentropy: Box::new(negentropy), differences: Differences::default(), step };
+        Ok(Self { phase, wanted: VecDeque::new(), surplus: VecDeque::new(), is_complete: true })
+    }
+
+    /// The next message to send, or `None` where it is the peer's turn (or the session has ended).
+    ///
+    /// `envelope` gives the encoded envelope of an id of our own set; `None` where the record has left meanwhile.
+    pub fn next_message(&mut self, envelope: impl FnMut(&Hash) -> Option<Vec<u8>>) -> Option<Message> {
+        match &mut self.phase {
+            InitiatorPhase::Reconciling { step, .. } => step.take().map(Message::Reconcile),
+            InitiatorPhase::Fetching { outstanding: Some(_) } | InitiatorPhase::Finished => None,
+            InitiatorPhase::Offering { offered: Some(_) } => None,
+            InitiatorPhase::Sending(outbox) => {
+                let (message, is_last) = outbox.next(envelope);
+                if is_last {
+                    self.phase = InitiatorPhase::Offering { offered: None };
+                }
+                Some(message)
+            }
+            InitiatorPhase::Fetching { outstanding: None } | InitiatorPhase::Offering { offered: None } => {
+                Some(self.ask_or_offer())
+            }
+        }
+    }
+
+    /// Takes the peer's message. `is_wanted` says of an id that we do not hold whether we would take it.
+    ///
+    /// # Errors
+    /// The peer broke the rules: end the session, and hold it against the peer.
+    pub fn receive(
+        &mut self,
+        message: Message,
+        mut is_wanted: impl FnMut(&Hash) -> bool,
+    ) -> Result<Progress, SyncError> {
+        match (&mut self.phase, message) {
+            (InitiatorPhase::Reconciling { negentropy, differences, step: step @ None }, Message::Reconcile(bytes)) => {
+                *step = differences.take_step(negentropy, &bytes, &mut is_wanted)?;
+                if step.is_none() || differences.is_full() {
+                    self.is_complete = step.is_none();
+                    self.wanted = std::mem::take(&mut differences.wanted).into_iter().collect();
+                    self.surplus = std::mem::take(&mut differences.surplus).into_iter().collect();
+                    self.phase = InitiatorPhase::Fetching { outstanding: None };
+                }
+                Ok(Progress::default())
+            }
+            (InitiatorPhase::Fetching { outstanding }, Message::Records { envelopes, is_last })
+                if outstanding.is_some() =>
+            {
+                take_records(outstanding, envelopes, is_last)
+            }
+            (InitiatorPhase::Offering { offered: Some(offered) }, Message::Want(ids)) => {
+                for id in &ids {
+                    if !offered.remove(id) {
+                        return Err(SyncError::NotOffered(*id));
+                    }
+                }
+                self.phase = match ids.is_empty() {
+                    true => InitiatorPhase::Offering { offered: None },
+                    false => InitiatorPhase::Sending(Outbox::new(ids)),
+                };
+                Ok(Progress::default())
+            }
+            (phase, message) => Err(SyncError::OutOfTurn { message: message.name(), expected: phase.expected() }),
+        }
+    }
+
+    /// Whether the session has ended and the stream can be closed.
+    pub fn is_finished(&self) -> bool {
+        matches!(self.phase, InitiatorPhase::Finished)
+    }
+
+    /// Whether every difference was found; otherwise another session should follow soon.
+    pub fn is_complete(&self) -> bool {
+        self.is_complete
+    }
+
+    fn ask_or_offer(&mut self) -> Message {
+        if !self.wanted.is_empty() {
+            let ids: Vec<_> = self.wanted.drain(..self.wanted.len().min(MAX_IDS)).collect();
+            self.phase = InitiatorPhase::Fetching { outstanding: Some(ids.len()) };
+            return Message::Want(ids);
+        }
+        if !self.surplus.is_empty() {
+            let ids: Vec<_> = self.surplus.drain(..self.surplus.len().min(MAX_IDS)).collect();
+            self.phase = InitiatorPhase::Offering { offered: Some(ids.iter().copied().collect()) };
+            return Message::Offer(ids);
+        }
+        self.phase = InitiatorPhase::Finished;
+        Message::Done
+    }
+}
+
+impl InitiatorPhase {
+    fn expected(&self) -> &'static str {
+        match self {
+            Self::Reconciling { step: None, .. } => "Reconcile",
+            Self::Fetching { outstanding: Some(_) } => "Records",
+            Self::Offering { offered: Some(_) } => "Want",
+            Self::Finished => "the end of the stream",
+            _ => "our own message",
+        }
+    }
+}
+
+impl Differences {
+    /// Takes a step of the peer; gives our next one, or `None` where no difference is left to find.
+    fn take_step(
+        &mut self,
+        negentropy: &mut Negentropy<'static, SyncSet>,
+        step: &[u8],
+        is_wanted: &mut impl FnMut(&Hash) -> bool,
+    ) -> Result<Option<Vec<u8>>, SyncError> {
+        self.rounds += 1;
+        let (mut have, mut need) = (Vec::new(), Vec::new());
+        let next = negentropy.reconcile_with_ids(step, &mut have, &mut need).map_err(malformed)?;
+        self.surplus.extend(have.into_iter().map(|id| Hash(*id)));
+        self.wanted.extend(need.into_iter().map(|id| Hash(*id)).filter(|id| is_wanted(id)));
+        while self.surplus.len() > MAX_DIFFERENCES {
+            self.surplus.pop_last();
+        }
+        while self.wanted.len() > MAX_DIFFERENCES {
+            self.wanted.pop_last();
+        }
+        if next.is_some() && self.rounds >= MAX_ROUNDS {
+            return Err(SyncError::TooManyRounds);
+        }
+        Ok(next)
+    }
+
+    /// Whether what was found is enough for one session.
+    fn is_full(&self) -> bool {
+        self.wanted.len() >= MAX_DIFFERENCES || self.surplus.len() >= MAX_DIFFERENCES
+    }
+}
+
+/// The side that answers.
+///
+/// ```text
+/// Waiting ─► Sending ─► Waiting …     (a Want)
+/// Waiting ─► Fetching ─► Waiting …    (an Offer)
+/// Waiting ─► Finished                 (Done)
+/// ```
+#[derive(Debug)]
+pub struct Responder {
+    phase: ResponderPhase,
+    negentropy: Box<Negentropy<'static, SyncSet>>,
+    rounds: usize,
+    /// Every id that the peer wanted or offered: none is served or taken twice, which also bounds the session.
+    named: BTreeSet<Hash>,
+}
+
+#[derive(Debug)]
+enum ResponderPhase {
+    /// The initiator's turn.
+    Waiting,
+    /// One message to send.
+    Answering(Message),
+    /// Sending what the initiator wants.
+    Sending(Outbox),
+    /// Our answer to an offer (until it is sent), and how many records may still come for it.
+    Fetching { answer: Option<Message>, outstanding: Option<usize> },
+    /// The initiator is done.
+    Finished,
+}
+
+impl Responder {
+    /// Answers a session over what this site holds now.
+    ///
+    /// # Errors
+    /// [`SyncError::Set`]; none is known to happen.
+    pub fn new(set: SyncSet) -> Result<Self, SyncError> {
+        let negentropy = Box::new(Negentropy::owned(set, RECONCILE_BYTES).map_err(own_set)?);
+        Ok(Self { phase: ResponderPhase::Waiting, negentropy, rounds: 0, named: BTreeSet::new() })
+    }
+
+    /// The next message to send, or `None` where it is the peer's turn (or the session has ended).
+    ///
+    /// `envelope` gives the encoded envelope of an id; `None` where we have no such record, or no longer.
+    pub fn next_message(&mut self, envelope: impl FnMut(&Hash) -> Option<Vec<u8>>) -> Option<Message> {
+        match std::mem::replace(&mut self.phase, ResponderPhase::Waiting) {
+            ResponderPhase::Answering(message) => Some(message),
+            ResponderPhase::Sending(mut outbox) => {
+                let (message, is_last) = outbox.next(envelope);
+                if !is_last {
+                    self.phase = ResponderPhase::Sending(outbox);
+                }
+                Some(message)
+            }
+            ResponderPhase::Fetching { answer, outstanding } => {
+                self.phase = ResponderPhase::Fetching { answer: None, outstanding };
+                answer
+            }
+            phase @ (ResponderPhase::Waiting | ResponderPhase::Finished) => {
+                self.phase = phase;
+                None
+            }
+        }
+    }
+
+    /// Takes the peer's message. `is_wanted` says of an id whether we lack it and would take it.
+    ///
+    /// # Errors
+    /// The peer broke the rules: end the session, and hold it against the peer.
+    pub fn receive(
+        &mut self,
+        message: Message,
+        mut is_wanted: impl FnMut(&Hash) -> bool,
+    ) -> Result<Progress, SyncError> {
+        match (&mut self.phase, message) {
+            (ResponderPhase::Waiting, Message::Reconcile(step)) => {
+                self.rounds += 1;
+                if self.rounds > MAX_ROUNDS {
+                    return Err(SyncError::TooManyRounds);
+                }
+                let answer = self.negentropy.reconcile(&step).map_err(malformed)?;
+                self.phase = ResponderPhase::Answering(Message::Reconcile(answer));
+            }
+            (ResponderPhase::Waiting, Message::Want(ids)) => {
+                self.name(&ids, "Want")?;
+                self.phase = ResponderPhase::Sending(Outbox::new(ids));
+            }
+            (ResponderPhase::Waiting, Message::Offer(ids)) => {
+                self.name(&ids, "Offer")?;
+                let wanted: Vec<_> = ids.into_iter().filter(|id| is_wanted(id)).collect();
+                self.phase = match wanted.len() {
+                    0 => ResponderPhase::Answering(Message::Want(wanted)),
+                    length => {
+                        ResponderPhase::Fetching { answer: Some(Message::Want(wanted)), outstanding: Some(length) }
+                    }
+                };
+            }
+            (ResponderPhase::Fetching { answer: None, outstanding }, Message::Records { envelopes, is_last }) => {
+                let progress = take_records(outstanding, envelopes, is_last)?;
+                if is_last {
+                    self.phase = ResponderPhase::Waiting;
+                }
+                return Ok(progress);
+            }
+            (ResponderPhase::Waiting, Message::Done) => self.phase = ResponderPhase::Finished,
+            (phase, message) => {
+                return Err(SyncError::OutOfTurn { message: message.name(), expected: phase.expected() });
+            }
+        }
+        Ok(Progress::default())
+    }
+
+    /// Whether the session has ended and the stream can be closed.
+    pub fn is_finished(&self) -> bool {
+        matches!(self.phase, ResponderPhase::Finished)
+    }
+
+    fn name(&mut self, ids: &[Hash], message: &'static str) -> Result<(), SyncError> {
+        if ids.is_empty() {
+            return Err(SyncError::Empty(message));
+        }
+        if self.named.len() + ids.len() > 2 * MAX_DIFFERENCES {
+            return Err(SyncError::TooManyIds);
+        }
+        match ids.iter().find(|id| !self.named.insert(**id)) {
+            Some(repeated) => Err(SyncError::Repeated(*repeated)),
+            None => Ok(()),
+        }
+    }
+}
+
+impl ResponderPhase {
+    fn expected(&self) -> &'static str {
+        match self {
+            Self::Waiting => "Reconcile, Want, Offer or Done",
+            Self::Fetching { answer: None, .. } => "Records",
+            Self::Finished => "the end of the stream",
+            _ => "our own message",
+        }
+    }
+}
+
+/// Records on their way out: read when there is room for them, never all at once.
+#[derive(Debug)]
+struct Outbox {
+    ids: VecDeque<Hash>,
+    /// Read, but did not fit the message before.
+    waiting: Option<Vec<u8>>,
+}
+
+impl Outbox {
+    fn new(ids: Vec<Hash>) -> Self {
+        Self { ids: ids.into(), waiting: None }
+    }
+
+    /// Fills a message, and says whether it is the last.
+    fn next(&mut self, mut envelope: impl FnMut(&Hash) -> Option<Vec<u8>>) -> (Message, bool) {
+        let (mut envelopes, mut bytes) = (Vec::new(), 0);
+        loop {
+            let next = match self.waiting.take() {
+                Some(waiting) => Some(waiting),
+                None => match self.ids.pop_front() {
+                    Some(id) => envelope(&id),
+                    None => return (Message::Records { envelopes, is_last: true }, true),
+                },
+            };
+            // Gone meanwhile, or (which no honest catalog gives) too large to be sent at all.
+            let Some(next) = next.filter(|next| Message::record_bytes(next) <= MAX_RECORDS_BYTES) else { continue };
+            bytes += Message::record_bytes(&next);
+            if bytes > MAX_RECORDS_BYTES {
+                self.waiting = Some(next);
+                return (Message::Records { envelopes, is_last: false }, false);
+            }
+            envelopes.push(next);
+        }
+    }
+}
+
+/// Takes records off what is outstanding.
+fn take_records(
+    outstanding: &mut Option<usize>,
+    envelopes: Vec<Vec<u8>>,
+    is_last: bool,
+) -> Result<Progress, SyncError> {
+    let asked = outstanding.unwrap_or(0);
+    let left = asked.checked_sub(envelopes.len()).ok_or(SyncError::Unasked(asked))?;
+    *outstanding = (!is_last).then_some(left);
+    Ok(Progress { envelopes })
+}
+
+fn malformed(error: negentropy::Error) -> SyncError {
+    SyncError::Malformed(error.to_string())
+}
+
+fn own_set(error: negentropy::Error) -> SyncError {
+    SyncError::Set(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use proptest::prelude::*;
+
+    /// A site of the tests: sync ids, each with its time and some bytes in place of an envelope.
+    type Site = BTreeMap<Hash, (UnixSeconds, Vec<u8>)>;
+
+    fn site(items: &[(u64, u32)]) -> Site {
+        items
+            .iter()
+            .map(|(time, number)| {
+                let content = [&time.to_be_bytes()[..], &number.to_be_bytes(), &[7; 100]].concat();
+                (Hash::of(&content), (*time, content))
+            })
+            .collect()
+    }
+
+    fn set(site: &Site) -> SyncSet {
+        site.iter().map(|(id, (time, _))| (*time, *id)).collect()
+    }
+
+    fn insert(site: &mut Site, envelopes: Vec<Vec<u8>>) {
+        for content in envelopes {
+            let time = u64::from_be_bytes(content[..8].try_into().unwrap());
+            site.insert(Hash::of(&content), (time, content));
+        }
+    }
+
+    fn over_the_wire(message: Message) -> Message {
+        let bytes = message.encode();
+        assert!(bytes.len() <= super::super::MAX_MESSAGE_BYTES);
+        Message::decode(&bytes).unwrap()
+    }
+
+    /// Runs a session to its end; gives the number of messages.
+    fn run(ours: &mut Site, theirs: &mut Site, unwanted: &BTreeSet<Hash>) -> usize {
+        let mut initiator = Initiator::new(set(ours)).unwrap();
+        let mut responder = Responder::new(set(theirs)).unwrap();
+        let mut messages = 0;
+        while !initiator.is_finished() || !responder.is_finished() {
+            let before = messages;
+            while let Some(message) = initiator.next_message(|id| ours.get(id).map(|(_, content)| content.clone())) {
+                messages += 1;
+                let progress = responder
+                    .receive(over_the_wire(message), |id| !theirs.contains_key(id) && !unwanted.contains(id))
+                    .unwrap();
+                insert(theirs, progress.envelopes);
+            }
+            while let Some(message) = responder.next_message(|id| theirs.get(id).map(|(_, content)| content.clone())) {
+                messages += 1;
+                let progress = initiator
+                    .receive(over_the_wire(message), |id| !ours.contains_key(id) && !unwanted.contains(id))
+                    .unwrap();
+                insert(ours, progress.envelopes);
+            }
+            assert!(messages > before, "nobody has anything to say, and the session has not ended");
+        }
+        assert!(initiator.is_complete());
+        messages
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn sets_that_differ_anywhere_converge(
+            common in prop::collection::vec((0u64..50, any::<u32>()), 0..300),
+            ours in prop::collection::vec((any::<u64>(), any::<u32>()), 0..100),
+            theirs in prop::collection::vec((0u64..50, any::<u32>()), 0..300),
+        ) {
+            let mut ours = site(&[common.clone(), ours].concat());
+            let mut theirs = site(&[common, theirs].concat());
+            let union: Site = ours.clone().into_iter().chain(theirs.clone()).collect();
+            run(&mut ours, &mut theirs, &BTreeSet::new());
+            prop_assert_eq!(&ours, &union);
+            prop_assert_eq!(&theirs, &union);
+        }
+
+        #[test]
+        fn no_message_makes_a_side_panic(
+            steps in prop::collection::vec((0u8..6, prop::collection::vec(any::<u8>(), 0..200)), 1..20),
+            held in prop::collection::vec((0u64..50, any::<u32>()), 0..100),
+        ) {
+            let held = site(&held);
+            let mut responder = Responder::new(set(&held)).unwrap();
+            let mut initiator = Initiator::new(set(&held)).unwrap();
+            for (kind, mut content) in steps {
+                if kind == 1 {
+                    content.insert(0, 0x61); // past negentropy's version check
+                }
+                let Ok(message) = Message::decode(&[&[kind], content.as_slice()].concat()) else { continue };
+                let _ = responder.receive(message.clone(), |_| true);
+                let _ = initiator.receive(message, |_| true);
+                for _ in 0..3 {
+                    let content = |id: &Hash| held.get(id).map(|(_, content)| content.clone());
+                    let sent = [responder.next_message(content), initiator.next_message(content)];
+                    for message in sent.into_iter().flatten() {
+                        prop_assert!(message.encode().len() <= super::super::MAX_MESSAGE_BYTES);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_site_that_was_away_gets_all_it_missed() {
+        let missed: Vec<_> = (0..5_000).map(|number| (u64::from(number) / 3, number)).collect();
+        let mut ours = site(&missed[..200]);
+        let mut theirs = site(&missed);
+        let messages = run(&mut ours, &mut theirs, &BTreeSet::new());
+        assert_eq!(ours, theirs);
+        assert!(messages < 60, "{messages} messages");
+        assert_eq!(run(&mut ours, &mut theirs, &BTreeSet::new()), 3, "equal sets: one round, and Done");
+    }
+
+    #[test]
+    fn sets_too_different_for_one_frame_converge() {
+        let all: Vec<_> = (0..20_000).map(|number| (u64::from(number % 7), number)).collect();
+        let mut ours = site(&all.iter().copied().filter(|(_, n)| n % 2 == 0).collect::<Vec<_>>());
+        let mut theirs = site(&all.iter().copied().filter(|(_, n)| n % 3 != 0).collect::<Vec<_>>());
+        let union: Site = ours.clone().into_iter().chain(theirs.clone()).collect();
+        run(&mut ours, &mut theirs, &BTreeSet::new());
+        assert_eq!(ours, union);
+        assert_eq!(theirs, union);
+    }
+
+    #[test]
+    fn what_was_evicted_is_neither_asked_for_nor_taken() {
+        let mut ours = site(&[(1, 1), (2, 2)]);
+        let mut theirs = site(&[(3, 3), (4, 4)]);
+        let unwanted: BTreeSet<_> = site(&[(1, 1), (3, 3)]).into_keys().collect();
+        run(&mut ours, &mut theirs, &unwanted);
+        assert_eq!(ours, site(&[(1, 1), (2, 2), (4, 4)]));
+        assert_eq!(theirs, site(&[(2, 2), (3, 3), (4, 4)]));
+    }
+
+    #[test]
+    fn a_peer_that_never_finishes_is_cut_off() {
+        let held = site(&(0..1_000).map(|number| (1, number)).collect::<Vec<_>>());
+        // The fingerprint of something else, for all there is: the initiator will always split again.
+        let never = || Message::Reconcile([&[0x61, 0x00, 0x00, 0x01][..], &[0xee; 16]].concat());
+        let mut initiator = Initiator::new(set(&held)).unwrap();
+        let mut responder = Responder::new(set(&held)).unwrap();
+        let mut rounds = 0;
+        let error = loop {
+            rounds += 1;
+            assert!(rounds <= MAX_ROUNDS);
+            assert!(initiator.next_message(|_| None).is_some());
+            if let Err(error) = initiator.receive(never(), |_| true) {
+                break error;
+            }
+        };
+        assert_eq!(error, SyncError::TooManyRounds);
+        let error = (0..=MAX_ROUNDS).find_map(|_| {
+            let refused = responder.receive(never(), |_| true).err();
+            responder.next_message(|_| None);
+            refused
+        });
+        assert_eq!(error, Some(SyncError::TooManyRounds));
+    }
+
+    #[test]
+    fn a_record_is_served_once_a_session() {
+        let held = site(&[(1, 1)]);
+        let id = *held.keys().next().unwrap();
+        let mut responder = Responder::new(set(&held)).unwrap();
+        responder.receive(Message::Want(vec![id]), |_| true).unwrap();
+        assert!(matches!(responder.next_message(|_| Some(vec![1])), Some(Message::Records { is_last: true, .. })));
+        assert_eq!(responder.receive(Message::Want(vec![id]), |_| true), Err(SyncError::Repeated(id)));
+    }
+
+    #[test]
+    fn unasked_and_untimely_messages_are_refused() {
+        let mut initiator = Initiator::new(SyncSet::default()).unwrap();
+        let records = |n: usize| Message::Records { envelopes: vec![vec![1]; n], is_last: false };
+        assert!(matches!(initiator.receive(records(1), |_| true), Err(SyncError::OutOfTurn { .. })));
+
+        let mut responder = Responder::new(SyncSet::default()).unwrap();
+        responder.receive(Message::Offer(vec![Hash([1; 32])]), |_| true).unwrap();
+        assert_eq!(responder.next_message(|_| None), Some(Message::Want(vec![Hash([1; 32])])));
+        assert_eq!(responder.receive(records(2), |_| true), Err(SyncError::Unasked(1)));
+
+        let mut responder = Responder::new(SyncSet::default()).unwrap();
+        assert_eq!(responder.receive(Message::Want(vec![]), |_| true), Err(SyncError::Empty("Want")));
+
+        let mut offering = Initiator::new(set(&site(&[(1, 1)]))).unwrap();
+        offering.next_message(|_| None);
+        let nothing = Responder::new(SyncSet::default()).unwrap().negentropy.reconcile(&[0x61, 0, 0, 2, 0]).unwrap();
+        offering.receive(Message::Reconcile(nothing), |_| true).unwrap();
+        assert!(matches!(offering.next_message(|_| None), Some(Message::Offer(_))));
+        let stranger = Hash([9; 32]);
+        assert_eq!(offering.receive(Message::Want(vec![stranger]), |_| true), Err(SyncError::NotOffered(stranger)));
+    }
+
+    #[test]
+    fn a_large_answer_goes_out_in_parts_that_fit() {
+        let mut outbox = Outbox::new(vec![Hash([0; 32]); 10]);
+        let (mut messages, mut records) = (0, 0);
+        loop {
+            let (message, is_last) = outbox.next(|_| Some(vec![1; 25_000]));
+            assert!(message.encode().len() <= super::super::MAX_MESSAGE_BYTES);
+            let Message::Records { envelopes, .. } = over_the_wire(message) else { panic!() };
+            (messages, records) = (messages + 1, records + envelopes.len());
+            if is_last {
+                break;
+            }
+        }
+        assert_eq!((messages, records), (5, 10));
+    }
+}
