@@ -434,7 +434,7 @@ fn find_busybox() -> Result<PathBuf> {
     }
     let busybox = find_program("busybox")
         .ok_or(ApplianceError::MissingProgram { program: "busybox", package: "busybox-static" })?;
-    // A program that needs shared libraries names the loader that brings them.
+    // A program that needs shared libraries names the loader that brings them, with its path.
     let is_dynamic = read(&busybox)?.windows(14).any(|window| window == b"/ld-linux-x86-");
     if is_dynamic { Err(ApplianceError::NotStatic(busybox)) } else { Ok(busybox) }
 }

@@ -280,11 +280,19 @@ impl Site {
     /// # Errors
     /// It has not ended within 15 s, and was killed.
     pub fn stop(&mut self) -> Result<()> {
+        self.stop_within(STOP_WITHIN)
+    }
+
+    /// As [`Site::stop`], with another deadline than 15 s.
+    ///
+    /// # Errors
+    /// It has not ended within that time, and was killed.
+    pub fn stop_within(&mut self, within: Duration) -> Result<()> {
         let Some(mut node) = self.node.take() else { return Ok(()) };
         if let Some(pid) = Pid::from_raw(node.id() as i32).filter(|_| matches!(node.try_wait(), Ok(None))) {
             let _ = rustix::process::kill_process(pid, Signal::TERM);
         }
-        let ended = eventually(STOP_WITHIN, "its end", || match node.try_wait() {
+        let ended = eventually(within, "its end", || match node.try_wait() {
             Ok(Some(_)) => Ok(()),
             Ok(None) => Err("it runs".to_owned()),
             Err(error) => Err(error.to_string()),
@@ -292,7 +300,7 @@ impl Site {
         if ended.is_err() {
             wait::end(&mut node);
         }
-        ended.map_err(|_| self.node_error(&format!("did not end within {STOP_WITHIN:?} of SIGTERM, and was killed")))
+        ended.map_err(|_| self.node_error(&format!("did not end within {within:?} of SIGTERM, and was killed")))
     }
 
     /// Kills the node where it stands (SIGKILL), as a crash would; its guests run on.
@@ -468,12 +476,16 @@ impl Site {
         }
     }
 
+    /// QEMU runs in its instance's directory, and names files there by their paths or from there.
     fn is_guest(&self, id: u32) -> bool {
         let Ok(command_line) = fs::read(format!("/proc/{id}/cmdline")) else { return false };
         let mut arguments = command_line.split(|byte| *byte == 0).map(String::from_utf8_lossy);
-        let is_qemu = arguments.next().is_some_and(|program| program.contains("qemu-system-"));
+        if !arguments.next().is_some_and(|program| program.contains("qemu-system-")) {
+            return false;
+        }
         let home = format!("{}/", self.directory.display());
-        is_qemu && arguments.any(|argument| argument.contains(&home))
+        fs::read_link(format!("/proc/{id}/cwd")).is_ok_and(|place| place.starts_with(&self.directory))
+            || arguments.any(|argument| argument.contains(&home))
     }
 
     fn node_error(&self, what: &str) -> SiteError {

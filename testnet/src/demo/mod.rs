@@ -12,6 +12,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use rialto_protocol::record::PREDICATE_TESTED;
 use serde_json::Value;
 
 use crate::appliance::{self, Appliance, ApplianceError};
@@ -24,8 +25,6 @@ use narrator::{Narrator, short};
 const GUEST_WITHIN: Duration = Duration::from_secs(90);
 /// The federation's name.
 const FEDERATION: &str = "demo";
-/// What `lab` says of a release that it has tried.
-const PREDICATE: &str = "https://rialto.example/predicate/tested/v1";
 
 /// Why the demo ended early.
 #[derive(Debug, thiserror::Error)]
@@ -185,7 +184,7 @@ impl Story {
         self.narrator.page(&page.greeting, page.port)?;
         run_json(&mut self.narrator, &self.lab, &["stop", &instance, "--force"])?;
         run_json(&mut self.narrator, &self.lab, &["rm", &instance])?;
-        run_json(&mut self.narrator, &self.lab, &["endorse", release, "--key", "reviews", "--type", PREDICATE])?;
+        run_json(&mut self.narrator, &self.lab, &["endorse", release, "--key", "reviews", "--type", PREDICATE_TESTED])?;
         Ok(())
     }
 
@@ -223,7 +222,11 @@ impl Story {
         let arguments = ["publish", &path_text(&description), "--key", "stranger"];
         let release = text(&run_json(&mut self.narrator, &self.lab, &arguments)?, "release")?;
         // Even with the endorsement of a reviewer whom shop trusts: it is about a publisher that no rule names.
-        run_json(&mut self.narrator, &self.lab, &["endorse", &release, "--key", "reviews", "--type", PREDICATE])?;
+        run_json(
+            &mut self.narrator,
+            &self.lab,
+            &["endorse", &release, "--key", "reviews", "--type", PREDICATE_TESTED],
+        )?;
         self.narrator.command(&self.shop, &["policy", "explain", &release])?;
         let verdict = self.shop.verdict(&release, "hold")?;
         self.narrator.verdict(&verdict)?;
