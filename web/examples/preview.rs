@@ -28,8 +28,11 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             "hostile" => Fake::hostile(),
             "broken" => {
                 let mut node = Fake::rich();
-                node.status.policy.error = Some("policy.toml:14:9: 'reviewrs' is not a role; the roles are reviewers and publishers".into());
-                node.status.warnings = vec!["the store's file system has 1.2 GiB left, below the floor of 2 GiB: nothing is fetched".into()];
+                node.status.policy.error =
+                    Some("policy.toml:14:9: 'reviewrs' is not a role; the roles are reviewers and publishers".into());
+                node.status.warnings = vec![
+                    "the store's file system has 1.2 GiB left, below the floor of 2 GiB: nothing is fetched".into(),
+                ];
                 node
             }
             other => return Err(format!("'{other}' is none of rich, empty, broken, hostile").into()),

@@ -57,7 +57,8 @@ pub fn release(publisher: &str, name: &str, version: &str, verdict: VerdictKind)
     let id = record(&format!("{publisher}/{name}@{version}"));
     let disk = image(&format!("disk of {name} {version}"));
     let is_accepted = verdict == VerdictKind::Accept;
-    let requirement = |name: &str, met, because: &str| RequirementOutcome { name: name.into(), met, because: because.into() };
+    let requirement =
+        |name: &str, met, because: &str| RequirementOutcome { name: name.into(), met, because: because.into() };
     ReleaseDetails {
         summary: ReleaseSummary {
             release: id,
@@ -93,7 +94,15 @@ pub fn release(publisher: &str, name: &str, version: &str, verdict: VerdictKind)
                 VerdictKind::Reject => "revoked by its own publisher".into(),
             },
             requirements: vec![
-                requirement("endorsed-by:reviewers", is_accepted, if is_accepted { "endorsed by security and desy, of 2 needed" } else { "0 of 2 signers of 'reviewers' have endorsed it" }),
+                requirement(
+                    "endorsed-by:reviewers",
+                    is_accepted,
+                    if is_accepted {
+                        "endorsed by security and desy, of 2 needed"
+                    } else {
+                        "0 of 2 signers of 'reviewers' have endorsed it"
+                    },
+                ),
                 requirement("sbom", true, "an SBOM is named by the release"),
             ],
             images: if is_accepted { vec![disk] } else { vec![] },
@@ -112,7 +121,14 @@ pub fn release(publisher: &str, name: &str, version: &str, verdict: VerdictKind)
     }
 }
 
-fn input(name: &str, kind: &str, required: bool, secret: bool, default: Option<&str>, description: &str) -> ContextInputShown {
+fn input(
+    name: &str,
+    kind: &str,
+    required: bool,
+    secret: bool,
+    default: Option<&str>,
+    description: &str,
+) -> ContextInputShown {
     ContextInputShown {
         name: name.into(),
         kind: kind.into(),
@@ -139,7 +155,10 @@ impl Fake {
                 images: 0,
                 store_bytes: 0,
                 free_bytes: 80 << 30,
-                policy: PolicyStatus { hash: Some("9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08".into()), error: None },
+                policy: PolicyStatus {
+                    hash: Some("9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08".into()),
+                    error: None,
+                },
                 seconds: 93_784.0,
                 warnings: vec![],
             },
@@ -147,7 +166,10 @@ impl Fake {
             images: vec![],
             peers: vec![],
             instances: Mutex::default(),
-            console: vec![Bytes::from_static(b"[    0.000000] Linux version 6.1.0\r\n"), Bytes::from_static(b"\x1b[1;32mhello\x1b[0m login: ")],
+            console: vec![
+                Bytes::from_static(b"[    0.000000] Linux version 6.1.0\r\n"),
+                Bytes::from_static(b"\x1b[1;32mhello\x1b[0m login: "),
+            ],
             asked: Mutex::default(),
             changes: broadcast::channel(16).0,
             pace: None,
@@ -166,9 +188,30 @@ impl Fake {
         batch.description = Some("A worker node for high-throughput computing.\n\nJoins the pool that its operator names, mounts software from CVMFS, and shuts down by itself when it has had no work for an hour.".into());
         batch.homepage = Some("https://batch.example.org/worker".into());
         batch.endorsements = vec![
-            EndorsementShown { record: record("e1"), signed_by: vec![signer("security")], predicate: "https://rialto.example/scanned/v1".into(), note: Some("No findings above low.".into()), issued: DAY.into(), is_void: false },
-            EndorsementShown { record: record("e2"), signed_by: vec![signer("desy")], predicate: "https://rialto.example/tested/v1".into(), note: None, issued: DAY.into(), is_void: false },
-            EndorsementShown { record: record("e3"), signed_by: vec![signer("~k3v5qmzr2n7abcde")], predicate: "https://rialto.example/rebuilt/v1".into(), note: Some("Rebuilt bit for bit.".into()), issued: DAY.into(), is_void: true },
+            EndorsementShown {
+                record: record("e1"),
+                signed_by: vec![signer("security")],
+                predicate: "https://rialto.example/scanned/v1".into(),
+                note: Some("No findings above low.".into()),
+                issued: DAY.into(),
+                is_void: false,
+            },
+            EndorsementShown {
+                record: record("e2"),
+                signed_by: vec![signer("desy")],
+                predicate: "https://rialto.example/tested/v1".into(),
+                note: None,
+                issued: DAY.into(),
+                is_void: false,
+            },
+            EndorsementShown {
+                record: record("e3"),
+                signed_by: vec![signer("~k3v5qmzr2n7abcde")],
+                predicate: "https://rialto.example/rebuilt/v1".into(),
+                note: Some("Rebuilt bit for bit.".into()),
+                issued: DAY.into(),
+                is_void: true,
+            },
         ];
         batch.context = vec![
             input("pool", "string", true, false, None, "host name of the pool's central manager"),
@@ -199,8 +242,20 @@ impl Fake {
         old.summary.age_days = 214;
         old.summary.is_fetched = true;
         old.revocations = vec![
-            RevocationShown { record: record("v1"), signed_by: vec![signer("cern")], reason: "Ships an OpenSSL with a known remote hole; use 4.2.1.".into(), issued: DAY.into(), counts: true },
-            RevocationShown { record: record("v2"), signed_by: vec![signer("~z7z7z7z7z7z7z7z7")], reason: "I do not like it.".into(), issued: DAY.into(), counts: false },
+            RevocationShown {
+                record: record("v1"),
+                signed_by: vec![signer("cern")],
+                reason: "Ships an OpenSSL with a known remote hole; use 4.2.1.".into(),
+                issued: DAY.into(),
+                counts: true,
+            },
+            RevocationShown {
+                record: record("v2"),
+                signed_by: vec![signer("~z7z7z7z7z7z7z7z7")],
+                reason: "I do not like it.".into(),
+                issued: DAY.into(),
+                counts: false,
+            },
         ];
         let mut gateway = release("security", "vpn-gateway", "12.1+deb12u3", VerdictKind::Accept);
         gateway.summary.summary = "WireGuard gateway with a management page; keys are made on first boot".into();
@@ -216,9 +271,36 @@ impl Fake {
             })
             .into();
         fake.images = vec![
-            ImageSummary { image: image("disk of hello 1.0.0"), bytes: 64 << 20, data_bytes: 14 << 20, chunks: 448, missing_chunks: 0, used_by: vec!["uni/hello@1.0.0".into()], is_pinned: true, added: DAY.into() },
-            ImageSummary { image: image("disk of batch-worker 4.2.1"), bytes: 2 << 30, data_bytes: 477 << 20, chunks: 15_264, missing_chunks: 5_012, used_by: vec!["cern/batch-worker@4.2.1".into(), "cern/batch-worker@4.1.0".into()], is_pinned: false, added: DAY.into() },
-            ImageSummary { image: image("stray"), bytes: 1 << 20, data_bytes: 1 << 20, chunks: 32, missing_chunks: 0, used_by: vec![], is_pinned: false, added: DAY.into() },
+            ImageSummary {
+                image: image("disk of hello 1.0.0"),
+                bytes: 64 << 20,
+                data_bytes: 14 << 20,
+                chunks: 448,
+                missing_chunks: 0,
+                used_by: vec!["uni/hello@1.0.0".into()],
+                is_pinned: true,
+                added: DAY.into(),
+            },
+            ImageSummary {
+                image: image("disk of batch-worker 4.2.1"),
+                bytes: 2 << 30,
+                data_bytes: 477 << 20,
+                chunks: 15_264,
+                missing_chunks: 5_012,
+                used_by: vec!["cern/batch-worker@4.2.1".into(), "cern/batch-worker@4.1.0".into()],
+                is_pinned: false,
+                added: DAY.into(),
+            },
+            ImageSummary {
+                image: image("stray"),
+                bytes: 1 << 20,
+                data_bytes: 1 << 20,
+                chunks: 32,
+                missing_chunks: 0,
+                used_by: vec![],
+                is_pinned: false,
+                added: DAY.into(),
+            },
         ];
         let instance = |id: &str, title: &str, state: &str, note: Option<&str>| Instance {
             instance: id.into(),
@@ -235,7 +317,12 @@ impl Fake {
         };
         *fake.instances.get_mut().unwrap() = vec![
             instance("hello-7f3a", "uni/hello@1.0.0", "running", None),
-            instance("batch-worker-19c2", "cern/batch-worker@4.1.0", "running", Some("its release was revoked by cern: ships an OpenSSL with a known remote hole")),
+            instance(
+                "batch-worker-19c2",
+                "cern/batch-worker@4.1.0",
+                "running",
+                Some("its release was revoked by cern: ships an OpenSSL with a known remote hole"),
+            ),
             instance("hello-02be", "uni/hello@1.0.0", "starting", None),
             instance("vpn-gateway-aa01", "security/vpn-gateway@12.1+deb12u3", "stopped", None),
         ];
@@ -244,7 +331,12 @@ impl Fake {
 
     /// Every text that others can write is hostile.
     pub fn hostile() -> Self {
-        let evil = |field: &str| format!("{field}<script>alert(1)</script>\"'><img src=x onerror=alert(2)>&\u{202e}\u{200b}\u{2066}\u{feff}\u{1b}[31m\0\r{}", "W".repeat(400));
+        let evil = |field: &str| {
+            format!(
+                "{field}<script>alert(1)</script>\"'><img src=x onerror=alert(2)>&\u{202e}\u{200b}\u{2066}\u{feff}\u{1b}[31m\0\r{}",
+                "W".repeat(400)
+            )
+        };
         let mut fake = Self::rich();
         fake.status.name = evil("site");
         fake.status.federation = evil("federation");
@@ -270,16 +362,43 @@ impl Fake {
             details.publisher_key = evil("key");
             details.boot = evil("boot");
             details.signed_by = vec![evil_signer(), SignerShown { is_known: false, ..evil_signer() }];
-            details.endorsements = vec![EndorsementShown { record: record("e"), signed_by: vec![evil_signer()], predicate: evil("predicate"), note: Some(evil("note")), issued: evil("issued"), is_void: false }];
-            details.revocations = vec![RevocationShown { record: record("r"), signed_by: vec![evil_signer()], reason: evil("reason"), issued: evil("issued"), counts: true }];
+            details.endorsements = vec![EndorsementShown {
+                record: record("e"),
+                signed_by: vec![evil_signer()],
+                predicate: evil("predicate"),
+                note: Some(evil("note")),
+                issued: evil("issued"),
+                is_void: false,
+            }];
+            details.revocations = vec![RevocationShown {
+                record: record("r"),
+                signed_by: vec![evil_signer()],
+                reason: evil("reason"),
+                issued: evil("issued"),
+                counts: true,
+            }];
             details.explanation.rule = evil("rule");
             details.explanation.because = evil("because");
             details.explanation.policy = Some(evil("policy"));
-            details.explanation.requirements = vec![RequirementOutcome { name: evil("requirement"), met: false, because: evil("because") }];
+            details.explanation.requirements =
+                vec![RequirementOutcome { name: evil("requirement"), met: false, because: evil("because") }];
             details.images[0].role = evil("role");
-            details.context = ["string", "integer", "boolean", &evil("kind")].map(|kind| ContextInputShown { name: evil("input"), kind: kind.into(), required: true, secret: false, default: Some(evil("default")), description: Some(evil("help")) }).into();
+            details.context = ["string", "integer", "boolean", &evil("kind")]
+                .map(|kind| ContextInputShown {
+                    name: evil("input"),
+                    kind: kind.into(),
+                    required: true,
+                    secret: false,
+                    default: Some(evil("default")),
+                    description: Some(evil("help")),
+                })
+                .into();
             details.context.push(ContextInputShown { default: Some("short<b>".into()), ..details.context[0].clone() });
-            details.context.push(ContextInputShown { secret: true, default: Some("hunter2-the-default".into()), ..details.context[0].clone() });
+            details.context.push(ContextInputShown {
+                secret: true,
+                default: Some("hunter2-the-default".into()),
+                ..details.context[0].clone()
+            });
         }
         for peer in &mut fake.peers {
             *peer = Peer { peer_id: evil("peer"), address: evil("address"), agent: Some(evil("agent")), rtt_ms: None };
@@ -306,9 +425,16 @@ impl Fake {
     }
 
     fn found(&self, release: &str) -> Result<ReleaseDetails> {
-        let reference = |details: &ReleaseDetails| format!("{}/{}@{}", details.summary.publisher, details.summary.name, details.summary.version);
-        let fits = |details: &&ReleaseDetails| details.summary.release.to_string() == release || reference(details) == release;
-        self.releases.iter().find(fits).cloned().ok_or_else(|| ApiError::not_found(format!("no release is known as '{release}'")))
+        let reference = |details: &ReleaseDetails| {
+            format!("{}/{}@{}", details.summary.publisher, details.summary.name, details.summary.version)
+        };
+        let fits =
+            |details: &&ReleaseDetails| details.summary.release.to_string() == release || reference(details) == release;
+        self.releases
+            .iter()
+            .find(fits)
+            .cloned()
+            .ok_or_else(|| ApiError::not_found(format!("no release is known as '{release}'")))
     }
 
     fn job(&self, what: String) -> Result<JobStarted> {
@@ -318,7 +444,10 @@ impl Fake {
 
     fn changed(&self, id: &str, state: &str) -> Result<InstanceChanged> {
         let mut instances = self.instances.lock().unwrap();
-        let at = instances.iter().position(|instance| instance.instance == id).ok_or_else(|| ApiError::not_found("no such instance"))?;
+        let at = instances
+            .iter()
+            .position(|instance| instance.instance == id)
+            .ok_or_else(|| ApiError::not_found("no such instance"))?;
         instances[at].state = state.into();
         if state == "removed" {
             instances.remove(at);
@@ -339,8 +468,10 @@ impl Backend for Fake {
     }
     async fn search(&self, query: SearchQuery) -> Result<SearchPage> {
         let fits = |summary: &&ReleaseSummary| {
-            let text = format!("{} {} {} {}", summary.publisher, summary.name, summary.summary, summary.tags.join(" ")).to_lowercase();
-            query.verdict.is_none_or(|verdict| verdict == summary.verdict) && query.q.split_whitespace().all(|word| text.contains(&word.to_lowercase()))
+            let text = format!("{} {} {} {}", summary.publisher, summary.name, summary.summary, summary.tags.join(" "))
+                .to_lowercase();
+            query.verdict.is_none_or(|verdict| verdict == summary.verdict)
+                && query.q.split_whitespace().all(|word| text.contains(&word.to_lowercase()))
         };
         let all: Vec<_> = self.releases.iter().map(|details| &details.summary).filter(fits).cloned().collect();
         Ok(SearchPage { total: all.len(), releases: all.into_iter().skip(query.offset).take(query.limit).collect() })
@@ -419,9 +550,22 @@ impl Backend for Fake {
         }
         let pace = self.pace;
         let total = 477 << 20;
-        let steps = (0..=40u64).map(move |step| JobEvent::Progress { stage: "fetching".into(), done: total / 40 * step, total });
+        let steps = (0..=40u64).map(move |step| JobEvent::Progress {
+            stage: "fetching".into(),
+            done: total / 40 * step,
+            total,
+        });
         let done = JobEvent::Done {
-            result: serde_json::to_value(Fetched { images: vec![image("disk")], image: None, bytes: total, wire_bytes: total / 10, duplicate_bytes: 0, seconds: 8.1, peers: BTreeMap::from([("uni".into(), 1), ("lab".into(), 2)]) }).unwrap(),
+            result: serde_json::to_value(Fetched {
+                images: vec![image("disk")],
+                image: None,
+                bytes: total,
+                wire_bytes: total / 10,
+                duplicate_bytes: 0,
+                seconds: 8.1,
+                peers: BTreeMap::from([("uni".into(), 1), ("lab".into(), 2)]),
+            })
+            .unwrap(),
         };
         let events = stream::iter(steps.chain([done])).then(move |event| async move {
             if let Some(pace) = pace {
@@ -442,7 +586,8 @@ impl Backend for Fake {
         Ok("# TYPE rialto_peers gauge\nrialto_peers 3\n# EOF\n".into())
     }
     async fn web_link(&self) -> Result<String> {
-        let (sessions, port) = self.sessions.as_ref().ok_or_else(|| ApiError::failed("this node has no web listener"))?;
+        let (sessions, port) =
+            self.sessions.as_ref().ok_or_else(|| ApiError::failed("this node has no web listener"))?;
         sessions.mint_link(*port).map_err(|error| ApiError::failed(error.to_string()))
     }
 }
