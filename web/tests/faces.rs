@@ -795,6 +795,9 @@ fn attributes_are_ours(path: &str, page: &str) {
     let mut rest = page;
     while let Some(start) = rest.find('<') {
         rest = &rest[start + 1..];
+        if rest.starts_with('!') {
+            continue; // the document type
+        }
         let mut name = String::new();
         let mut is_quoted = false;
         let mut is_name = false;

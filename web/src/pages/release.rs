@@ -2,7 +2,7 @@
 
 use maud::{Markup, html};
 
-use super::{Place, frame, jobs, sentence, text};
+use super::{Place, forms, frame, jobs, sentence, text};
 use crate::api::{
     Backend, ContextInputShown, EndorsementShown, Explanation, ReleaseDetails, RevocationShown, Status, VerdictKind,
 };
@@ -132,7 +132,7 @@ fn port_row(row: usize) -> Markup {
 fn field(at: usize, input: &ContextInputShown) -> Markup {
     let id = format!("input-{at}");
     let help = format!("{id}-help");
-    let name = format!("set.{}", input.name);
+    let name = forms::input_field(&input.name);
     let is_needed = input.required && input.default.is_none();
     let default = input.default.as_deref().filter(|_| !input.secret);
     let is_long = default.is_some_and(|value| value.len() > 60 || value.contains('\n'));
