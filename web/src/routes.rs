@@ -158,11 +158,12 @@ pub(crate) fn segments(path: &str) -> Option<Vec<String>> {
     path.strip_prefix('/')?.split('/').map(decode).collect()
 }
 
-/// Finds the operation of a request. Literal rows stand before rows with `{…}` where both fit.
+/// Finds the operation of a request. A path that is written out hides one with `{…}`: `images/gc` is no image.
 pub(crate) fn find(method: &Method, segments: &[String]) -> Target {
+    let fitting: Vec<_> = ROUTES.iter().filter_map(|route| Some((route, matches(route.path, segments)?))).collect();
+    let fewest = fitting.iter().map(|(_, values)| values.len()).min();
     let mut methods = Vec::new();
-    for route in ROUTES {
-        let Some(values) = matches(route.path, segments) else { continue };
+    for (route, values) in fitting.into_iter().filter(|(_, values)| Some(values.len()) == fewest) {
         if route.method == *method || (route.method == Method::GET && *method == Method::HEAD) {
             return Target::Found(route, values);
         }
@@ -218,6 +219,7 @@ mod tests {
     #[test]
     fn literal_rows_win_and_other_methods_are_named() {
         assert_eq!(found(Method::POST, "/api/v1/images/gc"), Some((Op::CollectGarbage, vec![])));
+        assert_eq!(found(Method::DELETE, "/api/v1/images/gc"), None);
         assert_eq!(found(Method::HEAD, "/api/v1/status"), Some((Op::Status, vec![])));
         let Target::OtherMethod(methods) = find(&Method::PUT, &segments("/api/v1/images").unwrap()) else { panic!() };
         assert_eq!(methods, [&Method::GET, &Method::POST]);

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use warp::http::{StatusCode, header};
 
 use super::jobs::encoded;
@@ -9,6 +10,8 @@ use super::{Visit, wants_json};
 use crate::api::{ApiError, Backend, DeployRequest, FetchRequest, JobStarted, PortForward};
 use crate::reply::{self, Refusal, Response};
 
+/// What the name of a form's field keeps as it is: all of a well-formed input's name.
+const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_');
 /// Fields of one form: 64 context inputs, ports, and room to spare.
 const MAX_FIELDS: usize = 256;
 
@@ -109,6 +112,11 @@ fn no_fields(visit: &Visit<'_>) -> Result<(), Refusal> {
     }
 }
 
+/// The field of a context input. Names come from gossip, so what is not plain in one is encoded.
+pub(super) fn input_field(name: &str) -> String {
+    format!("set.{}", utf8_percent_encode(name, PLAIN))
+}
+
 /// Reads the deploy form: `set.NAME` for inputs, pairs of `publish.guest` and `publish.host` for ports. An empty field
 /// was left alone.
 fn deploy_request(release: &str, fields: Vec<(String, String)>) -> Result<DeployRequest, Refusal> {
@@ -121,7 +129,10 @@ fn deploy_request(release: &str, fields: Vec<(String, String)>) -> Result<Deploy
             _ => match name.strip_prefix("set.") {
                 Some(_) if value.is_empty() => {}
                 // Browsers send the line breaks of a text area as CR LF.
-                Some(input) => drop(set.insert(input.to_owned(), value.replace("\r\n", "\n"))),
+                Some(input) => {
+                    let input = percent_decode_str(input).decode_utf8().map_err(|_| unknown(&name))?;
+                    set.insert(input.into_owned(), value.replace("\r\n", "\n"));
+                }
                 None => return Err(unknown(&name)),
             },
         }

@@ -76,7 +76,7 @@ fn banner(status: &Status) -> Markup {
             }
             @if !status.warnings.is_empty() {
                 div.banner.is-warning role="status" { div.inner { ul {
-                    @for warning in &status.warnings { li { (sentence(&text::line(warning))) } }
+                    @for warning in &status.warnings { li { (said(warning)) } }
                 } } }
             }
         }
@@ -111,6 +111,16 @@ pub(super) fn signers(signers: &[SignerShown]) -> Markup {
         @for (at, signer) in signers.iter().enumerate() {
             @if at > 0 { ", " }
             span title=(text::line(&signer.key)) { (signer_name(&signer.name, signer.is_known)) }
+        }
+    }
+}
+
+/// A message as a sentence, with what stands in backticks as code.
+pub(super) fn said(message: &str) -> Markup {
+    let sentence = sentence(&text::line(message));
+    html! {
+        @for (at, piece) in sentence.split('`').enumerate() {
+            @if at % 2 == 1 { code { (piece) } } @else { (piece) }
         }
     }
 }

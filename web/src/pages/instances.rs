@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use maud::{Markup, html};
 
-use super::{Place, frame, jobs::encoded, sentence, text};
+use super::{Place, frame, jobs::encoded, text};
 use crate::api::{Backend, Instance, PortForward, Status};
 use crate::reply::{Refusal, Response};
 
@@ -76,7 +76,7 @@ fn card(instance: &Instance, own_host: Option<&str>) -> Markup {
                 h2 { a href={ "/instances/" (id) } id={ "i-" (id) } { bdi { (text::line(&instance.title)) } } }
                 span class=(class) { span aria-hidden="true" { (sign) " " } (text::line(&instance.state)) }
             }
-            @if let Some(note) = &instance.note { p.note { (sentence(&text::line(note))) } }
+            @if let Some(note) = &instance.note { p.note { (frame::said(note)) } }
             @if !instance.ports.is_empty() {
                 ul.reach { @for port in &instance.ports { li { (port_link(*port, own_host, !is_over)) } } }
             }

@@ -51,8 +51,8 @@ pub(super) async fn page(status: &Status, job: &str, query: &str, backend: &dyn 
             @match &event {
                 Some(JobEvent::Done { result }) => (done(result)),
                 Some(JobEvent::Failed { error }) => {
-                    p { strong { "It did not work. " } (sentence(&text::line(&error.message))) }
-                    @if let Some(hint) = &error.hint { p { (sentence(&text::line(hint))) } }
+                    p { strong { "It did not work. " } (frame::said(&error.message)) }
+                    @if let Some(hint) = &error.hint { p { (frame::said(hint)) } }
                 }
                 other => {
                     (job_box(other.as_ref()))

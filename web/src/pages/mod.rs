@@ -82,10 +82,9 @@ pub(crate) fn refusal(refusal: Refusal) -> Response {
         main id="main" class="notice" {
             img src=(crate::assets::address("bridge.svg")) alt="" width="96" height="72";
             h1 { (title) }
-            p { (sentence(&text::line(&error.message))) }
-            @if let Some(hint) = &error.hint { p { (sentence(&text::line(hint))) } }
+            p { (frame::said(&error.message)) }
+            @if let Some(hint) = &error.hint { p { (frame::said(hint)) } }
             @if is_locked {
-                pre { code { "rialto web" } }
                 p.quiet { "If you have just opened such a link, " a href="/" { "go on to the catalog" } "." }
             } @else {
                 p { a href="/" { "Back to the catalog" } }

@@ -2,7 +2,7 @@
 
 use maud::{Markup, html};
 
-use super::{Place, frame, jobs, sentence, text};
+use super::{Place, forms, frame, jobs, sentence, text};
 use crate::api::{
     Backend, ContextInputShown, EndorsementShown, Explanation, ReleaseDetails, RevocationShown, Status, VerdictKind,
 };
@@ -54,7 +54,7 @@ fn verdict(explanation: &Explanation) -> Markup {
             h2 id="verdict-title" { "Verdict" }
             (frame::badge(explanation.verdict))
         }
-        p { (sentence(&text::line(&explanation.because))) }
+        p { (frame::said(&explanation.because)) }
         p.quiet { "Decided by the rule “" bdi { (text::line(&explanation.rule)) } "” of this site's policy." }
         @if !explanation.requirements.is_empty() {
             ul.requirements {
@@ -63,7 +63,7 @@ fn verdict(explanation: &Explanation) -> Markup {
                         span.sign aria-hidden="true" { (if requirement.met { "✓" } else { "✕" }) }
                         div {
                             p { code { (text::line(&requirement.name)) } " " strong { (if requirement.met { "met" } else { "not met" }) } }
-                            p.quiet { (sentence(&text::line(&requirement.because))) }
+                            p.quiet { (frame::said(&requirement.because)) }
                         }
                     }
                 }
@@ -79,6 +79,7 @@ fn actions(details: &ReleaseDetails) -> Markup {
     html! {
         section.panel.actions aria-labelledby="actions-title" data-jobs=(release) {
             h2 id="actions-title" { (if is_accepted { "Deploy" } else { "Fetch" }) }
+            @if is_accepted { (deploy_form(details)) }
             div id="fetching" data-live="catalog policy store" {
                 @if details.summary.is_fetched {
                     p.fetched { span aria-hidden="true" { "↓ " } "All images are in this node's store." }
@@ -96,7 +97,6 @@ fn actions(details: &ReleaseDetails) -> Markup {
                     VerdictKind::Reject => p.quiet { "Policy rejects this release: it is neither fetched nor deployed." }
                 }
             }
-            @if is_accepted { (deploy_form(details)) }
             div.jobs {}
         }
     }
@@ -132,7 +132,7 @@ fn port_row(row: usize) -> Markup {
 fn field(at: usize, input: &ContextInputShown) -> Markup {
     let id = format!("input-{at}");
     let help = format!("{id}-help");
-    let name = format!("set.{}", input.name);
+    let name = forms::input_field(&input.name);
     let is_needed = input.required && input.default.is_none();
     let default = input.default.as_deref().filter(|_| !input.secret);
     let is_long = default.is_some_and(|value| value.len() > 60 || value.contains('\n'));
@@ -161,6 +161,7 @@ fn field(at: usize, input: &ContextInputShown) -> Markup {
             p.help id=(help) {
                 @if let Some(description) = &input.description { (sentence(&text::line(description))) " " }
                 @match (input.secret, default) {
+                    (false, Some(_)) if input.kind == "boolean" => {}
                     (true, _) if input.default.is_some() => "Has a default, which is not shown.",
                     (true, _) => "Not shown in listings.",
                     (_, Some(value)) if !is_long => { "Where left empty: " code { (text::line(value)) } }

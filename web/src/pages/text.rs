@@ -104,7 +104,7 @@ pub(crate) fn duration(seconds: f64) -> String {
         0..60 => format!("{seconds} s"),
         60..3600 => format!("{} min", seconds / 60),
         3600..86_400 => format!("{} h {} min", seconds / 3600, seconds / 60 % 60),
-        _ => format!("{} days {} h", seconds / 86_400, seconds / 3600 % 24),
+        _ => format!("{} {} h", count(seconds / 86_400, "day", "days"), seconds / 3600 % 24),
     }
 }
 
@@ -153,7 +153,7 @@ mod tests {
             [-1, 0, 1, 45, 100, 1000].map(age),
             ["dated in the future", "today", "yesterday", "45 days ago", "3 months ago", "2 years ago"]
         );
-        assert_eq!(duration(93_784.5), "1 days 2 h");
+        assert_eq!(duration(93_784.5), "1 day 2 h");
         assert_eq!(time("2026-03-01T10:20:30Z"), "2026-03-01 10:20 UTC");
         assert_eq!(time("<b>"), "<b>");
     }
