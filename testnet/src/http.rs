@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use crate::wait::{WaitError, eventually};
 
-/// One attempt may take this long to connect and between two reads; QEMU accepts connections before the guest listens.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// A request may take this long to connect and between two reads.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// The same for something that starts: QEMU accepts connections before its guest listens, and never answers those.
+const PATIENCE_WITH_STARTERS: Duration = Duration::from_secs(1);
 /// An answer is cut off here; no page of ours is near it.
 const MAX_ANSWER_BYTES: u64 = 16 << 20;
 
@@ -37,7 +39,8 @@ impl Answer {
 pub fn http_get(port: u16, path: &str, within: Duration) -> Result<Answer, WaitError> {
     let address = SocketAddr::from(([127, 0, 0, 1], port));
     eventually(within, &format!("an answer from http://{address}{path}"), || {
-        let answer = request(address, "GET", path, &[], "").map_err(|error| error.to_string())?;
+        let answer =
+            exchange(address, "GET", path, &[], "", PATIENCE_WITH_STARTERS).map_err(|error| error.to_string())?;
         if answer.status == 200 { Ok(answer) } else { Err(format!("status {}", answer.status)) }
     })
 }
@@ -53,9 +56,20 @@ pub fn request(
     headers: &[(&str, &str)],
     body: &str,
 ) -> io::Result<Answer> {
-    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
+    exchange(address, method, path, headers, body, PATIENCE)
+}
+
+fn exchange(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &str,
+    patience: Duration,
+) -> io::Result<Answer> {
+    let mut stream = TcpStream::connect_timeout(&address, patience)?;
+    stream.set_read_timeout(Some(patience))?;
+    stream.set_write_timeout(Some(patience))?;
 
     // HTTP/1.0, so that the answer ends with the connection and is never chunked.
     let mut text = format!("{method} {path} HTTP/1.0\r\nConnection: close\r\n");

@@ -234,7 +234,7 @@ impl Story {
     }
 
     fn damaged_holder(&mut self) -> Result<()> {
-        self.narrator.step("uni publishes hello 1.1.0, lab mirrors it, and lab's disk goes bad")?;
+        self.narrator.step("uni publishes hello 1.1.0, lab mirrors it, and half of it goes bad on lab's disk")?;
         let description = self.appliance.next_description();
         let arguments = ["publish", &path_text(&description), "--key", "releases"];
         let release = text(&run_json(&mut self.narrator, &self.uni, &arguments)?, "release")?;
@@ -242,21 +242,27 @@ impl Story {
         let disk = first_image(&accepted)?;
         run_json(&mut self.narrator, &self.lab, &["fetch", &release])?;
         self.lab.stop()?;
-        let damaged = damage::flip(self.lab.directory(), &Appliance::data(appliance::NEXT_VERSION))?;
+        let data = Appliance::data(appliance::NEXT_VERSION);
+        let damaged = damage::flip(self.lab.directory(), &data[..data.len() / 2])?;
         claim(damaged > 0, "the release's data in lab's store", &Value::from(damaged))?;
         self.lab.start()?;
         self.shop.meets(&[&self.uni, &self.lab])?;
-        self.narrator.say(&format!("{damaged} bytes of it, spread over its data, are now wrong in lab's store"))?;
+        self.narrator
+            .say(&format!("{damaged} bytes in lab's store are wrong now; shop fetches from both all the same"))?;
 
         self.shop.verdict(&release, "hold")?;
         let fetched = run_json(&mut self.narrator, &self.shop, &["fetch", &release, "--held"])?;
         self.narrator.fetched(&fetched, &[&self.uni, &self.lab])?;
-        let verified = run_json(&mut self.narrator, &self.shop, &["image", "verify", &disk])?;
-        claim(verified["bad_chunks"] == 0, "no bad chunk at shop", &verified)?;
-        self.narrator.say(&format!(
-            "complete and verified at shop, {} good chunks: what lab had wrong was refused and came from uni",
-            verified["good_chunks"]
-        ))?;
+        let at_shop = run_json(&mut self.narrator, &self.shop, &["image", "verify", &disk])?;
+        claim(at_shop["bad_chunks"] == 0, "no bad chunk at shop", &at_shop)?;
+        self.narrator.say(&format!("complete at shop: {} good chunks, none bad", at_shop["good_chunks"]))?;
+        // The damage was real: lab's own check finds it, and says so with its exit code.
+        self.narrator.command(&self.lab, &["image", "verify", &disk])?;
+        let at_lab = self.lab.rialto(&["image", "verify", &disk, "--json"])?;
+        let at_lab = at_lab.expect(1)?.json()?;
+        claim(at_lab["bad_chunks"].as_u64() > Some(0), "bad chunks at lab", &at_lab)?;
+        self.narrator
+            .say(&format!("at lab: {} bad chunks, refused; what they should be came from uni", at_lab["bad_chunks"]))?;
         Ok(())
     }
 

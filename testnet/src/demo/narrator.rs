@@ -49,15 +49,15 @@ impl Narrator {
         print(&format!("    {} rialto {words}", self.dim(&format!("{}$", site.name()))))
     }
 
-    /// What policy says, and each requirement of the rule.
+    /// What policy says, and what met the requirements of the rule; what did not is part of the reason.
     pub(super) fn verdict(&mut self, explanation: &Value) -> io::Result<()> {
-        let word = explanation["verdict"].as_str().unwrap_or_default();
-        let (rule, because) = (&explanation["rule"], explanation["because"].as_str().unwrap_or_default());
-        self.say(&format!("{} by rule {rule}: {because}", self.coloured(word)))?;
+        let word = self.coloured(explanation["verdict"].as_str().unwrap_or_default());
+        self.say(&format!("{word}: {}", shortened(&explanation["because"])))?;
         for requirement in explanation["requirements"].as_array().into_iter().flatten() {
-            let mark = if requirement["met"] == true { "met" } else { "not met" };
-            let name = requirement["name"].as_str().unwrap_or_default();
-            self.say(&format!("  {name}: {mark}, {}", requirement["because"].as_str().unwrap_or_default()))?;
+            if requirement["met"] == true {
+                let name = requirement["name"].as_str().unwrap_or_default();
+                self.say(&format!("{name}: {}", shortened(&requirement["because"])))?;
+            }
         }
         Ok(())
     }
@@ -78,7 +78,7 @@ impl Narrator {
     /// An error that was to be expected.
     pub(super) fn refusal(&mut self, error: &Value) -> io::Result<()> {
         let word = self.coloured("refused");
-        self.say(&format!("{word} (exit 4): {}", error["message"].as_str().unwrap_or_default()))
+        self.say(&format!("{word} (exit 4): {}", shortened(&error["message"])))
     }
 
     pub(super) fn page(&mut self, greeting: &str, port: u16) -> io::Result<()> {
@@ -132,6 +132,19 @@ pub(super) fn short(id: &str) -> String {
     }
 }
 
+/// A sentence with its ids cut short.
+fn shortened(sentence: &Value) -> String {
+    let is_id_char = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    let mut words = String::new();
+    for piece in sentence.as_str().unwrap_or_default().split_inclusive(|c| !is_id_char(c)) {
+        let id = piece.trim_end_matches(|c| !is_id_char(c));
+        let is_id = id.len() > WORD_SHOWN;
+        words.push_str(&if is_id { short(id) } else { id.to_owned() });
+        words.push_str(&piece[id.len()..]);
+    }
+    words
+}
+
 fn mebibytes(bytes: u64) -> String {
     format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
 }
@@ -155,6 +168,12 @@ fn print(line: &str) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ids_in_sentences_are_cut_short() {
+        let sentence = format!("endorsed by lab (record baf{}): \"ok\"", "x".repeat(56));
+        assert_eq!(shortened(&sentence.into()), "endorsed by lab (record bafxxxxxxxxxxxxx…): \"ok\"");
+    }
 
     #[test]
     fn commands_are_shown_as_a_person_would_type_them() {
