@@ -30,7 +30,7 @@ impl Process {
     pub(super) fn started(child: Child) -> io::Result<Self> {
         let pid = child.id().and_then(|pid| Pid::from_raw(pid.cast_signed()));
         let pid = pid.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
-        Ok(Self { pid, handle: AsyncFd::register(pidfd_open(pid, PidfdFlags::empty())?)?, child: Some(child) })
+        Ok(Self { pid, handle: follow(pidfd_open(pid, PidfdFlags::empty())?)?, child: Some(child) })
     }
 
     /// Finds our user's process with `-uuid <identity>` in its command line.
@@ -49,7 +49,7 @@ impl Process {
             let Ok(handle) = pidfd_open(pid, PidfdFlags::empty()) else { continue };
             // Looked at again now that the handle is held: the number cannot have passed to another process unnoticed.
             if is_ours(pid, identity) {
-                return Ok(Some(Self { pid, handle: AsyncFd::register(handle)?, child: None }));
+                return Ok(Some(Self { pid, handle: follow(handle)?, child: None }));
             }
         }
         Ok(None)
@@ -80,6 +80,15 @@ impl Process {
             Err(error) => Err(error.into()),
         }
     }
+}
+
+/// Registers a pidfd with the runtime, which tells when it becomes readable: when the process has ended.
+#[expect(
+    deprecated,
+    reason = "deprecated since a type could lend a descriptor that it does not keep open; an OwnedFd keeps its own, and the replacement is unsafe"
+)]
+fn follow(handle: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    AsyncFd::new(handle)
 }
 
 fn is_ours(pid: Pid, identity: Identity) -> bool {

@@ -116,7 +116,10 @@ async fn a_guest_that_ended_while_the_node_was_away_is_stopped() {
     site.kill(&deployed.instance);
     let deployer = site.open().await;
     let found = deployer.find(&deployed.instance).unwrap();
-    assert_eq!((found.state.as_str(), found.note.as_deref()), ("stopped", Some("the guest ended while the node was away")));
+    assert_eq!(
+        (found.state.as_str(), found.note.as_deref()),
+        ("stopped", Some("the guest ended while the node was away"))
+    );
 }
 
 #[tokio::test]
@@ -239,7 +242,7 @@ async fn a_guest_that_cannot_start_says_why() {
     let site = Site::new();
     let deployer = site.open().await;
     let mut release = release(SPEAKS);
-    let kernel = release.disks[0].image;
+    let kernel = ImageId::of(NO_KERNEL);
     release.boot = Boot::Direct { kernel, initrd: None, cmdline: "console=ttyS0".try_into().unwrap() };
     let refused = deployer.deploy(&accepted(&release), DeploySpec::default(), quiet()).await.unwrap_err();
     let DeployError::Hypervisor(HypervisorError::DidNotStart(why)) = &refused else { panic!("{refused:?}") };
@@ -302,6 +305,9 @@ impl Drop for Site {
     }
 }
 
+/// What QEMU does not take for a kernel.
+const NO_KERNEL: &[u8] = b"no kernel";
+
 /// What a guest does after it has said [`GREETING`].
 type Program = &'static [u8];
 /// Halts for ever.
@@ -330,12 +336,13 @@ fn disk(program: Program) -> Vec<u8> {
     disk
 }
 
-/// A store that holds the two disks.
+/// A store that holds the two disks, and what is no kernel.
 struct Disks;
 
 impl ImageSource for Disks {
     fn export(&self, image: &ImageId, path: &Path) -> io::Result<()> {
-        let held = [SPEAKS, LEAVES].map(disk).into_iter().find(|disk| ImageId::of(disk) == *image);
+        let held =
+            [disk(SPEAKS), disk(LEAVES), NO_KERNEL.to_vec()].into_iter().find(|held| ImageId::of(held) == *image);
         fs::write(path, held.ok_or_else(|| io::Error::other("3 chunks are missing"))?)
     }
 }
