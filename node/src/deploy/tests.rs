@@ -33,7 +33,7 @@ async fn conformance() {
     let deployed = deployer.deploy(&accepted(&release(SPEAKS)), spec, quiet()).await.unwrap();
     assert_eq!(deployed.state, "running");
     assert_eq!(deployed.accelerator, "tcg");
-    assert_eq!(deployer.list(), [deployed.clone()]);
+    assert_eq!(deployer.list(), std::slice::from_ref(&deployed));
     assert!(changes.has_changed().unwrap());
     changes.mark_unchanged();
     let id = deployed.instance.as_str();
@@ -90,14 +90,14 @@ async fn a_killed_guest_is_failed_whoever_started_it() {
     let accepted = accepted(&release(SPEAKS));
     let first = deployer.deploy(&accepted, site.spec(&[], &[]), quiet()).await.unwrap().instance;
     let second = deployer.deploy(&accepted, site.spec(&[], &[]), quiet()).await.unwrap().instance;
-    site.kill(&first);
+    site.kill(&first).await;
     let over = becomes_over(&deployer, &first).await;
     assert_eq!(over.state, "failed");
     assert!(over.note.as_ref().is_some_and(|note| note.contains("signal: 9")), "{over:?}");
 
     drop(deployer);
     let deployer = site.open().await;
-    site.kill(&second);
+    site.kill(&second).await;
     let over = becomes_over(&deployer, &second).await;
     assert_eq!(over.state, "failed");
     assert!(over.note.as_ref().is_some_and(|note| note.contains("without a shutdown")), "{over:?}");
@@ -113,7 +113,7 @@ async fn a_guest_that_ended_while_the_node_was_away_is_stopped() {
     let deployer = site.open().await;
     let deployed = deployer.deploy(&accepted(&release(SPEAKS)), site.spec(&[], &[]), quiet()).await.unwrap();
     drop(deployer);
-    site.kill(&deployed.instance);
+    site.kill(&deployed.instance).await;
     let deployer = site.open().await;
     let found = deployer.find(&deployed.instance).unwrap();
     assert_eq!(
@@ -289,8 +289,11 @@ impl Site {
         fs::read_dir(self.path().join(directory)).unwrap().count()
     }
 
-    fn kill(&self, id: &str) {
-        Process::find(Identity::of(id)).unwrap().expect("its process runs").kill().unwrap();
+    /// `kill -9`, and the wait until it has worked.
+    async fn kill(&self, id: &str) {
+        let mut process = Process::find(Identity::of(id)).unwrap().expect("its process runs");
+        process.kill().unwrap();
+        timeout(DEADLINE, process.ended()).await.expect("a killed process ends");
     }
 }
 
