@@ -110,15 +110,22 @@ fn names_identity(command_line: &[u8], identity: Identity) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::process::Stdio;
+
+    use tokio::io::AsyncReadExt as _;
+
     use super::*;
 
     #[tokio::test]
     async fn a_process_is_found_by_its_identity_and_seen_to_end() {
         let identity = Identity::of("process test");
         assert!(Process::find(identity).unwrap().is_none());
-        let script = ["-c", "read -r wait; exit 7", "-uuid", &identity.to_string()];
-        let mut child =
-            tokio::process::Command::new("sh").args(script).stdin(std::process::Stdio::piped()).spawn().unwrap();
+        // The command line shows once the program is loaded, which it has told us when it speaks.
+        let script = ["-c", "echo ready; read -r wait; exit 7", "-uuid", &identity.to_string()];
+        let mut command = tokio::process::Command::new("sh");
+        let mut child = command.args(script).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut ready = [0; 5];
+        child.stdout.as_mut().unwrap().read_exact(&mut ready).await.unwrap();
         let stdin = child.stdin.take();
         let mut started = Process::started(child).unwrap();
         let mut found = Process::find(identity).unwrap().unwrap();
