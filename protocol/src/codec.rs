@@ -46,11 +46,25 @@ pub fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, CodecError> {
     Ok(bytes)
 }
 
-/// Decodes a value of at most `max` bytes after checking that the bytes are canonical.
+/// Decodes a value of at most `max` bytes after checking that the bytes are canonical, and the one encoding of the value.
 ///
 /// # Errors
 /// [`CodecError::TooLarge`] and [`CodecError::NotCanonical`] before anything is allocated, [`CodecError::Form`] after.
-pub fn decode<T: DeserializeOwned>(bytes: &[u8], max: usize) -> Result<T, CodecError> {
+pub fn decode<T: Serialize + DeserializeOwned>(bytes: &[u8], max: usize) -> Result<T, CodecError> {
+    if bytes.len() > max {
+        return Err(CodecError::TooLarge { length: bytes.len(), max });
+    }
+    scan(bytes)?;
+    let value = serde_cbor::from_slice(bytes).map_err(form)?;
+    // serde reads more forms than it writes: structs as arrays or with numbers for field names, absent defaults.
+    if encode(&value)? == bytes { Ok(value) } else { Err(other_form()) }
+}
+
+/// Decodes whatever value the bytes are, of at most `max` bytes, after checking that they are canonical.
+///
+/// # Errors
+/// As [`decode`]. A canonical input has no second encoding, so there is nothing to compare.
+pub fn decode_any(bytes: &[u8], max: usize) -> Result<Value, CodecError> {
     if bytes.len() > max {
         return Err(CodecError::TooLarge { length: bytes.len(), max });
     }
@@ -58,12 +72,13 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8], max: usize) -> Result<T, CodecE
     serde_cbor::from_slice(bytes).map_err(form)
 }
 
-/// Decodes a part of a value that was decoded before.
+/// Decodes a part of a value that was decoded before; it must be the one form of what it decodes to.
 ///
 /// # Errors
 /// [`CodecError::Form`] where it is of another form.
-pub fn decode_value<T: DeserializeOwned>(value: Value) -> Result<T, CodecError> {
-    serde_cbor::value::from_value(value).map_err(form)
+pub fn decode_value<T: Serialize + DeserializeOwned>(value: Value) -> Result<T, CodecError> {
+    let decoded = serde_cbor::value::from_value(value.clone()).map_err(form)?;
+    if to_value(&decoded)? == value { Ok(decoded) } else { Err(other_form()) }
 }
 
 /// Turns a value into its generic form, to be placed inside another.
@@ -72,6 +87,10 @@ pub fn decode_value<T: DeserializeOwned>(value: Value) -> Result<T, CodecError> 
 /// [`CodecError::Form`] where it has none.
 pub fn to_value<T: Serialize>(value: &T) -> Result<Value, CodecError> {
     serde_cbor::value::to_value(value).map_err(form)
+}
+
+fn other_form() -> CodecError {
+    CodecError::Form("a value in another form than the one it is written in".into())
 }
 
 fn form(error: serde_cbor::Error) -> CodecError {
@@ -257,6 +276,24 @@ mod tests {
         assert_eq!(scan(&nested(MAX_DEPTH)), Ok(()));
         assert!(scan(&nested(MAX_DEPTH + 1)).is_err());
         assert!(scan(&nested(1_000_000)).is_err());
+    }
+
+    /// serde_cbor reads a struct from an array, from numbers for field names, and without its defaults.
+    #[test]
+    fn a_struct_has_one_form() {
+        #[derive(Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Pair {
+            a: u8,
+            #[serde(default)]
+            b: bool,
+        }
+        assert_eq!(decode(&hex("a26161016162f4"), 99), Ok(Pair { a: 1, b: false }));
+        for other in ["8201f4", "a2000101f4", "a1616101", "a10001"] {
+            assert!(matches!(decode::<Pair>(&hex(other), 99), Err(CodecError::Form(_))), "{other}");
+            let value: Value = decode(&hex(other), 99).unwrap();
+            assert!(matches!(decode_value::<Pair>(value), Err(CodecError::Form(_))), "{other}");
+        }
     }
 
     fn value() -> impl Strategy<Value = Value> {

@@ -42,6 +42,9 @@ pub enum EnvelopeError {
     /// An envelope version that this node cannot even relay.
     #[error("envelope version {0} is unknown; this node reads version {ENVELOPE_VERSION}")]
     EnvelopeVersion(u64),
+    /// A kind that is no [`Name`].
+    #[error("'{0}' is not the name of a kind of record")]
+    Kind(String),
     /// The issuers are none, or not sorted, or repeated.
     #[error("the issuers are not 1 to {MAX_ISSUERS} distinct keys in ascending order")]
     Issuers,
@@ -75,7 +78,7 @@ pub enum EnvelopeError {
 pub struct Header {
     /// Version of the payload's form.
     pub v: u64,
-    /// The kind of record, for example `release`.
+    /// The kind of record, for example `release`: a [`Name`], also where this node does not know it.
     pub kind: String,
     /// The keys that may sign, ascending.
     pub issuers: Vec<PublicKey>,
@@ -114,12 +117,13 @@ struct WirePayload {
 }
 
 /// The header of a payload whose other fields are of a version to come.
-#[derive(Deserialize)]
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct WireHeader {
     v: u64,
     kind: String,
     issuers: List<PublicKey, MAX_ISSUERS>,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     federation: Option<Name>,
     issued: UnixSeconds,
 }
@@ -200,19 +204,32 @@ impl Envelope {
 }
 
 fn read_payload(payload: &[u8]) -> Result<(Header, Option<Value>), EnvelopeError> {
-    let value: Value = codec::decode(payload, MAX_PAYLOAD_BYTES)?;
+    let value = codec::decode_any(payload, MAX_PAYLOAD_BYTES)?;
     let is_current = matches!(&value, Value::Map(map) if map.get(&Value::Text("v".into())) == Some(&Value::Integer(PAYLOAD_VERSION.into())));
     let (wire, body) = if is_current {
         let WirePayload { v, kind, issuers, federation, issued, body } = codec::decode_value(value)?;
         (WireHeader { v, kind, issuers, federation, issued }, Some(body))
     } else {
-        (codec::decode_value::<WireHeader>(value)?, None)
+        (codec::decode_value::<WireHeader>(header_of(value)?)?, None)
     };
+    if Name::try_from(wire.kind.as_str()).is_err() {
+        return Err(EnvelopeError::Kind(wire.kind.chars().take(80).collect()));
+    }
     let issuers = wire.issuers.into_vec();
     if issuers.is_empty() || !issuers.is_sorted_by(|a, b| a < b) {
         return Err(EnvelopeError::Issuers);
     }
     Ok((Header { v: wire.v, kind: wire.kind, issuers, federation: wire.federation, issued: wire.issued }, body))
+}
+
+/// The fields of a header, without those that another version may have beside them.
+fn header_of(payload: Value) -> Result<Value, EnvelopeError> {
+    const FIELDS: [&str; 5] = ["v", "kind", "issuers", "federation", "issued"];
+    let Value::Map(mut fields) = payload else {
+        return Err(CodecError::Form("a payload that is not a map".into()).into());
+    };
+    fields.retain(|key, _| matches!(key, Value::Text(name) if FIELDS.contains(&name.as_str())));
+    Ok(Value::Map(fields))
 }
 
 fn check_signature(key: &PublicKey, signature: &Signature, payload: &[u8]) -> Result<(), EnvelopeError> {

@@ -4,5 +4,6 @@ pub mod appliance;
 pub mod cpio;
 pub mod demo;
 pub mod http;
+pub mod sim;
 pub mod site;
 pub mod wait;

@@ -142,8 +142,7 @@ mod tests {
     async fn a_failed_or_interrupted_export_leaves_nothing() {
         let directory = tempfile::tempdir().unwrap();
         fs::write(directory.path().join("x.part"), b"half").unwrap();
-        let bases =
-            Bases::open(directory.path().to_owned(), Arc::new(Counted(AtomicUsize::new(0), true))).unwrap();
+        let bases = Bases::open(directory.path().to_owned(), Arc::new(Counted(AtomicUsize::new(0), true))).unwrap();
         assert!(bases.ensure(ImageId::of(b"a")).await.is_err());
         assert_eq!(files(directory.path()), 0);
     }

@@ -76,16 +76,19 @@ pub enum DeployError {
 impl From<DeployError> for ApiError {
     fn from(error: DeployError) -> Self {
         let code = match &error {
-            DeployError::Context(_) | DeployError::Port(_) | DeployError::Ambiguous(_) | DeployError::NotOver { .. } => {
-                ErrorCode::Usage
-            }
+            DeployError::Context(_)
+            | DeployError::Port(_)
+            | DeployError::Ambiguous(_)
+            | DeployError::NotOver { .. } => ErrorCode::Usage,
             DeployError::NotFound(_) => ErrorCode::NotFound,
             DeployError::ShuttingDown => ErrorCode::NotRunning,
             _ => ErrorCode::Failed,
         };
         let hint = match &error {
             DeployError::Context(_) => Some("'rialto show' lists what the release asks for"),
-            DeployError::Hypervisor(HypervisorError::Missing { .. }) => Some("'rialto doctor' checks the whole machine"),
+            DeployError::Hypervisor(HypervisorError::Missing { .. }) => {
+                Some("'rialto doctor' checks the whole machine")
+            }
             DeployError::Hypervisor(HypervisorError::DidNotStart(_)) => {
                 Some("'rialto logs' shows what the guest wrote; 'rialto rm' removes the instance")
             }

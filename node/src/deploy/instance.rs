@@ -175,7 +175,9 @@ impl InstanceRecord {
             memory_bytes: 0,
             created_unix_ms: 0,
             pid: None,
-            note: Some(note(&format!("{RECORD_FILE} cannot be read: {why}. Restore it from a backup, or remove the instance."))),
+            note: Some(note(&format!(
+                "{RECORD_FILE} cannot be read: {why}. Restore it from a backup, or remove the instance."
+            ))),
             warning: None,
         }
     }

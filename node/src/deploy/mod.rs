@@ -359,9 +359,8 @@ impl Handle {
 }
 
 fn port_owner(table: &BTreeMap<String, Handle>, port: u16) -> Option<String> {
-    let has_port = |record: &InstanceRecord| {
-        !record.state.is_over() && record.ports.iter().any(|forward| forward.host == port)
-    };
+    let has_port =
+        |record: &InstanceRecord| !record.state.is_over() && record.ports.iter().any(|forward| forward.host == port);
     table.iter().find(|(_, handle)| has_port(&handle.seen.borrow())).map(|(id, _)| id.clone())
 }
 

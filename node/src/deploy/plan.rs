@@ -75,12 +75,17 @@ impl Draft {
         }
         let (vcpus, memory_bytes) = (release.requirements.vcpus, release.requirements.memory_bytes);
         if !(1..=limits.vcpus).contains(&vcpus) {
-            return Err(unfit(format!("it asks for {vcpus} processors, and an instance may have 1 to {}", limits.vcpus)));
+            return Err(unfit(format!(
+                "it asks for {vcpus} processors, and an instance may have 1 to {}",
+                limits.vcpus
+            )));
         }
         if !(MIN_MEMORY_BYTES..=limits.memory_bytes).contains(&memory_bytes) {
             let (asked, most) = (memory_bytes >> 20, limits.memory_bytes >> 20);
             let least = MIN_MEMORY_BYTES >> 20;
-            return Err(unfit(format!("it asks for {asked} MiB of memory, and an instance may have {least} to {most}")));
+            return Err(unfit(format!(
+                "it asks for {asked} MiB of memory, and an instance may have {least} to {most}"
+            )));
         }
         let boot = boot(release)?;
         let mut images: Vec<(ImageId, Option<u64>)> =
@@ -102,13 +107,7 @@ impl Draft {
     }
 
     /// What is to be made for the instance `id`.
-    pub(super) fn plan(
-        self,
-        accepted: &Accepted,
-        id: &str,
-        ports: Vec<PortForward>,
-        progress: ProgressFn,
-    ) -> Plan {
+    pub(super) fn plan(self, accepted: &Accepted, id: &str, ports: Vec<PortForward>, progress: ProgressFn) -> Plan {
         let release = accepted.release();
         let machine = Machine {
             identity: Identity::of(id),
@@ -140,7 +139,10 @@ fn disks(release: &Release) -> Result<Vec<MachineDisk>, DeployError> {
         let room = if number == 0 { release.requirements.disk_bytes } else { 0 };
         let bytes = disk.bytes.max(room);
         if disk.bytes == 0 || bytes > MAX_DISK_BYTES {
-            return Err(unfit(format!("disk {} would have {bytes} bytes; 1 to {MAX_DISK_BYTES} are allowed", number + 1)));
+            return Err(unfit(format!(
+                "disk {} would have {bytes} bytes; 1 to {MAX_DISK_BYTES} are allowed",
+                number + 1
+            )));
         }
         Ok(MachineDisk { base: base(&disk.image), bytes: bytes.next_multiple_of(SECTOR_BYTES) })
     };

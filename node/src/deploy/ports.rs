@@ -44,7 +44,10 @@ pub enum PortError {
 ///
 /// # Errors
 /// The first port that cannot be had.
-pub(super) fn settle(asked: &[PortForward], taken: impl Fn(u16) -> Option<String>) -> Result<Vec<PortForward>, PortError> {
+pub(super) fn settle(
+    asked: &[PortForward],
+    taken: impl Fn(u16) -> Option<String>,
+) -> Result<Vec<PortForward>, PortError> {
     if asked.len() > MAX_FORWARDS {
         return Err(PortError::TooMany(asked.len()));
     }

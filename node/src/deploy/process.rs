@@ -22,12 +22,6 @@ pub(super) struct Process {
     child: Option<Child>,
 }
 
-/// Registers a pidfd with the runtime.
-#[expect(deprecated, reason = "`register` is unsafe for types whose descriptor may change; an OwnedFd's never does")]
-fn watched(handle: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
-    AsyncFd::new(handle)
-}
-
 impl Process {
     /// Takes on a process that we just started.
     ///
@@ -36,7 +30,7 @@ impl Process {
     pub(super) fn started(child: Child) -> io::Result<Self> {
         let pid = child.id().and_then(|pid| Pid::from_raw(pid.cast_signed()));
         let pid = pid.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
-        Ok(Self { pid, handle: watched(pidfd_open(pid, PidfdFlags::empty())?)?, child: Some(child) })
+        Ok(Self { pid, handle: follow(pidfd_open(pid, PidfdFlags::empty())?)?, child: Some(child) })
     }
 
     /// Finds our user's process with `-uuid <identity>` in its command line.
@@ -55,7 +49,7 @@ impl Process {
             let Ok(handle) = pidfd_open(pid, PidfdFlags::empty()) else { continue };
             // Looked at again now that the handle is held: the number cannot have passed to another process unnoticed.
             if is_ours(pid, identity) {
-                return Ok(Some(Self { pid, handle: watched(handle)?, child: None }));
+                return Ok(Some(Self { pid, handle: follow(handle)?, child: None }));
             }
         }
         Ok(None)
@@ -88,6 +82,15 @@ impl Process {
     }
 }
 
+/// Registers a pidfd with the runtime, which tells when it becomes readable: when the process has ended.
+#[expect(
+    deprecated,
+    reason = "deprecated since a type could lend a descriptor that it does not keep open; an OwnedFd keeps its own, and the replacement is unsafe"
+)]
+fn follow(handle: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    AsyncFd::new(handle)
+}
+
 fn is_ours(pid: Pid, identity: Identity) -> bool {
     let directory = format!("/proc/{}", pid.as_raw_pid());
     let is_our_user = fs::metadata(&directory).is_ok_and(|entry| entry.uid() == geteuid().as_raw());
@@ -107,15 +110,22 @@ fn names_identity(command_line: &[u8], identity: Identity) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::process::Stdio;
+
+    use tokio::io::AsyncReadExt as _;
+
     use super::*;
 
     #[tokio::test]
     async fn a_process_is_found_by_its_identity_and_seen_to_end() {
         let identity = Identity::of("process test");
         assert!(Process::find(identity).unwrap().is_none());
-        let script = ["-c", "read -r wait; exit 7", "-uuid", &identity.to_string()];
-        let mut child =
-            tokio::process::Command::new("sh").args(script).stdin(std::process::Stdio::piped()).spawn().unwrap();
+        // The command line shows once the program is loaded, which it has told us when it speaks.
+        let script = ["-c", "echo ready; read -r wait; exit 7", "-uuid", &identity.to_string()];
+        let mut command = tokio::process::Command::new("sh");
+        let mut child = command.args(script).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut ready = [0; 5];
+        child.stdout.as_mut().unwrap().read_exact(&mut ready).await.unwrap();
         let stdin = child.stdin.take();
         let mut started = Process::started(child).unwrap();
         let mut found = Process::find(identity).unwrap().unwrap();

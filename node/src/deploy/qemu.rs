@@ -179,15 +179,7 @@ struct QemuGuest {
 impl QemuGuest {
     fn new(home: &Path, identity: Identity, process: Process, qmp: Option<Qmp>) -> Self {
         let home = home.to_owned();
-        Self {
-            home,
-            identity,
-            process,
-            qmp,
-            shutdown: None,
-            has_been_told_to_quit: false,
-            has_been_killed: false,
-        }
+        Self { home, identity, process, qmp, shutdown: None, has_been_told_to_quit: false, has_been_killed: false }
     }
 
     /// Waits until the new process answers and its guest runs.
@@ -241,7 +233,8 @@ impl QemuGuest {
             Some(false) => None,
             None if is_in_order => None,
             None => {
-                let how = status.map_or("QEMU ended without a shutdown".into(), |status| format!("QEMU ended: {status}"));
+                let how =
+                    status.map_or("QEMU ended without a shutdown".into(), |status| format!("QEMU ended: {status}"));
                 Some(last_words(&self.home).map_or(how.clone(), |said| format!("{how}\n{said}")))
             }
         }
@@ -361,7 +354,8 @@ fn arguments(machine: &Machine, probed: Probed, firmware: Option<&FirmwareFiles>
     // Formats and backing files are stated here rather than read from any header.
     let file = |path: &Path| json!({ "driver": "file", "filename": path.to_string_lossy() });
     if let Some(firmware) = firmware {
-        let code = json!({ "driver": "raw", "node-name": "firmware-code", "read-only": true, "file": file(&firmware.code) });
+        let code =
+            json!({ "driver": "raw", "node-name": "firmware-code", "read-only": true, "file": file(&firmware.code) });
         let vars = json!({ "driver": "raw", "node-name": "firmware-vars", "file": file(Path::new(FIRMWARE_VARS)) });
         add("-blockdev", code.to_string().into());
         add("-blockdev", vars.to_string().into());
@@ -375,7 +369,9 @@ fn arguments(machine: &Machine, probed: Probed, firmware: Option<&FirmwareFiles>
             "backing": { "driver": "raw", "read-only": true, "file": file(&disk.base) },
         });
         add("-blockdev", node.to_string().into());
-        let boot = if number == 0 { ",bootindex=0" } else { "" };
+        // A kernel that QEMU loads itself takes the first place in the boot order.
+        let is_booted_from = number == 0 && !matches!(machine.boot, MachineBoot::Direct { .. });
+        let boot = if is_booted_from { ",bootindex=0" } else { "" };
         add("-device", format!("virtio-blk-pci,drive=disk{number},serial=disk{number}{boot}").into());
     }
     let seed = json!({ "driver": "raw", "node-name": "seed", "read-only": true, "file": file(&machine.seed) });

@@ -140,7 +140,7 @@ fn volume_bytes(files: &[(&'static str, String)]) -> u64 {
 
 fn format(file: &File, files: &[(&'static str, String)]) -> io::Result<()> {
     let options = fatfs::FormatVolumeOptions::new().volume_label(LABEL).volume_id(0x5249_414c);
-    fatfs::format_volume(&mut &*file, options)?;
+    fatfs::format_volume(file, options)?;
     let volume = fatfs::FileSystem::new(file, fatfs::FsOptions::new())?;
     for (name, text) in files {
         let mut entry = volume.root_dir().create_file(name)?;

@@ -33,7 +33,7 @@ async fn conformance() {
     let deployed = deployer.deploy(&accepted(&release(SPEAKS)), spec, quiet()).await.unwrap();
     assert_eq!(deployed.state, "running");
     assert_eq!(deployed.accelerator, "tcg");
-    assert_eq!(deployer.list(), [deployed.clone()]);
+    assert_eq!(deployer.list(), std::slice::from_ref(&deployed));
     assert!(changes.has_changed().unwrap());
     changes.mark_unchanged();
     let id = deployed.instance.as_str();
@@ -90,14 +90,14 @@ async fn a_killed_guest_is_failed_whoever_started_it() {
     let accepted = accepted(&release(SPEAKS));
     let first = deployer.deploy(&accepted, site.spec(&[], &[]), quiet()).await.unwrap().instance;
     let second = deployer.deploy(&accepted, site.spec(&[], &[]), quiet()).await.unwrap().instance;
-    site.kill(&first);
+    site.kill(&first).await;
     let over = becomes_over(&deployer, &first).await;
     assert_eq!(over.state, "failed");
     assert!(over.note.as_ref().is_some_and(|note| note.contains("signal: 9")), "{over:?}");
 
     drop(deployer);
     let deployer = site.open().await;
-    site.kill(&second);
+    site.kill(&second).await;
     let over = becomes_over(&deployer, &second).await;
     assert_eq!(over.state, "failed");
     assert!(over.note.as_ref().is_some_and(|note| note.contains("without a shutdown")), "{over:?}");
@@ -113,10 +113,13 @@ async fn a_guest_that_ended_while_the_node_was_away_is_stopped() {
     let deployer = site.open().await;
     let deployed = deployer.deploy(&accepted(&release(SPEAKS)), site.spec(&[], &[]), quiet()).await.unwrap();
     drop(deployer);
-    site.kill(&deployed.instance);
+    site.kill(&deployed.instance).await;
     let deployer = site.open().await;
     let found = deployer.find(&deployed.instance).unwrap();
-    assert_eq!((found.state.as_str(), found.note.as_deref()), ("stopped", Some("the guest ended while the node was away")));
+    assert_eq!(
+        (found.state.as_str(), found.note.as_deref()),
+        ("stopped", Some("the guest ended while the node was away"))
+    );
 }
 
 #[tokio::test]
@@ -239,7 +242,7 @@ async fn a_guest_that_cannot_start_says_why() {
     let site = Site::new();
     let deployer = site.open().await;
     let mut release = release(SPEAKS);
-    let kernel = release.disks[0].image;
+    let kernel = ImageId::of(NO_KERNEL);
     release.boot = Boot::Direct { kernel, initrd: None, cmdline: "console=ttyS0".try_into().unwrap() };
     let refused = deployer.deploy(&accepted(&release), DeploySpec::default(), quiet()).await.unwrap_err();
     let DeployError::Hypervisor(HypervisorError::DidNotStart(why)) = &refused else { panic!("{refused:?}") };
@@ -286,8 +289,11 @@ impl Site {
         fs::read_dir(self.path().join(directory)).unwrap().count()
     }
 
-    fn kill(&self, id: &str) {
-        Process::find(Identity::of(id)).unwrap().expect("its process runs").kill().unwrap();
+    /// `kill -9`, and the wait until it has worked.
+    async fn kill(&self, id: &str) {
+        let mut process = Process::find(Identity::of(id)).unwrap().expect("its process runs");
+        process.kill().unwrap();
+        timeout(DEADLINE, process.ended()).await.expect("a killed process ends");
     }
 }
 
@@ -301,6 +307,9 @@ impl Drop for Site {
         }
     }
 }
+
+/// What QEMU does not take for a kernel.
+const NO_KERNEL: &[u8] = b"no kernel";
 
 /// What a guest does after it has said [`GREETING`].
 type Program = &'static [u8];
@@ -330,12 +339,13 @@ fn disk(program: Program) -> Vec<u8> {
     disk
 }
 
-/// A store that holds the two disks.
+/// A store that holds the two disks, and what is no kernel.
 struct Disks;
 
 impl ImageSource for Disks {
     fn export(&self, image: &ImageId, path: &Path) -> io::Result<()> {
-        let held = [SPEAKS, LEAVES].map(disk).into_iter().find(|disk| ImageId::of(disk) == *image);
+        let held =
+            [disk(SPEAKS), disk(LEAVES), NO_KERNEL.to_vec()].into_iter().find(|held| ImageId::of(held) == *image);
         fs::write(path, held.ok_or_else(|| io::Error::other("3 chunks are missing"))?)
     }
 }

@@ -91,7 +91,7 @@ impl Store {
     ) -> Result<Verification, StoreError> {
         // Pages first, from the disk and not from memory.
         self.0.manifests().retain(|manifest| manifest.id != *image);
-        self.0.complete().remove(image);
+        self.0.complete().forget(image);
         let manifest = self.manifest(image)?;
         let mut seen = HashSet::new();
         let chunks: Vec<ChunkRef> = manifest.chunks.iter().filter(|chunk| seen.insert(chunk.hash)).copied().collect();

@@ -78,8 +78,8 @@ impl Store {
             Ok(())
         })?;
         inner.manifests().retain(|manifest| roots.contains(&manifest.id));
-        inner.complete().clear();
         inner.index.forget_all(&garbage)?;
+        inner.complete().clear();
         Ok(garbage.len() as u64)
     }
 
@@ -99,36 +99,38 @@ impl Store {
 
     fn rewrite_segments(&self, collected: &mut Collected) -> Result<(), StoreError> {
         let inner = &self.0;
-        let alive = self.alive()?;
-        let garbage = |id: u32, length: u64| {
-            let alive = alive.get(&id).map_or(0, |alive| alive.bytes);
-            length.saturating_sub(SEGMENT_HEAD_BYTES).saturating_sub(alive)
-        };
-        let mut wasteful: Vec<(u32, u64, Alive)> = inner
-            .writer
-            .lengths()
-            .into_iter()
-            .filter(|&(id, length)| {
-                let garbage = garbage(id, length);
-                garbage > 0 && (length < SMALL_SEGMENT_BYTES || garbage >= length / 16)
-            })
-            .map(|(id, length)| (id, length, alive.get(&id).copied().unwrap_or_default()))
-            .collect();
+        // What is still appended to would gain entries while it is looked at: it is ended first, and looked at again.
         if let Some(active) = inner.writer.active()
-            && wasteful.iter().any(|(id, ..)| *id == active)
+            && self.wasteful()?.iter().any(|(id, ..)| *id == active)
         {
             match inner.writer.seal_active(&inner.segments, &inner.index) {
                 // It has a buffer that the disk has no room for: the others go first.
-                Err(StoreError::DiskFull { .. }) => wasteful.retain(|(id, ..)| *id != active),
-                sealed => sealed?,
+                Ok(()) | Err(StoreError::DiskFull { .. }) => {}
+                Err(error) => return Err(error),
             }
         }
+        let mut wasteful = self.wasteful()?;
+        let active = inner.writer.active();
+        wasteful.retain(|(id, ..)| Some(*id) != active);
         // Those that cost least first: what they free makes room for the others.
         wasteful.sort_by_key(|(_, _, alive)| alive.bytes);
         for (id, length, alive) in wasteful {
             self.rewrite(id, length, alive, collected)?;
         }
         Ok(())
+    }
+
+    /// The segments that are worth rewriting, with their lengths and what they still hold.
+    fn wasteful(&self) -> Result<Vec<(u32, u64, Alive)>, StoreError> {
+        // Lengths first: what is appended after that only makes a segment look less wasteful.
+        let lengths = self.0.writer.lengths();
+        let alive = self.alive()?;
+        let with_alive = |(id, length)| (id, length, alive.get(&id).copied().unwrap_or_default());
+        let is_wasteful = |(_, length, alive): &(u32, u64, Alive)| {
+            let garbage = length.saturating_sub(SEGMENT_HEAD_BYTES).saturating_sub(alive.bytes);
+            garbage > 0 && (*length < SMALL_SEGMENT_BYTES || garbage >= length / 16)
+        };
+        Ok(lengths.into_iter().map(with_alive).filter(is_wasteful).collect())
     }
 
     fn rewrite(&self, id: u32, length: u64, alive: Alive, collected: &mut Collected) -> Result<(), StoreError> {

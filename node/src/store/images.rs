@@ -73,9 +73,13 @@ impl Store {
     /// As [`Store::manifest`].
     pub fn missing_chunks(&self, image: &ImageId) -> Result<Vec<u32>, StoreError> {
         let manifest = self.manifest(image)?;
-        if self.0.complete().contains(image) {
-            return Ok(Vec::new());
-        }
+        let losses = {
+            let complete = self.0.complete();
+            if complete.contains(image) {
+                return Ok(Vec::new());
+            }
+            complete.losses
+        };
         let mut missing = Vec::new();
         // At most MAX_CHUNKS, which fits 32 bits.
         for (index, chunk) in manifest.chunks.iter().enumerate() {
@@ -84,7 +88,7 @@ impl Store {
             }
         }
         if missing.is_empty() {
-            self.0.complete().insert(*image);
+            self.0.complete().note(*image, losses);
         }
         Ok(missing)
     }
@@ -185,7 +189,7 @@ impl Store {
         journal.record(Event::Removed { image: *image, time: now() })?;
         drop(journal);
         self.0.manifests().retain(|manifest| manifest.id != *image);
-        self.0.complete().remove(image);
+        self.0.complete().forget(image);
         Ok(())
     }
 

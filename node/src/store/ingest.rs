@@ -185,7 +185,6 @@ impl<'a> Addition<'a> {
         self.pages(pages)?;
         self.store.commit()?;
         self.store.list(&image, Origin::Local)?;
-        self.store.0.complete().insert(image);
         Ok(Added {
             image,
             bytes: root.bytes,

@@ -74,7 +74,7 @@ struct Inner {
     /// The manifests used last, latest at the end.
     manifests: Mutex<VecDeque<Arc<Manifest>>>,
     /// Images of which no chunk is missing, as far as they have been looked at.
-    complete: Mutex<BTreeSet<ImageId>>,
+    complete: Mutex<Complete>,
     /// Read while what is reachable may grow; written to while garbage is taken out of the index.
     reachable: RwLock<()>,
     /// What additions in progress rely on, by the number of the addition.
@@ -130,12 +130,43 @@ impl Store {
     }
 }
 
+/// The images known to lack nothing. Chunks can be lost while an image is being looked at, so losses are counted.
+#[derive(Debug, Default)]
+struct Complete {
+    images: BTreeSet<ImageId>,
+    losses: u64,
+}
+
+impl Complete {
+    fn contains(&self, image: &ImageId) -> bool {
+        self.images.contains(image)
+    }
+
+    /// Forgets what was known, because something was lost.
+    fn clear(&mut self) {
+        self.images.clear();
+        self.losses += 1;
+    }
+
+    fn forget(&mut self, image: &ImageId) {
+        self.images.remove(image);
+        self.losses += 1;
+    }
+
+    /// Notes an image that was found complete, if nothing was lost since `losses` was read.
+    fn note(&mut self, image: ImageId, losses: u64) {
+        if self.losses == losses {
+            self.images.insert(image);
+        }
+    }
+}
+
 impl Inner {
     fn journal(&self) -> MutexGuard<'_, Journal> {
         self.journal.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn complete(&self) -> MutexGuard<'_, BTreeSet<ImageId>> {
+    fn complete(&self) -> MutexGuard<'_, Complete> {
         self.complete.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

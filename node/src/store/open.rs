@@ -1,6 +1,6 @@
 //! Opens a store, and brings its index up to date with its segments.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::fs::{self, File};
 use std::path::Path;
 use std::sync::{Mutex, RwLock};
@@ -35,7 +35,7 @@ pub(super) fn open(folder: &Path, options: Options) -> Result<Inner, StoreError>
         writer,
         journal: Mutex::new(journal),
         manifests: Mutex::new(VecDeque::new()),
-        complete: Mutex::new(BTreeSet::new()),
+        complete: Mutex::default(),
         reachable: RwLock::new(()),
         adding: Mutex::new(BTreeMap::new()),
         collecting: Mutex::new(()),

@@ -459,30 +459,33 @@ fn a_collection_beside_a_fetch_and_an_addition_loses_nothing() {
     let ((_a, seed), (_b, leech)) = (store(), store());
     let contents: Vec<_> = (0..6).map(|seed| noise(seed % 4, 2 << 20)).map(|content| content.repeat(2)).collect();
     let images: Vec<_> = contents.iter().map(|content| add(&seed, content).image).collect();
-    let is_done = std::sync::atomic::AtomicBool::new(false);
+    let (running, is_over) = std::sync::mpsc::sync_channel::<()>(0);
     std::thread::scope(|scope| {
-        let collector = scope.spawn(|| {
-            while !is_done.load(std::sync::atomic::Ordering::Relaxed) {
+        // Dropped at the end, and by a panic.
+        let running = running;
+        let leech = &leech;
+        let collector = scope.spawn(move || {
+            while is_over.try_recv() == Err(std::sync::mpsc::TryRecvError::Empty) {
                 leech.gc(&BTreeSet::new()).unwrap();
             }
         });
         let adder = scope.spawn(|| {
             for seed in 50..56 {
                 let content = noise(seed, 1 << 20);
-                let image = add(&leech, &content).image;
-                assert_eq!(export(&leech, &image).unwrap(), content);
+                let image = add(leech, &content).image;
+                assert_eq!(export(leech, &image).unwrap(), content);
                 leech.remove(&image).unwrap();
             }
         });
         for (image, content) in images.iter().zip(&contents) {
             // Garbage of the same content, which must not be taken for what the fetch needs.
-            let own = add(&leech, content).image;
+            let own = add(leech, content).image;
             leech.remove(&own).unwrap();
-            fetch(&seed, &leech, image);
-            assert_eq!(&export(&leech, image).unwrap(), content);
+            fetch(&seed, leech, image);
+            assert_eq!(&export(leech, image).unwrap(), content);
         }
         adder.join().unwrap();
-        is_done.store(true, std::sync::atomic::Ordering::Relaxed);
+        drop(running);
         collector.join().unwrap();
     });
     for (image, content) in images.iter().zip(&contents) {

@@ -52,7 +52,7 @@ impl Body {
     const REVOCATION: &'static str = "revocation";
 
     pub(crate) fn decode(kind: &str, body: Value) -> Self {
-        fn read<T: DeserializeOwned>(body: Value, wrap: impl FnOnce(T) -> Body) -> Body {
+        fn read<T: Serialize + DeserializeOwned>(body: Value, wrap: impl FnOnce(T) -> Body) -> Body {
             codec::decode_value(body).map_or(Body::Opaque, wrap)
         }
         match kind {

@@ -249,7 +249,7 @@ impl Message {
     /// # Errors
     /// A payload that is not of its form.
     pub fn decode(kind: FrameKind, payload: &[u8]) -> Result<Option<Self>, MessageError> {
-        fn read<T: serde::de::DeserializeOwned>(payload: &[u8]) -> Result<T, CodecError> {
+        fn read<T: Serialize + serde::de::DeserializeOwned>(payload: &[u8]) -> Result<T, CodecError> {
             codec::decode(payload, MAX_CONTROL_BYTES)
         }
         Ok(Some(match kind {

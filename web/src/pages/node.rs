@@ -97,7 +97,7 @@ fn store(status: &Status, images: &[ImageSummary]) -> Markup {
                                 @if image.used_by.is_empty() { span.quiet { "nothing" } }
                                 @for (at, name) in image.used_by.iter().enumerate() { @if at > 0 { ", " } bdi { (text::line(name)) } }
                             }
-                            td.number data-label="Size" { (text::size(image.bytes)) br; span.quiet { (text::size(image.data_bytes)) " of data" } }
+                            td.number data-label="Size" { (text::size(image.bytes)) " " br; span.quiet { (text::size(image.data_bytes)) " of data" } }
                             td data-label="Here" { (completeness(image)) }
                         }
                     }

@@ -30,8 +30,10 @@ document.addEventListener("visibilitychange", () => {
     $$("[data-live]").forEach((part) => part.dataset.live.split(" ").forEach(later));
   }
 });
-addEventListener("pagehide", () => { changes?.close(); changes = null; });
-addEventListener("pageshow", follow);
+let isLeaving = false;
+addEventListener("pagehide", () => { isLeaving = true; changes?.close(); changes = null; });
+addEventListener("pageshow", () => { isLeaving = false; follow(); });
+addEventListener("beforeunload", () => { isLeaving = true; });
 
 function later(kind) {
   waiting.add(kind);
@@ -62,7 +64,7 @@ function swap(part, fresh) {
   if (!fresh || part.innerHTML === fresh.innerHTML) return;
   const focused = part.contains(document.activeElement) ? document.activeElement : null;
   if (focused?.matches("input, select, textarea")) return;
-  if ($("form[aria-busy=true]", part)) return;
+  if ($("form[aria-busy=true], button:disabled", part)) return; // under way; asked again at the end
   const open = $$("details[open]", part).map((details) => details.id);
   part.replaceChildren(...document.adoptNode(fresh).childNodes);
   for (const id of open) document.getElementById(id)?.setAttribute("open", "");
@@ -86,7 +88,10 @@ document.addEventListener("submit", async (event) => {
   event.preventDefault();
   const holder = form.closest("[data-jobs]");
   const buttons = $$("button[type=submit]", holder);
-  const free = () => buttons.forEach((button) => { button.disabled = false; });
+  const free = () => {
+    buttons.forEach((button) => { button.disabled = false; });
+    ["catalog", "store"].forEach(later);
+  };
   const box = newBox(holder);
   const body = new URLSearchParams(new FormData(form));
   buttons.forEach((button) => { button.disabled = true; });
@@ -130,6 +135,7 @@ function watch(job, box, over) {
   };
   // An EventSource tries again by itself, but not after an answer that is an error: the job is then unknown.
   events.onerror = () => {
+    if (isLeaving) return; // the browser hangs up for us; the job goes on, and is found again on the way back
     misses += 1;
     if (events.readyState !== EventSource.CLOSED && misses < 10) return;
     end();
