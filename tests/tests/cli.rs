@@ -3,7 +3,7 @@
 use std::fs;
 
 use rialto_testnet::site::{Plan, Site, text};
-use rialto_tests::stage::{FEDERATION, NOTHING, Outcome, Stage, accepting, has_fields, list, noise, shown};
+use rialto_tests::stage::{FEDERATION, NO_IMAGE, NOTHING, Outcome, Stage, accepting, has_fields, list, noise, shown};
 use serde_json::Value;
 
 /// Runs a command that fails, and returns the code of its error. Nothing may be on standard output.
@@ -70,7 +70,7 @@ fn wrong_usage_is_exit_code_2() -> Outcome {
         &["fetch", "uni/hello"],
         &["show", "uni/hello:stable"],
         &["image", "verify", "not-an-image"],
-        &["image", "get", NOTHING],
+        &["image", "get", NO_IMAGE],
         &["deploy", NOTHING, "--publish", "80"],
         &["deploy", NOTHING, "--set", "greeting"],
         &["deploy", NOTHING, "--set", "a=1", "--set", "a=2"],
@@ -84,7 +84,10 @@ fn wrong_usage_is_exit_code_2() -> Outcome {
         assert_eq!(failure(&site, arguments, 2)?, "usage", "{arguments:?}");
     }
     let refused = site.refused(&["publish", &unknown_key, "--key", "releases"], 2)?;
-    assert!(text(&refused, "message")?.contains("line 4") && text(&refused, "message")?.contains("sumary"), "{refused}");
+    assert!(
+        text(&refused, "message")?.contains("line 4") && text(&refused, "message")?.contains("sumary"),
+        "{refused}"
+    );
     Ok(())
 }
 
@@ -93,6 +96,7 @@ fn what_is_not_there_is_exit_code_3() -> Outcome {
     let stage = Stage::new()?;
     let site = stage.running("uni", &[])?;
     let description = stage.description("hello", "1.0.0", b"disk")?;
+    let never = shown(&stage.path().join("never-written"));
     for arguments in [
         &["show", NOTHING][..],
         &["show", &NOTHING[..20]],
@@ -102,12 +106,12 @@ fn what_is_not_there_is_exit_code_3() -> Outcome {
         &["revoke", NOTHING, "--key", "site", "--reason", "none"],
         &["deploy", NOTHING],
         &["fetch", "uni/hello@1.0.0"],
-        &["image", "verify", NOTHING],
-        &["image", "get", NOTHING, "-o", "/tmp/never-written"],
-        &["image", "rm", NOTHING],
-        &["image", "pin", NOTHING],
-        &["image", "unpin", NOTHING],
-        &["image", "verify", &NOTHING[..20]],
+        &["image", "verify", NO_IMAGE],
+        &["image", "get", NO_IMAGE, "-o", &never],
+        &["image", "rm", NO_IMAGE],
+        &["image", "pin", NO_IMAGE],
+        &["image", "unpin", NO_IMAGE],
+        &["image", "verify", &NO_IMAGE[..20]],
         &["image", "add", "/nonexistent/file"],
         &["publish", "/nonexistent/appliance.toml", "--key", "site"],
         &["publish", &description, "--key", "nobody"],
@@ -119,7 +123,7 @@ fn what_is_not_there_is_exit_code_3() -> Outcome {
     ] {
         assert_eq!(failure(&site, arguments, 3)?, "not-found", "{arguments:?}");
     }
-    assert!(!fs::exists("/tmp/never-written")?);
+    assert!(!fs::exists(never)?);
     Ok(())
 }
 
@@ -132,7 +136,10 @@ fn every_command_prints_one_value_with_the_fields_that_scripts_rely_on() -> Outc
     has_fields(&status["policy"], &["hash", "error"]);
     let peer = format!("/p2p/{}", text(&status, "peer_id")?);
     let listen = list(&status["listen"]);
-    assert!(!listen.is_empty() && listen.iter().all(|at| at.as_str().is_some_and(|at| at.ends_with(&peer))), "{status}");
+    assert!(
+        !listen.is_empty() && listen.iter().all(|at| at.as_str().is_some_and(|at| at.ends_with(&peer))),
+        "{status}"
+    );
     assert!(status["peers"].is_u64() && status["store_bytes"].is_u64() && status["policy"]["error"].is_null());
     assert_eq!(site.json(&["peers"])?, Value::Array(Vec::new()));
     assert_eq!(site.json(&["ps"])?, Value::Array(Vec::new()));

@@ -59,7 +59,8 @@ fn a_link_to_the_web_ui_works_once() -> Outcome {
     assert!(path.starts_with("/login?token="), "{link} is not at {web}");
     let entered = request(web, "GET", path, &[], "")?;
     assert!((300..400).contains(&entered.status), "{entered:?}");
-    let cookie = entered.header("set-cookie").and_then(|cookie| cookie.split(';').next()).unwrap_or_default().to_owned();
+    let cookie =
+        entered.header("set-cookie").and_then(|cookie| cookie.split(';').next()).unwrap_or_default().to_owned();
     assert!(entered.header("set-cookie").is_some_and(|cookie| cookie.contains("HttpOnly")), "{entered:?}");
 
     let session = [("Cookie", cookie.as_str())];

@@ -1,12 +1,11 @@
 //! Fetching: from several holders, from holders of parts, and again after it was cut short.
 
-use std::collections::BTreeSet;
-
 use rialto_protocol::ids::ImageId;
+use rialto_testnet::demo::damage;
 use rialto_testnet::site::{SOON, Site, text};
+use rialto_testnet::wait::run_within;
 use rialto_tests::forge::{fetch_partly, store};
 use rialto_tests::stage::{Outcome, Stage, list, noise, shown};
-use rialto_testnet::wait::run_within;
 
 /// Adds a file of noise at a site.
 fn add(stage: &Stage, site: &Site, name: &str, length: usize) -> Outcome<ImageId> {
@@ -44,7 +43,6 @@ fn two_holders_of_halves_make_a_whole() -> Outcome {
     let image = add(&stage, &uni, "halves", 4 << 20)?;
     let mut left = stage.running("left", &[&uni])?;
     let mut right = stage.running("right", &[&uni, &left])?;
-    let shop = stage.running("shop", &[&left, &right])?;
     for site in [&mut uni, &mut left, &mut right] {
         site.stop()?;
     }
@@ -56,16 +54,15 @@ fn two_holders_of_halves_make_a_whole() -> Outcome {
         let listed = site.json(&["image", "ls"])?;
         assert!(listed[0]["missing_chunks"].as_u64() > Some(0), "{listed}");
     }
-    // Their ports are new ones, so they are those who dial.
-    let halves = stage.running("halves", &[&left, &right, &shop])?;
-    halves.meets(&[&left, &right])?;
+    let shop = stage.running("shop", &[&left, &right])?;
+    shop.meets(&[&left, &right])?;
 
-    let fetched = halves.json(&["fetch", &image.to_string()])?;
+    let fetched = shop.json(&["fetch", &image.to_string()])?;
     assert_eq!(fetched["bytes"], 4 << 20);
     for holder in [&left, &right] {
         assert!(fetched["peers"][holder.peer_id()?].as_u64() > Some(1 << 20), "{} in {fetched}", holder.name());
     }
-    assert_eq!(halves.json(&["image", "verify", &image.to_string()])?["bad_chunks"], 0);
+    assert_eq!(shop.json(&["image", "verify", &image.to_string()])?["bad_chunks"], 0);
     Ok(())
 }
 
@@ -96,7 +93,7 @@ fn a_fetch_moves_only_what_is_missing() -> Outcome {
 
 #[test]
 fn a_node_that_is_killed_within_a_fetch_keeps_what_it_has() -> Outcome {
-    const BYTES: u64 = 96 << 20;
+    const BYTES: u64 = 64 << 20;
     let stage = Stage::new()?;
     let uni = stage.running("uni", &[])?;
     let image = add(&stage, &uni, "long", BYTES as usize)?;
@@ -155,7 +152,7 @@ fn a_damaged_holder_is_found_out_and_the_rest_comes_from_another() -> Outcome {
     let image = add(&stage, &uni, "spoilt", 4 << 20)?;
     lab.json(&["fetch", &image.to_string()])?;
     lab.stop()?;
-    let spoilt = spoil(lab.directory(), &noise("spoilt", 4 << 20)[..1 << 20])?;
+    let spoilt = damage::flip(lab.directory(), &noise("spoilt", 4 << 20)[..1 << 20])?;
     assert!(spoilt > 8, "{spoilt} places");
     lab.start()?;
     let shop = stage.running("shop", &[&uni, &lab])?;
@@ -173,30 +170,6 @@ fn a_damaged_holder_is_found_out_and_the_rest_comes_from_another() -> Outcome {
     assert!(mended["wire_bytes"].as_u64() > Some(1 << 19), "{mended}");
     assert_eq!(lab.json(&["image", "verify", &image.to_string()])?["bad_chunks"], 0);
     Ok(())
-}
-
-/// Flips a byte in each 4 KiB of this content, wherever files below `directory` have it.
-fn spoil(directory: &std::path::Path, content: &[u8]) -> Outcome<usize> {
-    let needles: BTreeSet<&[u8]> = content.chunks_exact(4096).map(|run| &run[..16]).collect();
-    let mut spoilt = 0;
-    for entry in std::fs::read_dir(directory)? {
-        let path = entry?.path();
-        if path.is_dir() {
-            spoilt += spoil(&path, content)?;
-        } else if path.is_file() {
-            let mut bytes = std::fs::read(&path)?;
-            let places: Vec<usize> =
-                bytes.windows(16).enumerate().filter(|(_, window)| needles.contains(window)).map(|(at, _)| at).collect();
-            for &place in &places {
-                bytes[place] ^= 0xff;
-            }
-            if !places.is_empty() {
-                std::fs::write(&path, bytes)?;
-            }
-            spoilt += places.len();
-        }
-    }
-    Ok(spoilt)
 }
 
 #[test]

@@ -91,9 +91,8 @@ fn a_revocation_counts_if_it_is_the_publishers_own() -> Outcome {
     shop.verdict(&release, "accept")?;
 
     uni.json(&["revoke", &release, "--key", "stranger", "--reason", "envy"])?;
-    let seen = shop.until(SOON, "an opinion", &["show", &release], |details| {
-        list(&details["revocations"]).len() == 1
-    })?;
+    let seen =
+        shop.until(SOON, "an opinion", &["show", &release], |details| list(&details["revocations"]).len() == 1)?;
     assert_eq!(seen["revocations"][0]["counts"], false);
     assert_eq!(seen["verdict"], "accept");
 
@@ -128,16 +127,22 @@ fn what_is_served_is_what_the_configuration_says() -> Outcome {
     let file = shown(&stage.file("private", noise("private", 100_000))?);
     let private = text(&published.json(&["image", "add", &file])?, "image")?;
     none.json(&["image", "add", &file])?;
-    let refused = shop.refused(&["fetch", &private], 1)?;
-    assert!(text(&refused, "message")?.contains("no site that can be reached has"), "{refused}");
-
     let release = stage.publish(&published, "hello", "1.0.0", "releases")?;
-    shop.verdict(&release, "hold")?;
-    shop.json(&["fetch", &release, "--held"])?;
-    // The shop holds a copy now, and serves it; only `none` has this one.
     let hidden = stage.publish(&none, "hidden", "1.0.0", "releases")?;
-    shop.verdict(&hidden, "hold")?;
-    shop.refused(&["fetch", &hidden, "--held"], 1)?;
+    for release in [&release, &hidden] {
+        shop.verdict(release, "hold")?;
+    }
+    // Side by side, because a fetch has patience with those who may come.
+    let (private_image, hidden_release, offered) = std::thread::scope(|scope| {
+        let private_image = scope.spawn(|| shop.refused(&["fetch", &private], 1));
+        let hidden_release = scope.spawn(|| shop.refused(&["fetch", &hidden, "--held"], 1));
+        (private_image.join(), hidden_release.join(), shop.json(&["fetch", &release, "--held"]))
+    });
+    for refused in [private_image, hidden_release] {
+        let refused = refused.expect("the command's thread")?;
+        assert!(text(&refused, "message")?.contains("no site that can be reached has"), "{refused}");
+    }
+    assert_eq!(offered?["bytes"], 256 << 10);
 
     let all = stage.running("all", &[&shop])?;
     all.json(&["image", "add", &file])?;

@@ -33,7 +33,7 @@ fn a_node_that_is_killed_loses_nothing_that_it_reported() -> Outcome {
 
 #[test]
 fn a_node_that_is_killed_within_an_addition_goes_on_as_before() -> Outcome {
-    const BYTES: usize = 96 << 20;
+    const BYTES: usize = 64 << 20;
     let stage = Stage::new()?;
     let mut uni = stage.running("uni", &[])?;
     let small = shown(&stage.file("small", noise("small", 1 << 20))?);
