@@ -174,13 +174,11 @@ pub struct DeployConfig {
     /// How long a guest has to shut down once it is asked to, before it is stopped the hard way.
     #[serde(alias = "stop_grace", deserialize_with = "deserialize_duration")]
     pub stop_grace: Duration,
-    /// Memory that all guests may have together, in bytes; no bound where it is not set.
-    pub memory: Option<ByteSize>,
 }
 
 impl Default for DeployConfig {
     fn default() -> Self {
-        Self { stop_grace: Duration::from_secs(20), memory: None }
+        Self { stop_grace: Duration::from_secs(20) }
     }
 }
 
@@ -289,8 +287,6 @@ free-space-floor = "1 GiB"
 [deploy]
 # How long a guest has to shut down before it is stopped the hard way.
 stop-grace = "20s"
-# Memory that all guests may have together.
-# memory = "8 GiB"
 "#,
             name = quoted(&self.name),
             federation = quoted(&self.federation),

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use rialto_web::api::{ApiError, BoxStream, ErrorCode, JobEvent, JobStarted};
 use serde::Serialize;
@@ -53,11 +54,12 @@ impl Reporter {
 }
 
 impl Jobs {
-    /// Starts a job. It is stopped by dropping its future, and by its [`Reporter`]'s token where it blocks.
+    /// Starts a job, which the log calls by `name`. It is stopped by dropping its future, and by its [`Reporter`]'s token
+    /// where it blocks.
     ///
     /// # Errors
     /// Too many jobs run.
-    pub fn start<T, F>(&self, work: impl FnOnce(Reporter) -> F) -> Result<JobStarted, ApiError>
+    pub fn start<T, F>(&self, name: String, work: impl FnOnce(Reporter) -> F) -> Result<JobStarted, ApiError>
     where
         T: Serialize,
         F: Future<Output = Result<T, ApiError>> + Send + 'static,
@@ -76,6 +78,7 @@ impl Jobs {
         drop(inner);
         let reporter = Reporter { state: state.clone(), cancel: cancel.clone() };
         let running = work(reporter);
+        let started = Instant::now();
         tokio::spawn(async move {
             let ended = match cancel.run_until_cancelled(running).await {
                 Some(result) => result.and_then(|value| {
@@ -84,6 +87,11 @@ impl Jobs {
                 }),
                 None => Err(ApiError::failed("cancelled").with_hint("what was stored so far stays")),
             };
+            let took = format!("{:.1} s", started.elapsed().as_secs_f64());
+            match &ended {
+                Ok(_) => tracing::info!("{name}: done in {took}"),
+                Err(error) => tracing::warn!("{name}: not done after {took}: {}", error.message),
+            }
             state.send_replace(match ended {
                 Ok(result) => JobEvent::Done { result },
                 Err(error) => JobEvent::Failed { error },
@@ -139,7 +147,7 @@ mod tests {
     async fn the_end_is_told_to_whoever_asks_and_only_once() {
         let jobs = Jobs::default();
         let started = jobs
-            .start(|reporter| async move {
+            .start("test".into(), |reporter| async move {
                 reporter.progress("reading", 1, 2);
                 Ok(7)
             })
@@ -154,7 +162,7 @@ mod tests {
     #[tokio::test]
     async fn a_cancelled_job_fails() {
         let jobs = Jobs::default();
-        let started = jobs.start(|_| std::future::pending::<Result<(), ApiError>>()).unwrap();
+        let started = jobs.start("test".into(), |_| std::future::pending::<Result<(), ApiError>>()).unwrap();
         jobs.cancel(&started.job).unwrap();
         let events: Vec<JobEvent> = jobs.events(&started.job).unwrap().collect().await;
         assert!(matches!(events.last(), Some(JobEvent::Failed { .. })));
@@ -164,9 +172,9 @@ mod tests {
     async fn there_is_a_bound_on_jobs() {
         let jobs = Jobs::default();
         for _ in 0..MAX_RUNNING {
-            jobs.start(|_| std::future::pending::<Result<(), ApiError>>()).unwrap();
+            jobs.start("test".into(), |_| std::future::pending::<Result<(), ApiError>>()).unwrap();
         }
-        assert!(jobs.start(|_| std::future::pending::<Result<(), ApiError>>()).is_err());
+        assert!(jobs.start("test".into(), |_| std::future::pending::<Result<(), ApiError>>()).is_err());
         assert!(jobs.events("nonsense").is_err());
     }
 }

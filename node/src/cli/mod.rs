@@ -10,6 +10,7 @@ mod endorse;
 mod fetch;
 mod image;
 mod init;
+mod invite;
 mod job;
 mod key;
 mod logs;
@@ -39,11 +40,26 @@ use rialto_web::api::ApiError;
 use crate::client::Client;
 use crate::dir::NodeDir;
 
+/// What stands below the list of commands.
+const AFTER_HELP: &str = "\
+Exit codes:
+  0  done
+  1  failed
+  2  wrong usage
+  3  not found
+  4  refused by policy
+  5  the node is not running
+
+Environment:
+  RIALTO_DIR  the node's directory, where --dir does not say it
+  RIALTO_LOG  what `rialto node` logs: debug, or info,rialto_node::net=trace
+  NO_COLOR    no colours, if it is set";
+
 /// A peer-to-peer, federated marketplace for virtual appliances.
 ///
-/// Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not found, 4 refused by policy, 5 the node is not running.
+/// All commands but init, node, key, policy check, doctor and completions ask the running node.
 #[derive(Debug, Parser)]
-#[command(name = "rialto", version, arg_required_else_help = true)]
+#[command(name = "rialto", version, arg_required_else_help = true, after_help = AFTER_HELP)]
 pub struct Cli {
     /// The node's directory [default: $XDG_STATE_HOME/rialto or ~/.local/state/rialto]
     #[arg(long, global = true, env = "RIALTO_DIR", value_name = "DIR", hide_env_values = true)]
@@ -67,6 +83,8 @@ enum Command {
     Doctor,
     /// List the sites this node is connected to
     Peers,
+    /// Say what another site needs to join the federation through this one
+    Invite,
     /// Make and show keys
     #[command(subcommand)]
     Key(key::Command),
@@ -168,6 +186,7 @@ async fn ask(command: Command, face: &Face, dir: &NodeDir) -> Outcome {
     match command {
         Command::Status => status::run(face, client).await,
         Command::Peers => peers::run(face, client).await,
+        Command::Invite => invite::run(face, dir, client).await,
         Command::Image(command) => image::run(face, client, command).await,
         Command::Publish(arguments) => publish::run(face, client, arguments).await,
         Command::Search(arguments) => search::run(face, client, arguments).await,
@@ -238,6 +257,7 @@ mod tests {
              --announce /dns4/x/tcp/1 --bootstrap /ip4/1.2.3.4/tcp/1 --web 127.0.0.1:0 --serve all",
             "rialto --dir D node",
             "rialto --dir D status --json",
+            "rialto --dir D invite --json",
             "rialto --dir D key new name --json",
             "rialto --dir D image add FILE --json",
             "rialto --dir D fetch RELEASE --held --json",

@@ -1,6 +1,7 @@
 //! `rialto node`: the daemon, in the foreground.
 
 use std::io::{self, IsTerminal as _, Write as _};
+use std::path::Path;
 
 use rialto_web::api::ApiError;
 use tokio::signal::unix::{SignalKind, signal};
@@ -10,6 +11,7 @@ use tracing_subscriber::EnvFilter;
 use super::output::Outcome;
 use crate::config::Config;
 use crate::dir::NodeDir;
+use crate::node::NodeError;
 use crate::{node, systemd};
 
 /// What is logged when RIALTO_LOG says nothing: what an administrator would want to read.
@@ -24,12 +26,23 @@ pub(super) fn run(dir: NodeDir) -> Outcome {
         .thread_name("rialto")
         .build()
         .map_err(|error| ApiError::failed(format!("cannot start: {error}")))?;
+    let path = dir.path().to_owned();
     runtime.block_on(async move {
         let shutdown = CancellationToken::new();
         stop_on_signals(&shutdown)?;
         let ended = Box::pin(node::run(dir, config, shutdown, Box::new(say_ready))).await;
-        ended.map_err(|error| ApiError::failed(error.to_string()))
+        ended.map_err(|error| told(error, &path))
     })
+}
+
+/// Why the node ended, with what to do next.
+fn told(error: NodeError, dir: &Path) -> ApiError {
+    match error {
+        NodeError::Dir(error) => error.into(),
+        NodeError::Key(error) => error.into(),
+        error => ApiError::failed(error.to_string())
+            .with_hint(format!("rialto --dir {} doctor looks for the cause", dir.display())),
+    }
 }
 
 /// To stderr, so that stdout has the line `ready` and nothing else. The journal has its own clock.
