@@ -90,7 +90,8 @@ impl Jobs {
             let took = format!("{:.1} s", started.elapsed().as_secs_f64());
             match &ended {
                 Ok(_) => tracing::info!("{name}: done in {took}"),
-                Err(error) => tracing::warn!("{name}: not done after {took}: {}", error.message),
+                Err(_) if cancel.is_cancelled() => tracing::info!("{name}: cancelled after {took}"),
+                Err(error) => tracing::warn!("{name}: failed after {took}: {}", error.message),
             }
             state.send_replace(match ended {
                 Ok(result) => JobEvent::Done { result },

@@ -40,6 +40,9 @@ use rialto_web::api::ApiError;
 use crate::client::Client;
 use crate::dir::NodeDir;
 
+/// What stands above the options that every command has.
+const COMMON: &str = "Options of every command";
+
 /// What stands below the list of commands.
 const AFTER_HELP: &str = "\
 Exit codes:
@@ -61,11 +64,12 @@ Environment:
 #[derive(Debug, Parser)]
 #[command(name = "rialto", version, arg_required_else_help = true, after_help = AFTER_HELP)]
 pub struct Cli {
-    /// The node's directory [default: $XDG_STATE_HOME/rialto or ~/.local/state/rialto]
-    #[arg(long, global = true, env = "RIALTO_DIR", value_name = "DIR", hide_env_values = true)]
+    /// The node's directory [default: $RIALTO_DIR, or $XDG_STATE_HOME/rialto, or ~/.local/state/rialto]
+    // Not by clap's `env`: a variable that is set and empty says nothing, and is no error.
+    #[arg(long, global = true, value_name = "DIR", help_heading = COMMON)]
     dir: Option<PathBuf>,
     /// Print one JSON value on stdout; on failure the last line of stderr is {"error": {code, message, hint}}
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = COMMON)]
     json: bool,
     #[command(subcommand)]
     command: Command,
@@ -154,15 +158,18 @@ fn unparsed(error: &clap::Error, arguments: &[OsString]) -> ExitCode {
 
 fn usage_error(error: &clap::Error) -> ApiError {
     let text = error.to_string();
-    let message = text.lines().next().unwrap_or_default();
-    ApiError::usage(message.strip_prefix("error: ").unwrap_or(message)).with_hint("rialto help, or rialto help COMMAND")
+    // The first paragraph: which arguments are missing stands below the line that says that some are.
+    let lines: Vec<&str> = text.lines().take_while(|line| !line.is_empty()).map(str::trim).collect();
+    let message = lines.join(" ");
+    ApiError::usage(message.strip_prefix("error: ").unwrap_or(&message))
+        .with_hint("rialto help, or rialto help COMMAND")
 }
 
 fn run(cli: Cli, face: &Face) -> Outcome {
     if let Command::Completions(arguments) = &cli.command {
         return completions::run(face, arguments);
     }
-    let path = cli.dir.filter(|dir| !dir.as_os_str().is_empty()).map_or_else(NodeDir::default_path, Ok)?;
+    let path = cli.dir.map_or_else(NodeDir::default_path, Ok)?;
     let dir = NodeDir::new(path)?;
     match cli.command {
         Command::Init(arguments) => init::run(face, &dir, arguments),
@@ -285,6 +292,6 @@ mod tests {
         let error = Cli::try_parse_from(["rialto", "fetch", "--json"]).unwrap_err();
         let told = usage_error(&error);
         assert_eq!(told.code.exit_code(), 2);
-        assert!(told.message.starts_with("the following required arguments"), "{}", told.message);
+        assert_eq!(told.message, "the following required arguments were not provided: <IMAGE|RELEASE>");
     }
 }
