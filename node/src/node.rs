@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use rialto_protocol::UnixSeconds;
 use rialto_protocol::ids::ImageId;
 use rialto_web::Sessions;
-use rialto_web::api::Change;
+use rialto_web::api::{ApiError, Change, ErrorCode};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{broadcast, watch};
 use tokio_util::sync::CancellationToken;
@@ -79,6 +79,17 @@ pub enum NodeError {
     /// The machine has no entropy.
     #[error("cannot make session secrets: {0}")]
     Sessions(String),
+}
+
+impl From<NodeError> for ApiError {
+    fn from(error: NodeError) -> Self {
+        match error {
+            // These know what to do next.
+            NodeError::Dir(error) => error.into(),
+            NodeError::Key(error) => Self { code: ErrorCode::Failed, ..error.into() },
+            error => Self::failed(error.to_string()),
+        }
+    }
 }
 
 /// A running node, as the API sees it.

@@ -27,8 +27,7 @@ pub(super) fn run(dir: NodeDir) -> Outcome {
     runtime.block_on(async move {
         let shutdown = CancellationToken::new();
         stop_on_signals(&shutdown)?;
-        let ended = Box::pin(node::run(dir, config, shutdown, Box::new(say_ready))).await;
-        ended.map_err(|error| ApiError::failed(error.to_string()))
+        Ok(Box::pin(node::run(dir, config, shutdown, Box::new(say_ready))).await?)
     })
 }
 
