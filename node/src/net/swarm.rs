@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
+use libp2p::allow_block_list::NotAllowed;
 use libp2p::core::ConnectedPoint;
 use libp2p::gossipsub::{self, MessageAcceptance, PublishError};
 use libp2p::kad::store::RecordStore as _;
 use libp2p::kad::{self, GetProvidersOk, QueryId, QueryResult, RecordKey};
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
-use libp2p::swarm::{SwarmEvent, dial_opts};
+use libp2p::swarm::{ListenError, SwarmEvent, dial_opts};
 use libp2p::{Multiaddr, PeerId, Swarm, identify, mdns, noise, ping, tcp, tls, yamux};
 use rialto_protocol::ids::ImageId;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -109,6 +110,17 @@ fn build(settings: &Settings) -> Result<Swarm<Behaviour>, NetError> {
         // Connections are few and wanted: they stay while nothing is said.
         .with_swarm_config(|config| config.with_idle_connection_timeout(Duration::from_secs(24 * 3600)))
         .build())
+}
+
+/// Whom the list of members keeps out, an administrator may have forgotten to put on it.
+fn refused(address: &Multiaddr, error: ListenError) {
+    match error {
+        ListenError::Denied { cause } => match cause.downcast::<NotAllowed>() {
+            Ok(kept_out) => tracing::info!(%address, "kept out: {kept_out}"),
+            Err(cause) => tracing::debug!(%address, %cause, "a connection is refused"),
+        },
+        error => tracing::debug!(%address, %error, "a connection did not come about"),
+    }
 }
 
 fn listen_error(address: &Multiaddr, reason: impl std::fmt::Display) -> NetError {
@@ -371,6 +383,7 @@ impl Task {
             SwarmEvent::OutgoingConnectionError { peer_id, error, .. } => {
                 tracing::debug!(?peer_id, %error, "cannot connect");
             }
+            SwarmEvent::IncomingConnectionError { send_back_addr, error, .. } => refused(&send_back_addr, error),
             SwarmEvent::NewListenAddr { address, .. } => tracing::info!(%address, "listening"),
             SwarmEvent::ListenerError { error, .. } => tracing::warn!(%error, "a listener failed"),
             SwarmEvent::ListenerClosed { addresses, reason, .. } => {
