@@ -11,8 +11,10 @@
 mod behaviour;
 pub mod bulk;
 mod discovery;
+mod door;
 mod frames;
 pub mod gossip;
+mod seats;
 mod swarm;
 pub mod sync;
 

@@ -12,7 +12,7 @@ use futures::{AsyncWriteExt as _, StreamExt as _};
 use libp2p::{PeerId, Stream};
 use rialto_protocol::ids::Hash;
 use rialto_protocol::sync::{Initiator, MAX_MESSAGE_BYTES, Message, Responder, SyncError};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
@@ -20,10 +20,13 @@ use tokio_util::sync::CancellationToken;
 use super::behaviour::set_up;
 use super::frames::{invalid, read_message, write_message};
 use super::gossip::{Records, Taken};
+use super::seats::Seats;
 use super::{Net, NetError, Protocol, Ready};
 
 /// Sessions that this node answers at once; more are closed, and come again by the opener's timer.
 const MAX_ANSWERED: usize = 16;
+/// Of these, sessions of one peer: an honest one opens one at a time, and may reconnect before the last has ended.
+const MAX_ANSWERED_PER_PEER: usize = 2;
 /// Sessions that this node has open at once.
 const MAX_OPENED: usize = 4;
 /// How often a peer is caught up with where nothing happens.
@@ -52,9 +55,9 @@ pub fn spawn(
     let answering = {
         let (records, shutdown, news) = (Arc::clone(&records), shutdown.clone(), news.clone());
         async move {
-            let seats = Arc::new(Semaphore::new(MAX_ANSWERED));
+            let seats = Seats::new(MAX_ANSWERED, MAX_ANSWERED_PER_PEER);
             while let Some((peer, stream)) = incoming.next().await {
-                let Ok(seat) = Arc::clone(&seats).try_acquire_owned() else { continue };
+                let Some(seat) = seats.take(peer) else { continue };
                 let (records, news, shutdown) = (Arc::clone(&records), news.clone(), shutdown.clone());
                 tokio::spawn(async move {
                     tokio::select! {

@@ -255,7 +255,7 @@ pub(crate) fn store_error(error: StoreError) -> ApiError {
 
 fn fetch_error(error: FetchError) -> ApiError {
     match error {
-        FetchError::NoHolder { .. } => ApiError::failed(error.to_string()).with_hint(
+        FetchError::NoHolder { .. } | FetchError::Stalled { .. } => ApiError::failed(error.to_string()).with_hint(
             "see who is connected with: rialto peers; what was stored stays, so a later fetch goes on from there",
         ),
         FetchError::Store(error) => store_error(error),

@@ -40,6 +40,12 @@ const BUSY_RETRY: Duration = Duration::from_millis(500);
 const ABSENT_RETRY: Duration = Duration::from_secs(10);
 /// A fetch gives up when nobody who has what is missing was found for this long.
 const NOBODY: Duration = Duration::from_secs(30);
+/// A fetch gives up when nothing came for this long from those who say that they have what is missing, or that they are
+/// busy: long enough for a crowd before an honest holder, not endless.
+const PROMISES: Duration = Duration::from_secs(300);
+/// Ranges of one holder that are kept until the manifest is known, 8 bytes each. A holder in the middle of a large image
+/// has fewer; what it tells beyond them, it tells again in its next session.
+const MAX_RANGES_KEPT: usize = 256 * 1024;
 
 /// Why an image is not complete. What was stored stays; the next fetch goes on from there.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +53,18 @@ pub enum FetchError {
     /// Nobody who is connected, or was found, has what is missing.
     #[error("no site that can be reached has {image} ({missing_chunks} chunks are missing)")]
     NoHolder {
+        /// The image.
+        image: ImageId,
+        /// Chunks still missing; 0 where not even the manifest is known.
+        missing_chunks: u64,
+    },
+    /// Somebody says that it has what is missing, and nobody sends it.
+    #[error(
+        "nothing of {image} came for {} s, although sites that can be reached say that they have it \
+         ({missing_chunks} chunks are missing)",
+        PROMISES.as_secs()
+    )]
+    Stalled {
         /// The image.
         image: ImageId,
         /// Chunks still missing; 0 where not even the manifest is known.
@@ -149,6 +167,10 @@ struct Fetch<'a> {
     inbox: mpsc::Receiver<Heard>,
     /// When somebody useful was last there.
     useful_at: Instant,
+    /// When something that was missing last came, and was what it should be.
+    delivered_at: Instant,
+    /// Pages that came after the last one was needed, by session.
+    late_pages: BTreeMap<PeerKey, usize>,
 }
 
 /// What a holder said that it has, kept until the manifest is known.
@@ -156,6 +178,8 @@ struct Fetch<'a> {
 struct Holds {
     is_complete: bool,
     ranges: Vec<Ranges>,
+    /// How many there are in `ranges`.
+    kept: usize,
 }
 
 /// What happens to a fetch.
@@ -211,6 +235,8 @@ impl<'a> Fetch<'a> {
             heard,
             inbox,
             useful_at: now,
+            delivered_at: now,
+            late_pages: BTreeMap::new(),
         }
     }
 
@@ -294,6 +320,7 @@ impl<'a> Fetch<'a> {
                     }
                     missing.remove(&hash);
                     self.useful_at = Instant::now();
+                    self.delivered_at = self.useful_at;
                     let store = self.store.clone();
                     blocking(self.image, move || store.put_page(&hash, &page)).await??;
                 }
@@ -395,6 +422,12 @@ impl<'a> Fetch<'a> {
             Said::Page(page) => {
                 self.count(key, page.len() as u64);
                 self.report.duplicate_bytes += page.len() as u64;
+                let late = self.late_pages.entry(key).or_default();
+                *late += 1;
+                if *late > MAX_PAGES_ASKED {
+                    download.left(key);
+                    self.ban(key, "sent pages that nobody asked for");
+                }
             }
             Said::Busy | Said::Absent | Said::Gone(_) => {
                 download.left(key);
@@ -408,6 +441,7 @@ impl<'a> Fetch<'a> {
         for Stored { key, index, wire_bytes, result } in stored {
             match result {
                 Ok(()) => {
+                    self.delivered_at = Instant::now();
                     download.stored(index);
                     bytes += wire_bytes;
                     // An error means that no upload listens.
@@ -484,13 +518,15 @@ impl<'a> Fetch<'a> {
         }
         let in_use: BTreeSet<PeerId> = self.sessions.values().map(|session| session.peer).collect();
         let candidates = self.net.federation_peers().into_iter().chain(self.found.iter().copied());
-        let candidates: Vec<PeerId> = candidates
+        let mut candidates: Vec<PeerId> = candidates
             .filter(|peer| !in_use.contains(peer) && !self.banned.contains(peer) && *peer != self.net.local())
             .filter(|peer| self.not_before.get(peer).is_none_or(|&at| at <= now))
             .collect::<BTreeSet<_>>()
             .into_iter()
-            .take(MAX_SESSIONS.saturating_sub(in_use.len()))
             .collect();
+        // Those first who were not asked yet, then those whose turn is longest ago.
+        candidates.sort_by_key(|peer| self.not_before.get(peer).copied());
+        candidates.truncate(MAX_SESSIONS.saturating_sub(in_use.len()));
         for peer in candidates {
             let key = self.next_key;
             self.next_key += 1;
@@ -505,8 +541,8 @@ impl<'a> Fetch<'a> {
             Said::Have { is_complete, chunks } => {
                 let holds = self.holders.entry(key).or_default();
                 holds.is_complete |= is_complete;
-                // Ranges told before the manifest is known are bounded by what a patient holder would send.
-                if holds.ranges.len() < 1024 {
+                if holds.kept + chunks.len() <= MAX_RANGES_KEPT {
+                    holds.kept += chunks.len();
                     holds.ranges.push(chunks);
                 }
                 if is_complete {
@@ -525,11 +561,13 @@ impl<'a> Fetch<'a> {
     }
 
     fn give_up_when_alone(&self, missing_chunks: u64) -> Result<(), FetchError> {
-        let somebody_may_help = self.holders.values().any(|holds| holds.is_complete);
-        if !somebody_may_help && self.useful_at.elapsed() > NOBODY {
-            return Err(FetchError::NoHolder { image: self.image, missing_chunks });
+        let image = self.image;
+        let is_promised = self.holders.values().any(|holds| holds.is_complete);
+        match giving_up(is_promised, self.useful_at.elapsed(), self.delivered_at.elapsed()) {
+            Some(GivingUp::Nobody) => Err(FetchError::NoHolder { image, missing_chunks }),
+            Some(GivingUp::Promises) => Err(FetchError::Stalled { image, missing_chunks }),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     fn close(&mut self, key: PeerKey, retry_after: Duration) {
@@ -574,6 +612,22 @@ impl<'a> Fetch<'a> {
     }
 }
 
+/// Why to wait no longer.
+#[derive(Debug, PartialEq, Eq)]
+enum GivingUp {
+    Nobody,
+    Promises,
+}
+
+/// Whether a fetch should wait for nobody any more: what counts in the end is what was delivered.
+fn giving_up(is_promised: bool, since_useful: Duration, since_delivered: Duration) -> Option<GivingUp> {
+    match (is_promised, since_useful > NOBODY, since_delivered > PROMISES) {
+        (false, true, _) => Some(GivingUp::Nobody),
+        (_, _, true) => Some(GivingUp::Promises),
+        _ => None,
+    }
+}
+
 fn join(download: &mut Download, key: PeerKey, holds: &Holds, now: Duration) {
     download.joined(key, now);
     for ranges in &holds.ranges {
@@ -609,4 +663,20 @@ async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, FetchError> {
     tokio::task::spawn_blocking(work).await.map_err(|_| FetchError::Interrupted(image))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn promises_are_believed_for_a_while_and_not_for_ever() {
+        let (none, short, long) = (Duration::ZERO, NOBODY * 2, PROMISES * 2);
+        assert_eq!(giving_up(false, none, none), None);
+        assert_eq!(giving_up(false, short, short), Some(GivingUp::Nobody));
+        assert_eq!(giving_up(true, short, short), None, "somebody who has it may be slow");
+        assert_eq!(giving_up(true, none, long), Some(GivingUp::Promises), "it says so again and again, and sends nothing");
+        assert_eq!(giving_up(false, none, long), Some(GivingUp::Promises), "it is always busy");
+        assert_eq!(giving_up(true, long, none), None);
+    }
 }

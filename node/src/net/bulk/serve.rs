@@ -8,16 +8,17 @@ use std::time::Duration;
 
 use futures::io::BufReader;
 use futures::{AsyncReadExt as _, AsyncWriteExt as _, StreamExt as _};
-use libp2p::{PeerId, Stream};
+use libp2p::Stream;
 use rialto_protocol::ids::{Hash, ImageId};
-use rialto_protocol::image::manifest::Manifest;
+use rialto_protocol::image::manifest::{MAX_PAGE_BYTES, Manifest};
 use rialto_protocol::swarm::{ChunkHeader, FrameHead, FrameKind, MAX_WANTED, Message, Ranges};
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, mpsc};
+use tokio::sync::{broadcast, mpsc};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::super::frames::{invalid, read_frame};
+use super::super::seats::Seats;
 use super::super::{NetError, Protocol};
 use super::Exchange;
 use crate::store::Encoded;
@@ -48,8 +49,7 @@ impl Exchange {
             .accept(Protocol::Swarm)
             .map_err(|_| super::super::behaviour::set_up("the swarm protocol", "it is served already"))?;
         let exchange = self.clone();
-        let streams = Arc::new(Semaphore::new(MAX_STREAMS));
-        let peers: Arc<std::sync::Mutex<std::collections::BTreeMap<PeerId, usize>>> = Arc::default();
+        let seats = Seats::new(MAX_STREAMS, MAX_STREAMS_PER_PEER);
         tokio::spawn(async move {
             loop {
                 let (peer, stream) = tokio::select! {
@@ -59,7 +59,7 @@ impl Exchange {
                         None => return,
                     },
                 };
-                let seat = Seat::take(&peers, peer, &streams);
+                let seat = seats.take(peer);
                 let (exchange, shutdown) = (exchange.clone(), shutdown.clone());
                 tokio::spawn(async move {
                     let served = tokio::select! {
@@ -140,41 +140,6 @@ impl Exchange {
         };
         // Both halves are polled here, by one task.
         tokio::try_join!(reading, writing).map(drop)
-    }
-}
-
-/// A place among the streams that are served.
-struct Seat {
-    peers: Arc<std::sync::Mutex<std::collections::BTreeMap<PeerId, usize>>>,
-    peer: PeerId,
-    _permit: OwnedSemaphorePermit,
-}
-
-impl Seat {
-    fn take(
-        peers: &Arc<std::sync::Mutex<std::collections::BTreeMap<PeerId, usize>>>,
-        peer: PeerId,
-        streams: &Arc<Semaphore>,
-    ) -> Option<Self> {
-        let mut taken = peers.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if taken.get(&peer).is_some_and(|&taken| taken >= MAX_STREAMS_PER_PEER) {
-            return None;
-        }
-        let permit = Arc::clone(streams).try_acquire_owned().ok()?;
-        *taken.entry(peer).or_default() += 1;
-        Some(Self { peers: Arc::clone(peers), peer, _permit: permit })
-    }
-}
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        let mut taken = self.peers.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if let Some(count) = taken.get_mut(&self.peer) {
-            *count -= 1;
-            if *count == 0 {
-                taken.remove(&self.peer);
-            }
-        }
     }
 }
 
@@ -313,19 +278,24 @@ impl Upload<'_> {
         write: &mut (impl futures::AsyncWrite + Unpin),
     ) -> io::Result<()> {
         let known: BTreeSet<Hash> = self.holding.manifest.pages.iter().copied().collect();
-        let store = self.exchange.store.clone();
-        let frames = tokio::task::spawn_blocking(move || {
-            let mut frames = Vec::new();
-            for hash in hashes.into_iter().filter(|hash| known.contains(hash)) {
-                let page = store.read_page(&hash).map_err(io::Error::other)?;
-                frames.extend_from_slice(&FrameHead { kind: FrameKind::Page, length: page.len() }.encode());
-                frames.extend_from_slice(&page);
-            }
-            io::Result::Ok(frames)
-        })
-        .await
-        .map_err(io::Error::other)??;
-        self.send_bytes(&frames, write).await
+        let hashes: Vec<Hash> = hashes.into_iter().filter(|hash| known.contains(hash)).collect();
+        // In parts, so that a peer that asks and does not read costs no more memory than for chunks.
+        for part in hashes.chunks(BATCH_BYTES / MAX_PAGE_BYTES) {
+            let (store, part) = (self.exchange.store.clone(), part.to_vec());
+            let frames = tokio::task::spawn_blocking(move || {
+                let mut frames = Vec::new();
+                for hash in part {
+                    let page = store.read_page(&hash).map_err(io::Error::other)?;
+                    frames.extend_from_slice(&FrameHead { kind: FrameKind::Page, length: page.len() }.encode());
+                    frames.extend_from_slice(&page);
+                }
+                io::Result::Ok(frames)
+            })
+            .await
+            .map_err(io::Error::other)??;
+            self.send_bytes(&frames, write).await?;
+        }
+        Ok(())
     }
 
     async fn send_batch(&mut self, write: &mut (impl futures::AsyncWrite + Unpin)) -> io::Result<()> {

@@ -21,6 +21,8 @@ const OUTBOX: usize = 64;
 const READ_BUFFER: usize = 64 * 1024;
 /// Opening a stream includes dialling.
 const OPEN: Duration = Duration::from_secs(15);
+/// A holder that has not said what it has by then is left, so that its place is free for another.
+const ANSWER: Duration = Duration::from_secs(10);
 
 /// What a holder said or did.
 #[derive(Debug)]
@@ -103,11 +105,14 @@ async fn converse(
         write.close().await
     };
     let reading = async {
-        while let Some((kind, payload)) = read_frame(&mut read).await? {
+        // Only the first answer has its deadline here: what comes later is the download's to wait for.
+        let mut frame = timeout(ANSWER, read_frame(&mut read)).await??;
+        while let Some((kind, payload)) = frame {
             let said = understand(kind, payload)?;
             if heard.send(Heard { key, said }).await.is_err() {
                 break;
             }
+            frame = read_frame(&mut read).await?;
         }
         io::Result::Ok(())
     };
