@@ -1,6 +1,7 @@
 //! Many sites at once: real ones as processes, or simulated ones in virtual time.
 
 pub mod appliance;
+pub mod bench;
 pub mod cpio;
 pub mod demo;
 pub mod http;

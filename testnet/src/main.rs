@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use rialto_testnet::appliance::{self, Appliance};
-use rialto_testnet::{demo, sim, wait};
+use rialto_testnet::{bench, demo, sim, wait};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// The exit code of a program that Ctrl-C ended, as shells have it.
@@ -39,6 +39,8 @@ enum Command {
         #[arg(long, value_name = "FILE", env = "RIALTO_BIN")]
         bin: Option<PathBuf>,
     },
+    /// Measures real nodes on this machine
+    Bench(bench::BenchArguments),
     /// Simulates sites in virtual time and checks what must hold among them
     Sim(sim::command::SimArguments),
 }
@@ -47,6 +49,7 @@ fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Appliance { out } => build_appliance(out),
         Command::Demo { once, keep, bin } => run_demo(&demo::Options { once, keep, binary: bin }),
+        Command::Bench(arguments) => bench::run(&arguments).map_err(Into::into),
         Command::Sim(arguments) => sim::command::run(&arguments).map_err(Into::into),
     };
     match result {

@@ -66,14 +66,14 @@ impl Backend for Api {
     }
 
     async fn release(&self, release: &str) -> Result<ReleaseDetails> {
-        let record = self.find_release(release)?;
+        let record = self.release_called(release).await?;
         let providers = view::sites_holding(self, &record).await;
         let node = Arc::clone(&self.0);
         blocking(move || view::details(&node, &node.judge(record), providers)).await?
     }
 
     async fn explain(&self, release: &str) -> Result<Explanation> {
-        let (node, record) = (Arc::clone(&self.0), self.find_release(release)?);
+        let (node, record) = (Arc::clone(&self.0), self.release_called(release).await?);
         blocking(move || node.judge(record).verdict.explanation()).await
     }
 
@@ -167,8 +167,8 @@ impl Backend for Api {
     }
 
     async fn endorse(&self, request: EndorseRequest) -> Result<Recorded> {
-        let key = self.signing_key(&request.key)?;
-        let record = self.find_release(&request.release)?;
+        let key = self.signing_key(&request.key).await?;
+        let record = self.release_called(&request.release).await?;
         let predicate = request.predicate.as_str().try_into().map_err(|error| usage("the predicate", error))?;
         if !is_uri(&request.predicate) {
             return Err(ApiError::usage(format!("'{}' is not a URI", request.predicate))
@@ -186,9 +186,11 @@ impl Backend for Api {
     }
 
     async fn revoke(&self, request: RevokeRequest) -> Result<Recorded> {
-        let key = self.signing_key(&request.key)?;
+        let key = self.signing_key(&request.key).await?;
         let reason = request.reason.as_str().try_into().map_err(|error| usage("the reason", error))?;
-        let body = Body::Revocation(Revocation { subject: self.revocation_subject(&request.subject)?, reason });
+        let (node, named) = (Arc::clone(&self.0), request.subject);
+        let subject = blocking(move || node.revocation_subject(&named)).await??;
+        let body = Body::Revocation(Revocation { subject, reason });
         let federation = self.config.federation.clone();
         self.sign_and_announce(&key, Some(federation), &body).await
     }
