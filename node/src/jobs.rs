@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use rialto_web::api::{ApiError, BoxStream, ErrorCode, JobEvent, JobStarted};
 use serde::Serialize;
@@ -61,11 +62,12 @@ impl Reporter {
 }
 
 impl Jobs {
-    /// Starts a job. It is stopped by dropping its future, and by its [`Reporter`]'s token where it blocks.
+    /// Starts a job, which the log calls by `name`. It is stopped by dropping its future, and by its [`Reporter`]'s token
+    /// where it blocks.
     ///
     /// # Errors
     /// Too many jobs run, or the node is shutting down.
-    pub fn start<T, F>(&self, work: impl FnOnce(Reporter) -> F) -> Result<JobStarted, ApiError>
+    pub fn start<T, F>(&self, name: String, work: impl FnOnce(Reporter) -> F) -> Result<JobStarted, ApiError>
     where
         T: Serialize,
         F: Future<Output = Result<T, ApiError>> + Send + 'static,
@@ -91,14 +93,21 @@ impl Jobs {
             let value = running.await?;
             serde_json::to_value(value).map_err(|error| ApiError::failed(format!("the result cannot be told: {error}")))
         };
+        let started = Instant::now();
         tokio::spawn(async move {
             // A task of its own, so that a job which panics ends like one that fails.
-            let ended = match tokio::spawn(cancel.run_until_cancelled_owned(running)).await {
+            let ended = match tokio::spawn(cancel.clone().run_until_cancelled_owned(running)).await {
                 Ok(Some(result)) => result,
                 Ok(None) => Err(ApiError::failed("cancelled").with_hint("what was stored so far stays")),
                 Err(_) => Err(ApiError::failed("a bug in this node ended the job")
                     .with_hint("the node's log says where; please report it")),
             };
+            let took = format!("{:.1} s", started.elapsed().as_secs_f64());
+            match &ended {
+                Ok(_) => tracing::info!("{name}: done in {took}"),
+                Err(_) if cancel.is_cancelled() => tracing::info!("{name}: cancelled after {took}"),
+                Err(error) => tracing::warn!("{name}: failed after {took}: {}", error.message),
+            }
             state.send_replace(match ended {
                 Ok(result) => JobEvent::Done { result },
                 Err(error) => JobEvent::Failed { error },
@@ -163,7 +172,7 @@ mod tests {
     async fn the_end_is_told_to_whoever_asks_and_only_once() {
         let jobs = Jobs::default();
         let started = jobs
-            .start(|reporter| async move {
+            .start("test".into(), |reporter| async move {
                 reporter.progress("reading", 1, 2);
                 Ok(7)
             })
@@ -178,7 +187,7 @@ mod tests {
     #[tokio::test]
     async fn a_cancelled_job_fails() {
         let jobs = Jobs::default();
-        let started = jobs.start(|_| std::future::pending::<Result<(), ApiError>>()).unwrap();
+        let started = jobs.start("test".into(), |_| std::future::pending::<Result<(), ApiError>>()).unwrap();
         jobs.cancel(&started.job).unwrap();
         let events: Vec<JobEvent> = jobs.events(&started.job).unwrap().collect().await;
         assert!(matches!(events.last(), Some(JobEvent::Failed { .. })));
@@ -189,7 +198,7 @@ mod tests {
         let jobs = Jobs::default();
         let (sender, reporter) = tokio::sync::oneshot::channel();
         let started = jobs
-            .start(|reporter| async move {
+            .start("a test".into(), |reporter| async move {
                 sender.send(reporter).ok();
                 std::future::pending::<Result<(), ApiError>>().await
             })
@@ -206,7 +215,8 @@ mod tests {
     #[tokio::test]
     async fn a_job_that_panics_fails_and_gives_its_place_back() {
         let jobs = Jobs::default();
-        let started = jobs.start(|_| async { if true { panic!("on purpose") } else { Ok(()) } }).unwrap();
+        let started =
+            jobs.start("a test".into(), |_| async { if true { panic!("on purpose") } else { Ok(()) } }).unwrap();
         let events: Vec<JobEvent> = jobs.events(&started.job).unwrap().collect().await;
         assert!(matches!(events.last(), Some(JobEvent::Failed { .. })));
     }
@@ -214,11 +224,11 @@ mod tests {
     #[tokio::test]
     async fn a_node_that_shuts_down_ends_its_jobs_and_starts_none() {
         let jobs = Jobs::default();
-        let started = jobs.start(|_| std::future::pending::<Result<(), ApiError>>()).unwrap();
+        let started = jobs.start("a test".into(), |_| std::future::pending::<Result<(), ApiError>>()).unwrap();
         jobs.close();
         let events: Vec<JobEvent> = jobs.events(&started.job).unwrap().collect().await;
         assert!(matches!(events.last(), Some(JobEvent::Failed { .. })));
-        let refused = jobs.start(|_| std::future::pending::<Result<(), ApiError>>()).unwrap_err();
+        let refused = jobs.start("a test".into(), |_| std::future::pending::<Result<(), ApiError>>()).unwrap_err();
         assert_eq!(refused.code, ErrorCode::NotRunning);
     }
 
@@ -226,9 +236,9 @@ mod tests {
     async fn there_is_a_bound_on_jobs() {
         let jobs = Jobs::default();
         for _ in 0..MAX_RUNNING {
-            jobs.start(|_| std::future::pending::<Result<(), ApiError>>()).unwrap();
+            jobs.start("test".into(), |_| std::future::pending::<Result<(), ApiError>>()).unwrap();
         }
-        assert!(jobs.start(|_| std::future::pending::<Result<(), ApiError>>()).is_err());
+        assert!(jobs.start("test".into(), |_| std::future::pending::<Result<(), ApiError>>()).is_err());
         assert!(jobs.events("nonsense").is_err());
     }
 }

@@ -134,6 +134,13 @@ pub async fn run(
 ) -> Result<(), NodeError> {
     dir.check_format()?;
     let lock = dir.lock()?;
+    tracing::info!(
+        "rialto {}: {} of {}, in {}",
+        env!("CARGO_PKG_VERSION"),
+        config.name,
+        config.federation,
+        dir.path().display()
+    );
     let keys = Keys::of(&dir);
     let keypair = keys::to_libp2p(&keys.site()?)?;
     let store = Store::open(&dir.store(), store_options(&config))?;
@@ -188,6 +195,7 @@ pub async fn run(
         let face = rialto_web::serve_tcp(listener, api, sessions, shutdown.clone());
         faces.push(tokio::spawn(face));
     }
+    say_where(&node).await;
     on_ready();
     shutdown.cancelled().await;
 
@@ -208,7 +216,25 @@ pub async fn run(
     if let Ok(Err(error)) = tokio::task::spawn_blocking(move || store.commit()).await {
         tracing::error!(%error, "the store did not end well; it is checked at the next start");
     }
+    tracing::info!("stopped");
     Ok(())
+}
+
+/// The log's answer to what one asks first: where is it?
+async fn say_where(node: &Node) {
+    for address in node.net.addresses().await.unwrap_or_default() {
+        tracing::info!("reachable at {address}");
+    }
+    match node.web {
+        Some(address) => {
+            tracing::info!("the web UI is at http://{address}/; `rialto web` prints a link that lets you in")
+        }
+        None => tracing::info!("there is no web UI (web = \"off\")"),
+    }
+    let running = node.deployer.list().iter().filter(|instance| instance.state == "running").count();
+    if running > 0 {
+        tracing::info!(running, "instances from before this start are followed again");
+    }
 }
 
 impl Node {

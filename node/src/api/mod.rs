@@ -88,12 +88,13 @@ impl Backend for Api {
 
     async fn add_image(&self, request: AddImageRequest) -> Result<JobStarted> {
         let (node, file) = (Arc::clone(&self.0), absolute(&request.file)?);
-        self.jobs.start(|reporter| node.add_image(file, reporter))
+        let name = format!("adding {}", file.display());
+        self.jobs.start(name, |reporter| node.add_image(file, reporter))
     }
 
     async fn verify_image(&self, image: ImageId) -> Result<JobStarted> {
         let node = Arc::clone(&self.0);
-        self.jobs.start(move |reporter| async move {
+        self.jobs.start(format!("verifying image {image}"), move |reporter| async move {
             let started = Instant::now();
             let verified = blocking(move || {
                 let mut progress = |done, total| reporter.progress("verifying", done, total);
@@ -112,7 +113,8 @@ impl Backend for Api {
 
     async fn export_image(&self, image: ImageId, request: ExportImageRequest) -> Result<JobStarted> {
         let (node, file) = (Arc::clone(&self.0), absolute(&request.file)?);
-        self.jobs.start(move |reporter| async move {
+        let name = format!("writing image {image} to {}", file.display());
+        self.jobs.start(name, move |reporter| async move {
             let started = Instant::now();
             let (store, path) = (node.store.clone(), file.clone());
             blocking(move || {
@@ -145,7 +147,7 @@ impl Backend for Api {
 
     async fn collect_garbage(&self) -> Result<JobStarted> {
         let node = Arc::clone(&self.0);
-        self.jobs.start(move |reporter| async move {
+        self.jobs.start("collecting garbage".into(), move |reporter| async move {
             reporter.progress("collecting", 0, 0);
             let started = Instant::now();
             let store = node.store.clone();
@@ -163,7 +165,8 @@ impl Backend for Api {
     async fn publish(&self, request: PublishRequest) -> Result<JobStarted> {
         absolute(&request.file)?;
         let node = Arc::clone(&self.0);
-        self.jobs.start(|reporter| node.publish(request, reporter))
+        let name = format!("publishing {} with key {}", request.file, request.key);
+        self.jobs.start(name, |reporter| node.publish(request, reporter))
     }
 
     async fn endorse(&self, request: EndorseRequest) -> Result<Recorded> {
@@ -197,12 +200,14 @@ impl Backend for Api {
 
     async fn fetch(&self, request: FetchRequest) -> Result<JobStarted> {
         let node = Arc::clone(&self.0);
-        self.jobs.start(|reporter| node.fetch(request, reporter))
+        let name = format!("fetching {}", request.target);
+        self.jobs.start(name, |reporter| node.fetch(request, reporter))
     }
 
     async fn deploy(&self, request: DeployRequest) -> Result<JobStarted> {
         let node = Arc::clone(&self.0);
-        self.jobs.start(|reporter| node.deploy(request, reporter))
+        let name = format!("deploying {}", request.release);
+        self.jobs.start(name, |reporter| node.deploy(request, reporter))
     }
 
     async fn instances(&self) -> Result<Vec<Instance>> {

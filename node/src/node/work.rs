@@ -265,8 +265,21 @@ pub(crate) fn store_error(error: StoreError) -> ApiError {
         StoreError::DiskFull { .. } => {
             ApiError::failed(error.to_string()).with_hint("free some space, or run: rialto image gc")
         }
+        StoreError::Io { ref source, ref path, .. } if is_hidden(source) => {
+            let user = rustix::process::geteuid().as_raw();
+            ApiError::failed(error.to_string()).with_hint(format!(
+                "the node runs as user {user}, perhaps without access to home directories; move {} where it may use it",
+                path.display()
+            ))
+        }
         _ => ApiError::failed(error.to_string()),
     }
+}
+
+/// What the caller sees, and the node does not: it is another user, or a service in a sandbox.
+fn is_hidden(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{NotFound, PermissionDenied, ReadOnlyFilesystem};
+    matches!(error.kind(), NotFound | PermissionDenied | ReadOnlyFilesystem)
 }
 
 fn fetch_error(error: FetchError) -> ApiError {

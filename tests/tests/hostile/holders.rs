@@ -277,8 +277,7 @@ fn a_manifest_whose_pages_lie_fails_the_fetch_with_the_images_name() {
     };
     // Two pages below the root, of which the first has another number of chunks than the root says.
     let large = Held::random(48 << 20, 6);
-    let Value::Map(mut above) =
-        codec::decode_any(&large.pages[&large.id.hash()], MAX_PAGE_BYTES).expect("a page")
+    let Value::Map(mut above) = codec::decode_any(&large.pages[&large.id.hash()], MAX_PAGE_BYTES).expect("a page")
     else {
         panic!("a map")
     };
@@ -419,4 +418,3 @@ fn missing(site: &Site, image: &Held) -> usize {
     let found = listed.as_array().into_iter().flatten().find(|listed| listed["image"] == image.name().as_str());
     found.and_then(|listed| listed["missing_chunks"].as_u64()).map_or(image.chunks.len(), |missing| missing as usize)
 }
-
