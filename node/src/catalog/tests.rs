@@ -1,7 +1,6 @@
 //! The catalog against its promises: nothing lost, nothing unverified, nobody crowded out.
 
 use std::io::Write as _;
-use std::time::{Duration, Instant};
 
 use ed25519_dalek::SigningKey;
 use proptest::prelude::*;
@@ -468,23 +467,18 @@ fn a_log_of_mostly_garbage_is_compacted() {
 }
 
 #[test]
-fn a_site_that_missed_1000_records_is_caught_up_in_well_under_2_seconds() {
+fn a_site_that_missed_1000_records_has_them_after_one_session() {
     let records: Vec<_> = (0..1_100).map(|n| release(&key(1), "batch", &n.to_string(), NOW - n).encode()).collect();
-    let there = tempfile::tempdir().unwrap();
-    let there = open_with(there.path(), 1 << 30);
+    let (there, here) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (there, here) = (open_with(there.path(), 1 << 30), open_with(here.path(), 1 << 30));
     there.insert_batch(&records, None, NOW).unwrap();
-    let once = || {
-        let here = tempfile::tempdir().unwrap();
-        let here = open_with(here.path(), 1 << 30);
-        here.insert_batch(&records[..100], None, NOW).unwrap();
-        let start = Instant::now();
-        catch_up(&here, &there);
-        assert_eq!(here.len(), 1_100);
-        start.elapsed()
-    };
-    // Other tests run beside this one: the best of three counts.
-    let best = (0..3).map(|_| once()).min().unwrap();
-    assert!(best < Duration::from_secs(2), "{best:?}");
+    here.insert_batch(&records[..100], None, NOW).unwrap();
+    catch_up(&here, &there);
+    assert_eq!(here.len(), 1_100);
+    for bytes in &records {
+        let id = Envelope::decode(bytes).unwrap().id();
+        assert_eq!(here.get(&id).unwrap().envelope().encode(), *bytes);
+    }
 }
 
 #[test]
