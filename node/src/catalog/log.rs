@@ -8,10 +8,12 @@
 //! ```
 //!
 //! Frames are appended in batches and fsynced once a batch. What an interrupted write left at the end is cut off at the
-//! next open, with a warning; a damaged frame with good ones after it is skipped.
+//! next open, with a warning. Damage anywhere else costs the frames that it hit: behind it, the next place where a sound
+//! frame begins is looked for, so that not even a damaged length cuts off what follows.
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufReader, BufWriter, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use rialto_protocol::ids::{Hash, PublicKey};
@@ -29,6 +31,8 @@ const MAX_BODY_BYTES: usize = MAX_ENVELOPE_BYTES + 2 + MAX_SOURCE_BYTES;
 pub(super) const MAX_SOURCE_BYTES: usize = 128;
 /// Frames handed over at once while the log is read.
 const BATCH: usize = 1_024;
+/// Bytes looked through at once for the next sound frame.
+const SEARCH_BYTES: usize = 1 << 20;
 
 /// What one frame says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -179,22 +183,25 @@ impl Log {
         let mut reader = BufReader::with_capacity(1 << 20, file);
         reader.seek(SeekFrom::Start(self.length)).map_err(|error| self.failed("read", error))?;
         let (mut at, mut batch, mut body) = (self.length, Vec::with_capacity(BATCH), Vec::new());
-        let mut damaged = 0u64;
         while at < size {
             let read = read_frame(&mut reader, size - at, &mut body).map_err(|error| self.failed("read", error))?;
-            let Some((is_sound, bytes)) = read else { break };
-            at += bytes;
-            match Frame::decode(&body).filter(|_| is_sound) {
-                Some(frame) => {
-                    // A damaged frame with a sound one behind it is damage, not the torn end.
-                    if damaged > 0 {
-                        tracing::warn!(file = %self.path.display(), frames = damaged, "damaged records were skipped; they come back by catch-up");
-                        damaged = 0;
-                    }
+            match read.and_then(|bytes| Some((Frame::decode(&body)?, bytes))) {
+                Some((frame, bytes)) => {
+                    at += bytes;
                     self.length = at;
                     batch.push(frame);
                 }
-                None => damaged += 1,
+                None => {
+                    let next = self.next_sound(at, size).map_err(|error| self.failed("read", error))?;
+                    // Nothing sound behind it: the torn end.
+                    let Some(next) = next else { break };
+                    tracing::warn!(
+                        file = %self.path.display(), at, bytes = next - at,
+                        "a damaged part of the records log is skipped; what it held comes back by catch-up"
+                    );
+                    at = next;
+                    reader.seek(SeekFrom::Start(at)).map_err(|error| self.failed("read", error))?;
+                }
             }
             if batch.len() == BATCH {
                 each(std::mem::replace(&mut batch, Vec::with_capacity(BATCH)));
@@ -202,6 +209,42 @@ impl Log {
         }
         each(batch);
         Ok(())
+    }
+
+    /// Where the first sound frame behind a damaged one begins.
+    ///
+    /// First where the damaged frame's own length says that it ends: that is right wherever only its body is damaged, and
+    /// nothing that a record holds can then pass for a frame. Else wherever length, kind and checksum fit.
+    fn next_sound(&self, damaged: u64, size: u64) -> std::io::Result<Option<u64>> {
+        let mut window = Vec::new();
+        let mut look_at = |from: u64, wanted: usize| -> std::io::Result<Option<u64>> {
+            let room = (SEARCH_BYTES.min(wanted) + FRAME_HEAD_BYTES + MAX_BODY_BYTES) as u64;
+            // `size` was the file's: what is left fits memory where `room` does.
+            window.resize(size.saturating_sub(from).min(room) as usize, 0);
+            self.file.read_exact_at(&mut window, from)?;
+            let found = (0..window.len().min(wanted)).find(|start| is_sound_frame(&window[*start..]));
+            Ok(found.map(|start| from + start as u64))
+        };
+        let mut head = [0; 4];
+        if size - damaged > FRAME_HEAD_BYTES as u64 {
+            self.file.read_exact_at(&mut head, damaged)?;
+            let end = damaged + FRAME_HEAD_BYTES as u64 + u64::from(u32::from_le_bytes(head));
+            if end < size && u32::from_le_bytes(head) as usize <= MAX_BODY_BYTES {
+                let next = look_at(end, 1)?;
+                if next.is_some() {
+                    return Ok(next);
+                }
+            }
+        }
+        let mut from = damaged + 1;
+        while from < size {
+            let next = look_at(from, SEARCH_BYTES)?;
+            if next.is_some() {
+                return Ok(next);
+            }
+            from += SEARCH_BYTES as u64;
+        }
+        Ok(None)
     }
 
     /// Appends whole frames and fsyncs. When it fails, the log is as before.
@@ -264,23 +307,36 @@ impl Log {
     }
 }
 
-/// Reads one frame into `body`: whether its checksum fits, and its length; `None` where the rest of the file holds no
-/// whole frame.
-fn read_frame(reader: &mut impl Read, left: u64, body: &mut Vec<u8>) -> std::io::Result<Option<(bool, u64)>> {
+/// Reads one frame into `body` and gives its length, its head included; `None` where no sound frame begins here.
+fn read_frame(reader: &mut impl Read, left: u64, body: &mut Vec<u8>) -> std::io::Result<Option<u64>> {
     if left < FRAME_HEAD_BYTES as u64 {
         return Ok(None);
     }
     let mut head = [0; FRAME_HEAD_BYTES];
     reader.read_exact(&mut head)?;
-    let [a, b, c, d, e, f, g, h] = head;
-    let (length, crc) = (u32::from_le_bytes([a, b, c, d]) as usize, u32::from_le_bytes([e, f, g, h]));
+    let (length, crc) = read_head(head);
     let bytes = (FRAME_HEAD_BYTES + length) as u64;
     if length == 0 || length > MAX_BODY_BYTES || bytes > left {
         return Ok(None);
     }
     body.resize(length, 0);
     reader.read_exact(body)?;
-    Ok(Some((crc32fast::hash(body) == crc, bytes)))
+    Ok((crc32fast::hash(body) == crc).then_some(bytes))
+}
+
+/// Whether a whole frame with the right checksum, of a kind that there is, begins here.
+fn is_sound_frame(bytes: &[u8]) -> bool {
+    let Some((head, rest)) = bytes.split_first_chunk::<FRAME_HEAD_BYTES>() else { return false };
+    let (length, crc) = read_head(*head);
+    // Cheap questions first: this is asked of every byte of the log behind a damaged one.
+    let is_plausible = (1..=MAX_BODY_BYTES).contains(&length) && matches!(rest.first(), Some(&(RECORD | EVICTED)));
+    is_plausible && rest.get(..length).is_some_and(|body| crc32fast::hash(body) == crc)
+}
+
+/// The length of a frame's body, and its checksum.
+fn read_head(head: [u8; FRAME_HEAD_BYTES]) -> (usize, u32) {
+    let [a, b, c, d, e, f, g, h] = head;
+    (u32::from_le_bytes([a, b, c, d]) as usize, u32::from_le_bytes([e, f, g, h]))
 }
 
 fn write_whole(path: &Path, frames: impl Iterator<Item = Frame>) -> std::io::Result<(File, u64)> {

@@ -105,7 +105,7 @@ mod tests {
                 let bytes = codec::encode(&piece).unwrap();
                 let piece: Ranges = codec::decode(&bytes, 1 << 16).unwrap();
                 let told: std::collections::BTreeSet<u32> = piece.indices_below(u32::MAX).collect();
-                prop_assert!((0..10_000).step_by(7).all(|index| piece.contains(index) == told.contains(&index)));
+                prop_assert!((0..10_000).all(|index| piece.contains(index) == told.contains(&index)));
                 back.extend(piece.indices_below(u32::MAX));
             }
             prop_assert_eq!(back, indices.into_iter().collect::<Vec<_>>());

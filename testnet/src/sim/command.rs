@@ -53,6 +53,18 @@ fn as_json(scenario: &Scenario, summary: &Summary) -> String {
         "caught_up": summary.caught_up,
         "refused": summary.refused,
         "evicted": summary.evicted,
+        "stallers": summary.stallers,
+        "verdicts": summary.verdicts,
+        "accepted": summary.accepted,
+        "fetched": summary.fetched,
+        "streams": summary.streams,
+        "streams_broken": summary.streams_broken,
+        "stalled": summary.stalled,
+        "chunks_refused": summary.chunks_refused,
+        "wire_bytes": summary.wire_bytes,
+        "duplicate_bytes": summary.duplicate_bytes,
+        "seed_copies": summary.seed_percent as f64 / 100.0,
+        "crowd_copies": summary.crowd_percent as f64 / 100.0,
         "trace": summary.trace.to_string(),
     })
     .to_string()

@@ -1,15 +1,26 @@
-//! The records of a simulation: who can sign what, and what was truly signed.
+//! The records of a simulation: who says what when, and what was truly signed.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use ed25519_dalek::SigningKey;
 use rialto_protocol::UnixSeconds;
-use rialto_protocol::bounded::{BoundError, Text};
-use rialto_protocol::ids::{PublicKey, RecordId};
-use rialto_protocol::record::{Body, Endorsement, EndorsementBody};
-use rialto_protocol::signed::{Draft, Envelope, EnvelopeError};
+use rialto_protocol::bounded::{BoundError, List, Name, Text};
+use rialto_protocol::ids::{Hash, ImageId, PublicKey, RecordId, Sha256};
+use rialto_protocol::record::{
+    Arch, Body, Boot, ContextSchema, Disk, DiskFormat, Endorsement, EndorsementBody, PREDICATE_TESTED, Release,
+    Requirements, Revocation, RevocationSubject,
+};
+use rialto_protocol::signed::{Draft, EnvelopeError};
 
 use super::SimError;
+use super::timeline::{Micros, SECOND};
+
+/// When the simulation begins, for records.
+pub(super) const EPOCH: UnixSeconds = 1_790_000_000;
+/// Records are published during this time.
+pub(super) const PUBLISHING: Micros = 120 * SECOND;
+const FEDERATION: &str = "simulated";
 
 /// A signer of the simulation.
 #[derive(Debug)]
@@ -28,31 +39,152 @@ impl Signer {
     }
 }
 
+/// Bytes that are gossiped.
+#[derive(Debug)]
+pub(super) struct Gossip {
+    pub(super) hash: Hash,
+    pub(super) bytes: Vec<u8>,
+}
+
+impl Gossip {
+    pub(super) fn new(bytes: Vec<u8>) -> Arc<Self> {
+        Arc::new(Self { hash: Hash::of(&bytes), bytes })
+    }
+}
+
+/// A record (or one more signature of it) that somebody is to publish.
+#[derive(Debug)]
+pub(super) struct Publication {
+    pub(super) at: Micros,
+    pub(super) signer: usize,
+    pub(super) message: Arc<Gossip>,
+}
+
 /// What was truly signed: the reference that sites are compared with.
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
     signers: BTreeMap<RecordId, BTreeSet<PublicKey>>,
+    releases: Vec<(RecordId, PublicKey)>,
+    endorsements: Vec<RecordId>,
 }
 
 impl Ledger {
-    /// Makes the record with this number, which all of `issuers` may sign and `signer` does.
-    pub(super) fn sign(
+    /// Draws records of the known signers (all but the last), and a flood of the last one's.
+    pub(super) fn draw(
+        &mut self,
+        signers: &[Signer],
+        records: usize,
+        flood: usize,
+        images: &[ImageId],
+        random: &mut fastrand::Rng,
+    ) -> Result<Vec<Publication>, SimError> {
+        let known = signers.len() - 1;
+        let mut publications = Vec::new();
+        for number in 0..records {
+            let signer = random.usize(..known);
+            let mut issuers = vec![signer];
+            // One record in four is co-signed, at another site and time.
+            if random.u8(..4) == 0 {
+                issuers.push((signer + 1) % known);
+            }
+            let body = self.draw_body(number, &signers[signer].public, signers, images, random);
+            publications.extend(self.sign(number, &body.map_err(bound)?, &issuers, signers, random)?);
+        }
+        for number in records..records + flood {
+            let body = self.draw_opinion(number, random).map_err(bound)?;
+            publications.extend(self.sign(number, &body, &[known], signers, random)?);
+        }
+        Ok(publications)
+    }
+
+    fn sign(
         &mut self,
         number: usize,
-        issuers: &[&Signer],
-        signer: &Signer,
-        issued: UnixSeconds,
-    ) -> Result<Envelope, SimError> {
-        let body = body(number).map_err(|error| SimError::Broken(error.to_string()))?;
+        body: &Body,
+        issuers: &[usize],
+        signers: &[Signer],
+        random: &mut fastrand::Rng,
+    ) -> Result<Vec<Publication>, SimError> {
         let broken = |error: EnvelopeError| SimError::Broken(error.to_string());
-        let draft = Draft::new(issuers.iter().map(|issuer| issuer.public), None, issued, &body).map_err(broken)?;
-        let envelope = draft.sign(&signer.key).map_err(broken)?.seal();
-        self.signers.entry(envelope.id()).or_default().insert(signer.public);
-        Ok(envelope)
+        let federation = body.revocation().map(|_| Name::try_from(FEDERATION)).transpose().map_err(bound)?;
+        // Co-signers sign the same payload, so its time is the record's, not the moment's.
+        let issued = EPOCH + number as u64 % 60;
+        let keys = issuers.iter().map(|issuer| signers[*issuer].public);
+        let draft = Draft::new(keys, federation, issued, body).map_err(broken)?;
+        let mut publications = Vec::new();
+        for &signer in issuers {
+            let envelope = draft.clone().sign(&signers[signer].key).map_err(broken)?.seal();
+            let id = envelope.id();
+            if self.signers.entry(id).or_default().is_empty() {
+                match body {
+                    Body::Release(release) => self.releases.push((id, release.publisher)),
+                    Body::Endorsement(_) => self.endorsements.push(id),
+                    Body::Revocation(_) | Body::Opaque => {}
+                }
+            }
+            self.signers.entry(id).or_default().insert(signers[signer].public);
+            let (at, message) = (random.u64(..PUBLISHING), Gossip::new(envelope.encode()));
+            publications.push(Publication { at, signer, message });
+        }
+        Ok(publications)
+    }
+
+    fn draw_body(
+        &self,
+        number: usize,
+        signer: &PublicKey,
+        signers: &[Signer],
+        images: &[ImageId],
+        random: &mut fastrand::Rng,
+    ) -> Result<Body, BoundError> {
+        if self.releases.is_empty() || random.u8(..3) == 0 {
+            return release(number, signer, images, random);
+        }
+        match random.u8(..100) {
+            0 => {
+                let key = signers[random.usize(..signers.len())].public;
+                revocation(number, RevocationSubject::Key(key))
+            }
+            1..10 => {
+                // Every other one by the release's own publisher, where there is one; the rest are opinions.
+                let own: Vec<RecordId> =
+                    self.releases.iter().filter(|(_, publisher)| publisher == signer).map(|(id, _)| *id).collect();
+                let subject = match random.bool() && !own.is_empty() {
+                    true => own[random.usize(..own.len())],
+                    false => self.draw_release(random),
+                };
+                revocation(number, RevocationSubject::Release(subject))
+            }
+            10..15 if !self.endorsements.is_empty() => {
+                let subject = self.endorsements[random.usize(..self.endorsements.len())];
+                revocation(number, RevocationSubject::Endorsement(subject))
+            }
+            _ => endorsement(number, self.draw_release(random)),
+        }
+    }
+
+    /// What a stranger says: of what others said, for and against.
+    fn draw_opinion(&self, number: usize, random: &mut fastrand::Rng) -> Result<Body, BoundError> {
+        match random.u8(..4) {
+            0 => revocation(number, RevocationSubject::Release(self.draw_release(random))),
+            _ => endorsement(number, self.draw_release(random)),
+        }
+    }
+
+    fn draw_release(&self, random: &mut fastrand::Rng) -> RecordId {
+        match self.releases.len() {
+            0 => RecordId::of(b"no release at all"),
+            releases => self.releases[random.usize(..releases)].0,
+        }
     }
 
     pub(super) fn len(&self) -> usize {
         self.signers.len()
+    }
+
+    /// The releases of the known signers.
+    pub(super) fn releases(&self) -> &[(RecordId, PublicKey)] {
+        &self.releases
     }
 
     /// Whether all of these signed this.
@@ -60,20 +192,63 @@ impl Ledger {
         self.signers.get(id).is_some_and(|signed| signers.all(|key| signed.contains(key)))
     }
 
-    /// The records that this key signed, with everyone else who did.
-    pub(super) fn of<'a>(
-        &'a self,
-        key: &'a PublicKey,
-    ) -> impl Iterator<Item = (&'a RecordId, &'a BTreeSet<PublicKey>)> {
-        self.signers.iter().filter(|(_, signers)| signers.contains(key))
+    /// The records that this key signed.
+    pub(super) fn of<'a>(&'a self, key: &'a PublicKey) -> impl Iterator<Item = &'a RecordId> {
+        self.signers.iter().filter(|(_, signers)| signers.contains(key)).map(|(id, _)| id)
     }
 }
 
-fn body(number: usize) -> Result<Body, BoundError> {
-    Ok(Body::Endorsement(Endorsement {
-        subject: RecordId::of(&number.to_be_bytes()),
-        predicate: Text::try_from("https://rialto.example/predicate/simulated/v1")?,
-        body: EndorsementBody::Native { note: Some(Text::try_from(format!("record {number}"))?) },
+fn release(
+    number: usize,
+    publisher: &PublicKey,
+    images: &[ImageId],
+    random: &mut fastrand::Rng,
+) -> Result<Body, BoundError> {
+    // Two disks in every other release, the same images again and again: appliances share components.
+    let mut disks = Vec::new();
+    for place in 0..1 + usize::from(random.bool()) {
+        let image = match images.len() {
+            0 => ImageId::of(&number.to_be_bytes()),
+            length => images[(number + place) % length],
+        };
+        let hash = Hash::of(&[number as u8, place as u8]);
+        disks.push(Disk { image, format: DiskFormat::Raw, bytes: 1 << 20, blake3: hash, sha256: Sha256(hash.0) });
+    }
+    Ok(Body::Release(Box::new(Release {
+        publisher: *publisher,
+        name: Name::try_from(format!("appliance-{}", number % 10).as_str())?,
+        version: format!("1.{number}").as_str().try_into()?,
+        sequence: number as u64,
         expires: None,
-    }))
+        arch: Arch::X86_64,
+        disks: List::try_from(disks)?,
+        boot: Boot::Bios {},
+        requirements: Requirements { vcpus: 1, memory_bytes: 1 << 28, disk_bytes: 0, firmware: None },
+        summary: Text::try_from("Simulates")?,
+        description: None,
+        licence: None,
+        homepage: None,
+        tags: List::default(),
+        supersedes: List::default(),
+        components: List::default(),
+        recipe: None,
+        sbom: None,
+        provenance: None,
+        context: ContextSchema::default(),
+    })))
+}
+
+fn endorsement(number: usize, subject: RecordId) -> Result<Body, BoundError> {
+    let note = Some(Text::try_from(format!("record {number}").as_str())?);
+    let predicate = Text::try_from(PREDICATE_TESTED)?;
+    let body = EndorsementBody::Native { note };
+    Ok(Body::Endorsement(Endorsement { subject, predicate, body, expires: None }))
+}
+
+fn revocation(number: usize, subject: RevocationSubject) -> Result<Body, BoundError> {
+    Ok(Body::Revocation(Revocation { subject, reason: Text::try_from(format!("reason {number}").as_str())? }))
+}
+
+fn bound(error: BoundError) -> SimError {
+    SimError::Broken(error.to_string())
 }

@@ -1,17 +1,33 @@
-//! A simulated site: the records it holds, in memory, under the same rules as a node's catalog.
+//! A simulated site: the records it holds, in memory, under the same rules as a node's catalog, and its verdicts.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use rialto_node::trust::{Facts, Policy, Verdict, evaluate, revocation_subjects};
+use rialto_protocol::UnixSeconds;
 use rialto_protocol::ids::{Hash, PublicKey, RecordId};
-use rialto_protocol::record::Record;
+use rialto_protocol::record::{Body, Record, RevocationSubject};
 use rialto_protocol::signed::Verified;
 use rialto_protocol::sync::SyncSet;
 
+use super::store::Store;
+
 /// Records of signers that a site does not name, at most. A node counts bytes; the rule is the same.
 const UNNAMED_RECORDS: usize = 40;
-/// Lies after which a peer is not listened to any more.
-const MAX_LIES: u32 = 3;
+
+/// A record that was verified, with what is often asked of it. Pure functions of its bytes, so sites share it.
+#[derive(Debug)]
+pub(super) struct Known {
+    pub(super) record: Verified<Record>,
+    pub(super) sync_id: Hash,
+    pub(super) encoded: Vec<u8>,
+}
+
+impl Known {
+    pub(super) fn new(record: Verified<Record>) -> Self {
+        Self { sync_id: record.sync_id(), encoded: record.envelope().encode(), record }
+    }
+}
 
 /// What became of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,52 +38,99 @@ pub(super) enum Inserted {
     Evicted,
 }
 
+impl Inserted {
+    pub(super) fn is_change(self) -> bool {
+        matches!(self, Self::New | Self::Merged)
+    }
+}
+
+/// How a site behaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Character {
+    /// As it should.
+    Honest,
+    /// Corrupts what it sends, records and chunks alike, and claims to have every image.
+    Liar,
+    /// Takes part in gossip and catch-up, but of images it says nothing at all.
+    Mute,
+    /// The same, but it claims to have every image, and delivers nothing.
+    Silent,
+}
+
 /// A site.
 #[derive(Debug)]
 pub(super) struct Site {
-    /// The signers that its policy names.
-    named: BTreeSet<PublicKey>,
-    /// Whether it corrupts what it sends.
-    pub(super) is_liar: bool,
-    /// The sites that it has links to.
-    pub(super) peers: Vec<usize>,
-    records: BTreeMap<RecordId, Arc<Verified<Record>>>,
+    pub(super) character: Character,
+    /// Which of the policies it goes by.
+    pub(super) policy_number: usize,
+    policy: Arc<Policy>,
+    pub(super) store: Store,
+    /// The signers whose records it keeps: those that its policy names, and those that it publishes for.
+    kept: BTreeSet<PublicKey>,
+    records: BTreeMap<RecordId, Held>,
+    endorsements: BTreeMap<RecordId, BTreeSet<RecordId>>,
+    revocations: BTreeMap<RevocationSubject, BTreeSet<RecordId>>,
     /// Every version ever held, by sync id.
     versions: BTreeMap<Hash, RecordId>,
-    /// Records of signers that are not named, by arrival.
-    unnamed: BTreeMap<u64, RecordId>,
+    /// Records of signers that are not kept, by arrival.
+    others: BTreeMap<u64, RecordId>,
     /// Versions evicted, and who had signed them.
     evicted: BTreeMap<Hash, Vec<PublicKey>>,
     /// Gossip messages that came before.
     seen: BTreeSet<Hash>,
-    lies: BTreeMap<usize, u32>,
+    sync_set: Option<SyncSet>,
     arrivals: u64,
 }
 
+#[derive(Debug)]
+struct Held {
+    known: Arc<Known>,
+    /// Its versions, by sync id.
+    versions: Vec<Hash>,
+}
+
 impl Site {
-    pub(super) fn new(named: BTreeSet<PublicKey>, is_liar: bool) -> Self {
+    pub(super) fn new(policy_number: usize, policy: Arc<Policy>, character: Character) -> Self {
         Self {
-            named,
-            is_liar,
-            peers: Vec::new(),
+            character,
+            policy_number,
+            store: Store::default(),
+            kept: policy.named_keys().copied().collect(),
+            policy,
             records: BTreeMap::new(),
+            endorsements: BTreeMap::new(),
+            revocations: BTreeMap::new(),
             versions: BTreeMap::new(),
-            unnamed: BTreeMap::new(),
+            others: BTreeMap::new(),
             evicted: BTreeMap::new(),
             seen: BTreeSet::new(),
-            lies: BTreeMap::new(),
+            sync_set: None,
             arrivals: 0,
         }
     }
 
-    /// Whether its policy names this signer.
-    pub(super) fn names(&self, key: &PublicKey) -> bool {
-        self.named.contains(key)
+    /// Whether it sends the records that it has, as they are.
+    pub(super) fn is_liar(&self) -> bool {
+        self.character == Character::Liar
     }
 
-    /// Names a signer from now on: what was evicted of it is wanted again.
-    pub(super) fn name(&mut self, key: PublicKey) {
-        if self.named.insert(key) {
+    /// Whether it fetches and serves images as it should.
+    pub(super) fn is_honest(&self) -> bool {
+        self.character == Character::Honest
+    }
+
+    /// Whether it keeps this signer's records.
+    pub(super) fn keeps(&self, key: &PublicKey) -> bool {
+        self.kept.contains(key)
+    }
+
+    pub(super) fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    /// Keeps a signer's records from now on: what was evicted of them is wanted again.
+    pub(super) fn keep(&mut self, key: PublicKey) {
+        if self.kept.insert(key) {
             self.evicted.retain(|_, signers| !signers.contains(&key));
         }
     }
@@ -77,84 +140,107 @@ impl Site {
         self.seen.insert(message)
     }
 
-    /// Holds a lie against a peer.
-    pub(super) fn caught(&mut self, peer: usize) {
-        *self.lies.entry(peer).or_default() += 1;
-    }
-
-    /// Whether this peer is still listened to.
-    pub(super) fn trusts(&self, peer: usize) -> bool {
-        self.lies.get(&peer).is_none_or(|lies| *lies < MAX_LIES)
-    }
-
     /// Takes a verified record in, and counts what had to go for it.
-    pub(super) fn insert(&mut self, record: Arc<Verified<Record>>) -> (Inserted, u64) {
-        let (id, sync_id) = (record.id, record.sync_id());
+    pub(super) fn insert(&mut self, known: &Arc<Known>) -> (Inserted, u64) {
+        let (id, sync_id) = (known.record.id, known.sync_id);
+        if self.versions.contains_key(&sync_id) {
+            return (Inserted::Duplicate, 0);
+        }
         if self.evicted.contains_key(&sync_id) {
             return (Inserted::Evicted, 0);
         }
-        let (record, outcome) = match self.records.get(&id) {
-            None => (record, Inserted::New),
-            Some(held) => match held.merge(&record) {
-                Ok(Some(merged)) => (Arc::new(merged), Inserted::Merged),
-                _ => {
-                    self.versions.insert(sync_id, id);
-                    return (Inserted::Duplicate, 0);
-                }
-            },
-        };
         self.versions.insert(sync_id, id);
-        self.versions.insert(record.sync_id(), id);
-        if outcome == Inserted::New && !self.names_a_signer_of(&record) {
-            self.unnamed.insert(self.arrivals, id);
+        let outcome = match self.records.get_mut(&id) {
+            None => {
+                self.records.insert(id, Held { known: Arc::clone(known), versions: vec![sync_id] });
+                Inserted::New
+            }
+            Some(held) => {
+                held.versions.push(sync_id);
+                let Ok(Some(merged)) = held.known.record.merge(&known.record) else { return (Inserted::Duplicate, 0) };
+                held.known = Arc::new(Known::new(merged));
+                held.versions.push(held.known.sync_id);
+                self.versions.insert(held.known.sync_id, id);
+                Inserted::Merged
+            }
+        };
+        self.sync_set = None;
+        if outcome == Inserted::New {
+            self.index(id, &known.record.body);
+            if !known.record.signers().any(|key| self.keeps(key)) {
+                self.others.insert(self.arrivals, id);
+            }
         }
         self.arrivals += 1;
-        self.records.insert(id, record);
         (outcome, self.evict())
+    }
+
+    fn index(&mut self, id: RecordId, body: &Body) {
+        match body {
+            Body::Endorsement(endorsement) => {
+                self.endorsements.entry(endorsement.subject).or_default().insert(id);
+            }
+            Body::Revocation(revocation) => {
+                self.revocations.entry(revocation.subject).or_default().insert(id);
+            }
+            Body::Release(_) | Body::Opaque => {}
+        }
     }
 
     fn evict(&mut self) -> u64 {
         let mut evicted = 0;
-        while self.unnamed.len() > UNNAMED_RECORDS {
-            let Some((_, id)) = self.unnamed.pop_first() else { break };
-            // A named signer may have added a signature meanwhile.
-            if self.records.get(&id).is_some_and(|record| self.names_a_signer_of(record)) {
+        while self.others.len() > UNNAMED_RECORDS {
+            let Some((_, id)) = self.others.pop_first() else { break };
+            // A signer whose records are kept may have added a signature meanwhile, or become one.
+            let is_kept = |held: &Held| held.known.record.signers().any(|key| self.kept.contains(key));
+            if self.records.get(&id).is_none_or(is_kept) {
                 continue;
             }
-            if let Some(record) = self.records.remove(&id) {
-                self.evicted.insert(record.sync_id(), record.signers().copied().collect());
-                self.versions.retain(|_, of| *of != id);
-                evicted += 1;
+            let Some(Held { known, versions }) = self.records.remove(&id) else { continue };
+            self.evicted.insert(known.sync_id, known.record.signers().copied().collect());
+            for version in &versions {
+                self.versions.remove(version);
             }
+            self.sync_set = None;
+            evicted += 1;
         }
         evicted
     }
 
-    fn names_a_signer_of(&self, record: &Verified<Record>) -> bool {
-        record.signers().any(|key| self.named.contains(key))
+    pub(super) fn get(&self, id: &RecordId) -> Option<&Verified<Record>> {
+        self.records.get(id).map(|held| &held.known.record)
     }
 
-    pub(super) fn get(&self, id: &RecordId) -> Option<&Arc<Verified<Record>>> {
-        self.records.get(id)
-    }
-
-    pub(super) fn records(&self) -> impl Iterator<Item = &Arc<Verified<Record>>> {
-        self.records.values()
+    pub(super) fn records(&self) -> impl Iterator<Item = &Arc<Known>> {
+        self.records.values().map(|held| &held.known)
     }
 
     /// What there is to reconcile.
-    pub(super) fn sync_set(&self) -> SyncSet {
-        self.records.values().map(|record| (record.header.issued, record.sync_id())).collect()
+    pub(super) fn sync_set(&mut self) -> SyncSet {
+        let records = &self.records;
+        let made = || records.values().map(|held| (held.known.record.header.issued, held.known.sync_id)).collect();
+        self.sync_set.get_or_insert_with(made).clone()
     }
 
     /// The envelope behind a sync id.
     pub(super) fn envelope(&self, sync_id: &Hash) -> Option<Vec<u8>> {
-        let record = self.versions.get(sync_id).and_then(|id| self.records.get(id))?;
-        Some(record.envelope().encode())
+        let held = self.versions.get(sync_id).and_then(|id| self.records.get(id))?;
+        Some(held.known.encoded.clone())
     }
 
     /// Whether this version is lacking and would be taken.
     pub(super) fn is_wanted(&self, sync_id: &Hash) -> bool {
         !self.versions.contains_key(sync_id) && !self.evicted.contains_key(sync_id)
+    }
+
+    /// What its policy says of a release that it holds, with all that it knows of it.
+    pub(super) fn judge(&self, release: &RecordId, now: UnixSeconds) -> Option<Verdict> {
+        let record = self.get(release)?;
+        let held = |ids: Option<&BTreeSet<RecordId>>| ids.into_iter().flatten().filter_map(|id| self.get(id)).collect();
+        let endorsements: Vec<_> = held(self.endorsements.get(release));
+        let subjects = revocation_subjects(record, &endorsements);
+        let revocations =
+            subjects.iter().flat_map(|subject| -> Vec<_> { held(self.revocations.get(subject)) }).collect();
+        Some(evaluate(&self.policy, record, &Facts { endorsements, revocations }, now))
     }
 }

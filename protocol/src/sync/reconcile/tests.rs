@@ -1,0 +1,212 @@
+//! Catch-up between two sites in memory: sets that differ anywhere, and peers that break the rules.
+
+use std::collections::BTreeMap;
+
+use super::*;
+use proptest::prelude::*;
+
+/// A site of the tests: sync ids, each with its time and some bytes in place of an envelope.
+type Site = BTreeMap<Hash, (UnixSeconds, Vec<u8>)>;
+
+fn site(items: &[(u64, u32)]) -> Site {
+    items
+        .iter()
+        .map(|(time, number)| {
+            let content = [&time.to_be_bytes()[..], &number.to_be_bytes(), &[7; 100]].concat();
+            (Hash::of(&content), (*time, content))
+        })
+        .collect()
+}
+
+fn set(site: &Site) -> SyncSet {
+    site.iter().map(|(id, (time, _))| (*time, *id)).collect()
+}
+
+fn insert(site: &mut Site, envelopes: Vec<Vec<u8>>) {
+    for content in envelopes {
+        let time = u64::from_be_bytes(content[..8].try_into().unwrap());
+        site.insert(Hash::of(&content), (time, content));
+    }
+}
+
+fn over_the_wire(message: Message) -> Message {
+    let bytes = message.encode();
+    assert!(bytes.len() <= crate::sync::MAX_MESSAGE_BYTES);
+    Message::decode(&bytes).unwrap()
+}
+
+/// Runs a session to its end; gives the number of messages.
+fn run(ours: &mut Site, theirs: &mut Site, unwanted: &BTreeSet<Hash>) -> usize {
+    let mut initiator = Initiator::new(set(ours)).unwrap();
+    let mut responder = Responder::new(set(theirs)).unwrap();
+    let mut messages = 0;
+    while !initiator.is_finished() || !responder.is_finished() {
+        let before = messages;
+        while let Some(message) = initiator.next_message(|id| ours.get(id).map(|(_, content)| content.clone())) {
+            messages += 1;
+            let progress = responder
+                .receive(over_the_wire(message), |id| !theirs.contains_key(id) && !unwanted.contains(id))
+                .unwrap();
+            insert(theirs, progress.envelopes);
+        }
+        while let Some(message) = responder.next_message(|id| theirs.get(id).map(|(_, content)| content.clone())) {
+            messages += 1;
+            let progress = initiator
+                .receive(over_the_wire(message), |id| !ours.contains_key(id) && !unwanted.contains(id))
+                .unwrap();
+            insert(ours, progress.envelopes);
+        }
+        assert!(messages > before, "nobody has anything to say, and the session has not ended");
+    }
+    assert!(initiator.is_complete());
+    messages
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn sets_that_differ_anywhere_converge(
+        common in prop::collection::vec((0u64..50, any::<u32>()), 0..300),
+        ours in prop::collection::vec((any::<u64>(), any::<u32>()), 0..100),
+        theirs in prop::collection::vec((0u64..50, any::<u32>()), 0..300),
+    ) {
+        let mut ours = site(&[common.clone(), ours].concat());
+        let mut theirs = site(&[common, theirs].concat());
+        let union: Site = ours.clone().into_iter().chain(theirs.clone()).collect();
+        run(&mut ours, &mut theirs, &BTreeSet::new());
+        prop_assert_eq!(&ours, &union);
+        prop_assert_eq!(&theirs, &union);
+    }
+
+    #[test]
+    fn no_message_makes_a_side_panic(
+        steps in prop::collection::vec((0u8..6, prop::collection::vec(any::<u8>(), 0..200)), 1..20),
+        held in prop::collection::vec((0u64..50, any::<u32>()), 0..100),
+    ) {
+        let held = site(&held);
+        let mut responder = Responder::new(set(&held)).unwrap();
+        let mut initiator = Initiator::new(set(&held)).unwrap();
+        for (kind, mut content) in steps {
+            if kind == 1 {
+                content.insert(0, 0x61); // past negentropy's version check
+            }
+            let Ok(message) = Message::decode(&[&[kind], content.as_slice()].concat()) else { continue };
+            let _ = responder.receive(message.clone(), |_| true);
+            let _ = initiator.receive(message, |_| true);
+            for _ in 0..3 {
+                let content = |id: &Hash| held.get(id).map(|(_, content)| content.clone());
+                let sent = [responder.next_message(content), initiator.next_message(content)];
+                for message in sent.into_iter().flatten() {
+                    prop_assert!(message.encode().len() <= crate::sync::MAX_MESSAGE_BYTES);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_site_that_was_away_gets_all_it_missed() {
+    let missed: Vec<_> = (0..5_000).map(|number| (u64::from(number) / 3, number)).collect();
+    let mut ours = site(&missed[..200]);
+    let mut theirs = site(&missed);
+    let messages = run(&mut ours, &mut theirs, &BTreeSet::new());
+    assert_eq!(ours, theirs);
+    assert!(messages < 60, "{messages} messages");
+    assert_eq!(run(&mut ours, &mut theirs, &BTreeSet::new()), 3, "equal sets: one round, and Done");
+}
+
+#[test]
+fn sets_too_different_for_one_frame_converge() {
+    let all: Vec<_> = (0..20_000).map(|number| (u64::from(number % 7), number)).collect();
+    let mut ours = site(&all.iter().copied().filter(|(_, n)| n % 2 == 0).collect::<Vec<_>>());
+    let mut theirs = site(&all.iter().copied().filter(|(_, n)| n % 3 != 0).collect::<Vec<_>>());
+    let union: Site = ours.clone().into_iter().chain(theirs.clone()).collect();
+    run(&mut ours, &mut theirs, &BTreeSet::new());
+    assert_eq!(ours, union);
+    assert_eq!(theirs, union);
+}
+
+#[test]
+fn what_was_evicted_is_neither_asked_for_nor_taken() {
+    let mut ours = site(&[(1, 1), (2, 2)]);
+    let mut theirs = site(&[(3, 3), (4, 4)]);
+    let unwanted: BTreeSet<_> = site(&[(1, 1), (3, 3)]).into_keys().collect();
+    run(&mut ours, &mut theirs, &unwanted);
+    assert_eq!(ours, site(&[(1, 1), (2, 2), (4, 4)]));
+    assert_eq!(theirs, site(&[(2, 2), (3, 3), (4, 4)]));
+}
+
+#[test]
+fn a_peer_that_never_finishes_is_cut_off() {
+    let held = site(&(0..1_000).map(|number| (1, number)).collect::<Vec<_>>());
+    // The fingerprint of something else, for all there is: the initiator will always split again.
+    let never = || Message::Reconcile([&[0x61, 0x00, 0x00, 0x01][..], &[0xee; 16]].concat());
+    let mut initiator = Initiator::new(set(&held)).unwrap();
+    let mut responder = Responder::new(set(&held)).unwrap();
+    let mut rounds = 0;
+    let error = loop {
+        rounds += 1;
+        assert!(rounds <= MAX_ROUNDS);
+        assert!(initiator.next_message(|_| None).is_some());
+        if let Err(error) = initiator.receive(never(), |_| true) {
+            break error;
+        }
+    };
+    assert_eq!(error, SyncError::TooManyRounds);
+    let error = (0..=MAX_ROUNDS).find_map(|_| {
+        let refused = responder.receive(never(), |_| true).err();
+        responder.next_message(|_| None);
+        refused
+    });
+    assert_eq!(error, Some(SyncError::TooManyRounds));
+}
+
+#[test]
+fn a_record_is_served_once_a_session() {
+    let held = site(&[(1, 1)]);
+    let id = *held.keys().next().unwrap();
+    let mut responder = Responder::new(set(&held)).unwrap();
+    responder.receive(Message::Want(vec![id]), |_| true).unwrap();
+    assert!(matches!(responder.next_message(|_| Some(vec![1])), Some(Message::Records { is_last: true, .. })));
+    assert_eq!(responder.receive(Message::Want(vec![id]), |_| true), Err(SyncError::Repeated(id)));
+}
+
+#[test]
+fn unasked_and_untimely_messages_are_refused() {
+    let mut initiator = Initiator::new(SyncSet::default()).unwrap();
+    let records = |n: usize| Message::Records { envelopes: vec![vec![1]; n], is_last: false };
+    assert!(matches!(initiator.receive(records(1), |_| true), Err(SyncError::OutOfTurn { .. })));
+
+    let mut responder = Responder::new(SyncSet::default()).unwrap();
+    responder.receive(Message::Offer(vec![Hash([1; 32])]), |_| true).unwrap();
+    assert_eq!(responder.next_message(|_| None), Some(Message::Want(vec![Hash([1; 32])])));
+    assert_eq!(responder.receive(records(2), |_| true), Err(SyncError::Unasked(1)));
+
+    let mut responder = Responder::new(SyncSet::default()).unwrap();
+    assert_eq!(responder.receive(Message::Want(vec![]), |_| true), Err(SyncError::Empty("Want")));
+
+    let mut offering = Initiator::new(set(&site(&[(1, 1)]))).unwrap();
+    offering.next_message(|_| None);
+    let nothing = Responder::new(SyncSet::default()).unwrap().negentropy.reconcile(&[0x61, 0, 0, 2, 0]).unwrap();
+    offering.receive(Message::Reconcile(nothing), |_| true).unwrap();
+    assert!(matches!(offering.next_message(|_| None), Some(Message::Offer(_))));
+    let stranger = Hash([9; 32]);
+    assert_eq!(offering.receive(Message::Want(vec![stranger]), |_| true), Err(SyncError::NotOffered(stranger)));
+}
+
+#[test]
+fn a_large_answer_goes_out_in_parts_that_fit() {
+    let mut outbox = Outbox::new(vec![Hash([0; 32]); 10]);
+    let (mut messages, mut records) = (0, 0);
+    loop {
+        let (message, is_last) = outbox.next(|_| Some(vec![1; 25_000]));
+        assert!(message.encode().len() <= crate::sync::MAX_MESSAGE_BYTES);
+        let Message::Records { envelopes, .. } = over_the_wire(message) else { panic!() };
+        (messages, records) = (messages + 1, records + envelopes.len());
+        if is_last {
+            break;
+        }
+    }
+    assert_eq!((messages, records), (5, 10));
+}
