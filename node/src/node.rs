@@ -30,7 +30,7 @@ use crate::deploy::{DeployError, DeployOptions, Deployer, Limits};
 use crate::dir::{DirError, NodeDir};
 use crate::jobs::Jobs;
 use crate::keys::{self, KeyError, Keys};
-use crate::net::bulk::Exchange;
+use crate::net::bulk::{Exchange, Patience};
 use crate::net::{self, Net, NetError};
 use crate::store::{Store, StoreError};
 use crate::trust::{DecisionError, DecisionLog, PolicyFile, PolicyState};
@@ -157,7 +157,7 @@ pub async fn run(
     let web = tcp.as_ref().and_then(|listener| listener.local_addr().ok());
 
     let (net, incoming) = Net::start(net_settings(&config, keypair)).await?;
-    let exchange = Exchange::new(net.clone(), store.clone(), offers(&config, &catalog));
+    let exchange = Exchange::new(net.clone(), store.clone(), offers(&config, &catalog), Patience::default());
     let (changes, _) = broadcast::channel(CHANGE_QUEUE);
     let node = Arc::new(Node {
         config,

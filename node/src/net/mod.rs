@@ -16,6 +16,10 @@ mod frames;
 pub mod gossip;
 mod swarm;
 pub mod sync;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -125,13 +129,35 @@ enum Purpose {
 }
 
 enum Command {
-    Publish { envelope: Vec<u8> },
-    Verdict { id: MessageId, from: PeerId, acceptance: MessageAcceptance },
-    Provide { images: Vec<ImageId> },
-    StopProviding { image: ImageId },
-    Providers { image: ImageId, found: mpsc::Sender<PeerId>, purpose: Purpose },
-    Reached { reply: oneshot::Sender<Vec<Multiaddr>> },
-    Shutdown { done: oneshot::Sender<()> },
+    Publish {
+        envelope: Vec<u8>,
+    },
+    Verdict {
+        id: MessageId,
+        from: PeerId,
+        acceptance: MessageAcceptance,
+    },
+    Provide {
+        images: Vec<ImageId>,
+    },
+    StopProviding {
+        image: ImageId,
+    },
+    Providers {
+        image: ImageId,
+        found: mpsc::Sender<PeerId>,
+        purpose: Purpose,
+    },
+    Reached {
+        reply: oneshot::Sender<Vec<Multiaddr>>,
+    },
+    Shutdown {
+        done: oneshot::Sender<()>,
+    },
+    #[cfg(test)]
+    Dial {
+        address: Multiaddr,
+    },
 }
 
 /// A handle to the swarm task.
@@ -277,6 +303,14 @@ impl Net {
             // An error means that the task has ended already.
             ended.await.ok();
         }
+    }
+
+    /// Dials another network of this test.
+    #[cfg(test)]
+    async fn dial(&self, other: &Self) {
+        let address = other.addresses().await.unwrap().remove(0);
+        self.send(Command::Dial { address }).await.unwrap();
+        testing::acquainted(self, other).await;
     }
 
     async fn send(&self, command: Command) -> Result<(), NetError> {

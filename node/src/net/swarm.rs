@@ -265,6 +265,8 @@ impl Task {
                 reply.send(self.addresses()).ok();
             }
             Command::Shutdown { .. } => {}
+            #[cfg(test)]
+            Command::Dial { address } => self.dial(DialOpts::from(address)),
         }
     }
 

@@ -24,6 +24,8 @@ use super::{Net, NetError, Protocol, Ready};
 
 /// Sessions that this node answers at once; more are closed, and come again by the opener's timer.
 const MAX_ANSWERED: usize = 16;
+/// Sessions of one peer that are answered at once: one, and the end of the one before.
+const MAX_ANSWERED_PER_PEER: usize = 2;
 /// Sessions that this node has open at once.
 const MAX_OPENED: usize = 4;
 /// How often a peer is caught up with where nothing happens.
@@ -76,22 +78,30 @@ pub fn spawn(
     Ok(())
 }
 
-/// Who is answered now: one session a peer, so that no peer takes all there are.
+/// Who is answered now, and how often, so that no peer takes all there are.
 #[derive(Clone, Default)]
-struct Seats(Arc<Mutex<BTreeSet<PeerId>>>);
+struct Seats(Arc<Mutex<BTreeMap<PeerId, usize>>>);
 
 struct Seat(Seats, PeerId);
 
 impl Seats {
     fn take(&self, peer: PeerId) -> Option<Seat> {
         let mut taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        (taken.len() < MAX_ANSWERED && taken.insert(peer)).then(|| Seat(self.clone(), peer))
+        if taken.values().sum::<usize>() >= MAX_ANSWERED || taken.get(&peer) == Some(&MAX_ANSWERED_PER_PEER) {
+            return None;
+        }
+        *taken.entry(peer).or_default() += 1;
+        Some(Seat(self.clone(), peer))
     }
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        self.0.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.1);
+        let mut taken = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(sessions) = taken.get_mut(&self.1) {
+            *sessions -= 1;
+        }
+        taken.retain(|_, sessions| *sessions > 0);
     }
 }
 
@@ -275,7 +285,10 @@ async fn speak(
         if side.is_finished() {
             break;
         }
-        let Some(message) = timeout(PATIENCE, read_message(&mut stream, MAX_MESSAGE_BYTES)).await?? else { break };
+        let Some(message) = timeout(PATIENCE, read_message(&mut stream, MAX_MESSAGE_BYTES)).await?? else {
+            // It had no seat for us, or is going: to be tried again soon.
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        };
         let message = Message::decode(&message).map_err(invalid)?;
         let held = Arc::clone(records);
         let (back, received) = tokio::task::spawn_blocking(move || {

@@ -23,18 +23,14 @@ use tokio::time::{Instant, sleep_until};
 
 use self::batches::{Arrived, Batches, Done, Stored};
 use self::holders::{Holders, Pause};
-use super::Exchange;
 use super::session::{Heard, Said};
+use super::{Exchange, Patience};
 use crate::store::{Store, StoreError};
 
 /// A holder that is asked for a page and does not send it is not asked again for a while.
 const PAGE_PATIENCE: Duration = Duration::from_secs(10);
 /// How often a fetch looks around where nothing happens.
 const TICK: Duration = Duration::from_millis(500);
-/// A fetch gives up when nobody who has what is missing was found for this long.
-const NOBODY: Duration = Duration::from_secs(30);
-/// A fetch gives up when nothing that it needs came for this long, whatever others promise.
-const NO_PROGRESS: Duration = Duration::from_secs(300);
 /// A chunk can be lost to a bad disk while others still come; so often what is missing is looked for again.
 const MAX_ROUNDS: usize = 4;
 
@@ -50,10 +46,7 @@ pub enum FetchError {
         missing_chunks: u64,
     },
     /// Some say that they have it, and send nothing of it.
-    #[error(
-        "sites say that they have {image}, but sent nothing of it for {} minutes ({missing_chunks} chunks are missing)",
-        NO_PROGRESS.as_secs() / 60
-    )]
+    #[error("sites say that they have {image}, but sent nothing of it for long ({missing_chunks} chunks are missing)")]
     NoProgress {
         /// The image.
         image: ImageId,
@@ -125,6 +118,7 @@ struct Fetch<'a> {
     news: broadcast::Sender<u32>,
     progress: &'a watch::Sender<FetchProgress>,
     report: FetchReport,
+    patience: Patience,
     holders: Holders,
     started: Instant,
     /// How long sessions were not listened to because the disk was busy: no time that a holder can be blamed for.
@@ -156,6 +150,7 @@ impl<'a> Fetch<'a> {
             news,
             progress,
             report: FetchReport::default(),
+            patience: exchange.patience,
             holders: Holders::new(exchange.net.clone(), image),
             started: now,
             deaf: Duration::ZERO,
@@ -453,10 +448,10 @@ impl<'a> Fetch<'a> {
 
     fn give_up_when_hopeless(&self, missing_chunks: u64) -> Result<(), FetchError> {
         let image = self.image;
-        if !self.holders.is_any_complete() && self.hopeful_at.elapsed() > NOBODY {
+        if !self.holders.is_any_complete() && self.hopeful_at.elapsed() > self.patience.nobody {
             return Err(FetchError::NoHolder { image, missing_chunks });
         }
-        if self.progress_at.elapsed() > NO_PROGRESS {
+        if self.progress_at.elapsed() > self.patience.no_progress {
             return Err(FetchError::NoProgress { image, missing_chunks });
         }
         Ok(())

@@ -9,6 +9,7 @@ mod session;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use rialto_protocol::ids::ImageId;
 use tokio::sync::broadcast;
@@ -24,12 +25,31 @@ const NEWS_QUEUE: usize = 4096;
 /// Whether this site offers an image to others.
 pub type Offers = Arc<dyn Fn(&ImageId) -> bool + Send + Sync>;
 
+/// How long others are waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Patience {
+    /// A fetch gives up when nobody who has what is missing was found for this long.
+    pub nobody: Duration,
+    /// A fetch gives up when nothing that it needs came for this long, whatever others promise.
+    pub no_progress: Duration,
+    /// An upload whose fetcher says nothing for this long is over.
+    pub silence: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        let [nobody, no_progress, silence] = [30, 300, 120].map(Duration::from_secs);
+        Self { nobody, no_progress, silence }
+    }
+}
+
 /// Both sides of moving images.
 #[derive(Clone)]
 pub struct Exchange {
     net: Net,
     store: Store,
     offers: Offers,
+    patience: Patience,
     /// Downloads in progress, by image: who listens hears of chunks as they are stored.
     downloads: Arc<Mutex<BTreeMap<ImageId, Ongoing>>>,
     uploaded: Arc<std::sync::atomic::AtomicU64>,
@@ -67,8 +87,8 @@ impl Drop for Share {
 
 impl Exchange {
     /// Both sides over one store. Nothing is served before [`Exchange::serve`].
-    pub fn new(net: Net, store: Store, offers: Offers) -> Self {
-        Self { net, store, offers, downloads: Arc::default(), uploaded: Arc::default() }
+    pub fn new(net: Net, store: Store, offers: Offers, patience: Patience) -> Self {
+        Self { net, store, offers, patience, downloads: Arc::default(), uploaded: Arc::default() }
     }
 
     /// Bytes of chunks and pages sent to others since the node started.

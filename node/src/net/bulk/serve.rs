@@ -26,8 +26,6 @@ use crate::store::Encoded;
 const MAX_STREAMS: usize = 128;
 /// Streams of one peer served at once: a release has a handful of images.
 const MAX_STREAMS_PER_PEER: usize = 16;
-/// A stream that says nothing for this long is closed.
-const SILENCE: Duration = Duration::from_secs(120);
 /// A first message that does not come in this time does not come.
 const HELLO: Duration = Duration::from_secs(10);
 /// A peer that does not take [`PIECE_BYTES`] in this time is gone.
@@ -235,7 +233,7 @@ impl Upload<'_> {
                 }
             };
             tokio::select! {
-                message = timeout(SILENCE, inbox.recv()) => match message {
+                message = timeout(self.exchange.patience.silence, inbox.recv()) => match message {
                     Ok(Some(message)) => self.take(message, write).await?,
                     // The fetcher has closed its half, or says nothing any more.
                     Ok(None) | Err(_) => return Ok(()),

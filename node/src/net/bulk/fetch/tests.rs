@@ -1,1 +1,223 @@
+//! Fetches between sites in one process: honest holders, partial ones, ones that leave, lie, or say nothing.
 
+use std::task::Poll;
+
+use futures::{AsyncReadExt as _, AsyncWriteExt as _, StreamExt as _, poll};
+use libp2p::identity::Keypair;
+use rialto_protocol::swarm::{FrameHead, FrameKind};
+use tempfile::{TempDir, tempdir};
+
+use super::*;
+use crate::net::frames::read_frame;
+use crate::net::testing::{self, Site, acquainted, within};
+use crate::net::{Net, Protocol};
+
+const LENGTH: usize = 3 << 20;
+
+/// Starts a fetch as a task of its own.
+fn start(
+    exchange: &Exchange,
+    image: ImageId,
+) -> (tokio::task::JoinHandle<Result<FetchReport, FetchError>>, watch::Receiver<FetchProgress>) {
+    let (progress, seen) = watch::channel(FetchProgress::default());
+    let exchange = exchange.clone();
+    (tokio::spawn(async move { exchange.fetch(image, &progress).await }), seen)
+}
+
+async fn fetch(exchange: &Exchange, image: ImageId) -> Result<FetchReport, FetchError> {
+    within(start(exchange, image).0).await.unwrap()
+}
+
+fn folders<const N: usize>() -> [TempDir; N] {
+    std::array::from_fn(|_| tempdir().unwrap())
+}
+
+#[tokio::test]
+async fn one_holder_is_asked_for_everything_once() {
+    let [a, b] = folders();
+    let seed = Site::new(a.path(), &[]).await;
+    let image = seed.add(a.path(), LENGTH);
+    let shop = Site::new(b.path(), &[&seed.net]).await;
+    let report = fetch(&shop.exchange, image).await.unwrap();
+    assert!(shop.store.is_complete(&image).unwrap());
+    assert_eq!(report.bytes, LENGTH as u64);
+    assert_eq!(report.duplicate_bytes, 0);
+    assert!(report.wire_bytes < LENGTH as u64 * 102 / 100, "{report:?}");
+    assert_eq!(report.peers, BTreeMap::from([(seed.net.local(), report.wire_bytes)]));
+    assert!(seed.exchange.uploaded_bytes() >= report.wire_bytes);
+}
+
+#[tokio::test]
+async fn a_holder_that_still_fetches_passes_on_what_it_gets() {
+    let [a, b, c] = folders();
+    let seed = Site::new(a.path(), &[]).await;
+    let image = seed.add(a.path(), LENGTH);
+    // It fetches, has half of it, and knows nobody yet who has the rest.
+    let relay = Site::new(b.path(), &[]).await;
+    seed.give(&relay.store, &image, |place| place % 2 == 0);
+    let (relaying, _) = start(&relay.exchange, image);
+    let shop = Site::new(c.path(), &[&relay.net]).await;
+    let (shopping, mut seen) = start(&shop.exchange, image);
+    within(seen.wait_for(|progress| progress.bytes_done >= LENGTH as u64 / 3)).await.unwrap();
+    assert!(!shop.store.is_complete(&image).unwrap());
+    // The rest comes to the relay, and through it to the shop, which never speaks with the seed.
+    seed.net.dial(&relay.net).await;
+    within(relaying).await.unwrap().unwrap();
+    let report = within(shopping).await.unwrap().unwrap();
+    assert_eq!(report.peers.keys().collect::<Vec<_>>(), [&relay.net.local()]);
+    assert!(shop.store.is_complete(&image).unwrap());
+}
+
+#[tokio::test]
+async fn a_fetch_that_was_cancelled_leaves_nothing_behind_and_can_be_started_again() {
+    let [a, b] = folders();
+    let seed = Site::new(a.path(), &[]).await;
+    let image = seed.add(a.path(), LENGTH);
+    let shop = Site::new(b.path(), &[]).await;
+    let (progress, _seen) = watch::channel(FetchProgress::default());
+    {
+        let first = shop.exchange.fetch(image, &progress);
+        let second = shop.exchange.fetch(image, &progress);
+        let (mut first, mut second) = (Box::pin(first), Box::pin(second));
+        assert!(matches!((poll!(&mut first), poll!(&mut second)), (Poll::Pending, Poll::Pending)));
+        drop(first);
+        assert!(shop.exchange.news(&image).is_some(), "the second goes on");
+    }
+    assert!(shop.exchange.news(&image).is_none());
+    seed.net.dial(&shop.net).await;
+    fetch(&shop.exchange, image).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_image_that_nobody_knows_does_not_stay_on_the_list() {
+    let [a] = folders();
+    let shop = Site::new(a.path(), &[]).await;
+    let (progress, _seen) = watch::channel(FetchProgress::default());
+    let nobody = ImageId::from_hash(Hash([9; 32]));
+    let error = within(shop.exchange.fetch(nobody, &progress)).await.unwrap_err();
+    assert!(matches!(error, FetchError::NoHolder { missing_chunks: 0, .. }), "{error}");
+    assert_eq!(shop.store.images().unwrap(), []);
+}
+
+#[tokio::test]
+async fn two_sites_that_look_for_what_nobody_has_do_not_wait_for_each_other() {
+    let [a, b] = folders();
+    let one = Site::new(a.path(), &[]).await;
+    let other = Site::new(b.path(), &[&one.net]).await;
+    acquainted(&one.net, &other.net).await;
+    let nobody = ImageId::from_hash(Hash([9; 32]));
+    let (first, second) = (start(&one.exchange, nobody).0, start(&other.exchange, nobody).0);
+    for fetch in [first, second] {
+        let result = within(fetch).await.unwrap();
+        assert!(matches!(result, Err(FetchError::NoHolder { .. })), "{result:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_holder_that_left_and_came_back_is_fetched_from_again() {
+    let [a, b, c] = folders();
+    let maker = Site::new(a.path(), &[]).await;
+    let image = maker.add(a.path(), LENGTH);
+    let key = Keypair::generate_ed25519();
+    let shop = Site::new(b.path(), &[]).await;
+    let holder = Site::again(c.path(), key.clone(), &[&shop.net]).await;
+    maker.give(&holder.store, &image, |place| place % 2 == 0);
+    let (shopping, mut seen) = start(&shop.exchange, image);
+    within(seen.wait_for(|progress| progress.bytes_done >= LENGTH as u64 / 3)).await.unwrap();
+    maker.give(&holder.store, &image, |_| true);
+    holder.leave().await;
+    let mut peers = shop.net.peers();
+    within(peers.wait_for(|views| views.is_empty())).await.unwrap();
+    let again = tempdir().unwrap();
+    let holder = Site::again(again.path(), key, &[&shop.net]).await;
+    maker.give(&holder.store, &image, |_| true);
+    within(shopping).await.unwrap().unwrap();
+    assert!(shop.store.is_complete(&image).unwrap());
+}
+
+/// A holder of the test's making: says that it has everything, gives pages, and lies about chunks.
+async fn lie(net: Net, store: Store) {
+    let mut streams = net.accept(Protocol::Swarm).unwrap();
+    while let Some((_, mut stream)) = streams.next().await {
+        let store = store.clone();
+        tokio::spawn(async move {
+            let said = Message::Have { is_complete: true, chunks: Ranges::default() };
+            stream.write_all(&said.frame().unwrap()).await.unwrap();
+            stream.flush().await.unwrap();
+            while let Ok(Some((kind, payload))) = read_frame(&mut stream).await {
+                let mut answer = Vec::new();
+                match Message::decode(kind, &payload).unwrap() {
+                    Some(Message::WantPages { hashes }) => {
+                        for page in hashes.iter().map(|hash| store.read_page(hash).unwrap()) {
+                            answer.extend(FrameHead { kind: FrameKind::Page, length: page.len() }.encode());
+                            answer.extend(page);
+                        }
+                    }
+                    Some(Message::Want { chunks }) => {
+                        let index = chunks.indices_below(u32::MAX).next().unwrap();
+                        let encoding = rialto_protocol::image::encoding::Encoding::Raw;
+                        answer.extend(rialto_protocol::swarm::ChunkHeader { index, encoding }.frame(100));
+                        answer.extend([0; 100]);
+                    }
+                    _ => {}
+                }
+                if stream.write_all(&answer).await.and(stream.flush().await).is_err() {
+                    return;
+                }
+            }
+        });
+    }
+}
+
+#[tokio::test]
+async fn a_liar_is_banned_and_the_image_comes_from_another() {
+    let [a, b] = folders();
+    let seed = Site::new(a.path(), &[]).await;
+    let image = seed.add(a.path(), LENGTH);
+    let (liar, _incoming) = testing::net(Keypair::generate_ed25519(), &[]).await;
+    let _catch_up = liar.accept(Protocol::Sync).unwrap();
+    let lying = tokio::spawn(lie(liar.clone(), seed.store.clone()));
+    let shop = Site::new(b.path(), &[&liar]).await;
+    acquainted(&shop.net, &liar).await;
+    let (shopping, mut seen) = start(&shop.exchange, image);
+    // The liar is alone at first, so that it is believed before it is found out.
+    within(seen.wait_for(|progress| progress.bytes > 0)).await.unwrap();
+    within(seen.wait_for(|progress| progress.peers == 0)).await.unwrap();
+    seed.net.dial(&shop.net).await;
+    let report = within(shopping).await.unwrap().unwrap();
+    assert_eq!(report.duplicate_bytes, 100, "one lie is enough: {report:?}");
+    assert!(shop.store.is_complete(&image).unwrap());
+    lying.abort();
+}
+
+#[tokio::test]
+async fn a_peer_that_never_closes_its_streams_gives_its_seats_back() {
+    let [a] = folders();
+    let seed = Site::new(a.path(), &[]).await;
+    let image = seed.add(a.path(), 100_000);
+    let (guest, _incoming) = testing::net(Keypair::generate_ed25519(), &[&seed.net]).await;
+    let _catch_up = guest.accept(Protocol::Sync).unwrap();
+    acquainted(&seed.net, &guest).await;
+    let ask = async || {
+        let mut stream = guest.open(seed.net.local(), Protocol::Swarm).await.unwrap();
+        stream.write_all(&Message::Hello { image }.frame().unwrap()).await.unwrap();
+        stream.flush().await.unwrap();
+        let (kind, _) = read_frame(&mut stream).await.unwrap().unwrap();
+        (stream, kind)
+    };
+    let mut streams = Vec::new();
+    loop {
+        let (stream, kind) = within(ask()).await;
+        if kind == FrameKind::Busy {
+            break;
+        }
+        streams.push(stream);
+    }
+    assert!(streams.len() > 1);
+    for stream in &mut streams {
+        // Our half stays open; an error is an end too.
+        assert_eq!(within(stream.read(&mut [0])).await.unwrap_or(0), 0);
+    }
+    let (_stream, kind) = within(ask()).await;
+    assert_eq!(kind, FrameKind::Have);
+}
