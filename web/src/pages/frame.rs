@@ -65,6 +65,9 @@ fn document(title: &str, body: Markup) -> Markup {
 
 /// What the administrator must see on every page: nothing is accepted while the policy cannot be read.
 fn banner(status: &Status) -> Markup {
+    // The policy's error is among the warnings for those who read only these; here it has a place of its own.
+    let is_new = |warning: &&String| status.policy.error.as_ref().is_none_or(|error| !warning.contains(error.as_str()));
+    let warnings: Vec<&String> = status.warnings.iter().filter(is_new).collect();
     html! {
         div id="banner" data-live="policy peers store catalog instances" {
             @if let Some(error) = &status.policy.error {
@@ -74,10 +77,12 @@ fn banner(status: &Status) -> Markup {
                     p { "Correct it with an editor; " code { "rialto policy check" } " says when it is right. It is in force within two seconds." }
                 } }
             }
-            @if !status.warnings.is_empty() {
-                div.banner.is-warning role="status" { div.inner { ul {
-                    @for warning in &status.warnings { li { (said(warning)) } }
-                } } }
+            @match warnings.as_slice() {
+                [] => {}
+                [warning] => div.banner.is-warning role="status" { div.inner { p { (said(warning)) } } },
+                warnings => div.banner.is-warning role="status" { div.inner { ul {
+                    @for warning in warnings { li { (said(warning)) } }
+                } } },
             }
         }
     }

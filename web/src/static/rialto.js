@@ -250,6 +250,8 @@ addEventListener("keydown", (event) => {
 });
 
 for (const button of $$("[data-add-port]")) {
+  // Without scripts there are rows to spare; with them, one is enough to begin with.
+  $$(".ports", button.parentElement).slice(1).forEach((row) => row.remove());
   button.hidden = false;
   button.addEventListener("click", () => {
     const rows = $$(".ports", button.parentElement);
