@@ -1,1 +1,4 @@
-//! Black-box tests of whole nodes; the tests themselves are in the files beside this one.
+//! What the black-box tests of whole nodes share; the tests themselves are in the files under `tests/`.
+
+pub mod forge;
+pub mod stage;

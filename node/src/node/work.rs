@@ -245,7 +245,10 @@ pub(crate) fn absolute(file: &str) -> Result<PathBuf, ApiError> {
 
 pub(crate) fn store_error(error: StoreError) -> ApiError {
     match error {
-        StoreError::NotHeld { .. } | StoreError::NoSuchImage(_) => ApiError::not_found(error.to_string()),
+        // Without its manifest an image is not here, whatever else of it may be.
+        StoreError::NotHeld { .. } | StoreError::NoSuchImage(_) | StoreError::MissingPages { .. } => {
+            ApiError::not_found(error.to_string())
+        }
         StoreError::DiskFull { .. } => {
             ApiError::failed(error.to_string()).with_hint("free some space, or run: rialto image gc")
         }

@@ -16,7 +16,7 @@ const EVERY: usize = 4096;
 ///
 /// # Errors
 /// Files that cannot be read or written.
-pub(super) fn flip(directory: &Path, content: &[u8]) -> io::Result<u64> {
+pub fn flip(directory: &Path, content: &[u8]) -> io::Result<u64> {
     let needles = Needles::new(content);
     let mut flipped = 0;
     let mut directories = vec![directory.to_owned()];

@@ -5,7 +5,7 @@
 //! guests; every line that starts with a site's name is a command that a person could type. A claim that the demo makes
 //! is checked before it is printed, and the first that does not hold ends it.
 
-mod damage;
+pub mod damage;
 mod narrator;
 
 use std::io;

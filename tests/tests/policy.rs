@@ -1,0 +1,134 @@
+//! The policy file of a node that runs: changed, broken, mended, misspelt.
+
+use std::time::{Duration, Instant};
+
+use rialto_testnet::site::{SOON, text};
+use rialto_testnet::wait::eventually;
+use rialto_tests::stage::{Outcome, Stage, accepting, reviewed, shown};
+
+/// How soon a changed file must be in force.
+const IN_FORCE: Duration = Duration::from_secs(2);
+/// What asking takes, on a machine that runs other tests.
+const ASKING: Duration = Duration::from_secs(1);
+
+#[test]
+fn a_changed_policy_is_in_force_within_two_seconds() -> Outcome {
+    let stage = Stage::new()?;
+    let mut uni = stage.running("uni", &[])?;
+    let key = uni.new_key("releases")?;
+    let release = stage.publish(&uni, "hello", "1.0.0", "releases")?;
+    uni.write_policy(&accepting(&key))?;
+    uni.verdict(&release, "accept")?;
+    let before = text(&uni.status()?["policy"], "hash")?;
+
+    // Replaced, as editors do.
+    let path = uni.directory().join("policy.toml");
+    std::fs::write(uni.directory().join("new"), accepting(&key).replace("then = \"accept\"", "then = \"hold\""))?;
+    std::fs::rename(uni.directory().join("new"), &path)?;
+    let changed = Instant::now();
+    uni.verdict(&release, "hold")?;
+    assert!(changed.elapsed() < IN_FORCE + ASKING, "{:?}", changed.elapsed());
+    assert_ne!(text(&uni.status()?["policy"], "hash")?, before);
+
+    // Rewritten in place, as `>` does.
+    std::fs::write(&path, accepting(&key))?;
+    let changed = Instant::now();
+    uni.verdict(&release, "accept")?;
+    assert!(changed.elapsed() < IN_FORCE + ASKING, "{:?}", changed.elapsed());
+    assert_eq!(text(&uni.status()?["policy"], "hash")?, before, "the same text, the same hash");
+    Ok(())
+}
+
+#[test]
+fn a_broken_policy_accepts_nothing_and_says_so() -> Outcome {
+    let stage = Stage::new()?;
+    let mut uni = stage.running("uni", &[])?;
+    let key = uni.new_key("releases")?;
+    let release = stage.publish(&uni, "hello", "1.0.0", "releases")?;
+    uni.write_policy(&accepting(&key))?;
+    uni.verdict(&release, "accept")?;
+
+    for broken in [accepting(&key).replace("then = \"accept\"", "thn = \"accept\""), "[[rule".into(), "\u{0}".into()] {
+        uni.write_policy(&broken)?;
+        let status = uni.until(SOON, "an error", &["status"], |status| status["policy"]["error"].is_string())?;
+        let error = text(&status["policy"], "error")?;
+        assert!(error.contains("line "), "{error}");
+        assert!(status["policy"]["hash"].is_null(), "{status}");
+        let held = uni.verdict(&release, "hold")?;
+        assert!(held["policy"].is_null() && held["images"] == serde_json::json!([]), "{held}");
+        let refused = uni.refused(&["deploy", &release], 4)?;
+        assert!(text(&refused, "message")?.contains("policy"), "{refused}");
+        uni.refused(&["fetch", &release], 4)?;
+        eventually(SOON, "the error in the log", || {
+            if uni.log().contains("policy") && uni.log().contains("line ") { Ok(()) } else { Err(uni.log()) }
+        })?;
+        // It goes on serving: what is there can be listed, and metrics tell.
+        assert_eq!(uni.json(&["search"])?["total"], 1);
+
+        uni.write_policy(&accepting(&key))?;
+        uni.verdict(&release, "accept")?;
+        assert!(uni.status()?["policy"]["error"].is_null());
+    }
+
+    std::fs::remove_file(uni.directory().join("policy.toml"))?;
+    uni.verdict(&release, "hold")?;
+    assert!(uni.status()?["policy"]["error"].is_string(), "a file that is gone is no policy");
+    uni.write_policy(&accepting(&key))?;
+    uni.verdict(&release, "accept")?;
+    Ok(())
+}
+
+#[test]
+fn a_broken_policy_at_the_start_fails_closed_as_well() -> Outcome {
+    let stage = Stage::new()?;
+    let mut uni = stage.running("uni", &[])?;
+    let key = uni.new_key("releases")?;
+    let release = stage.publish(&uni, "hello", "1.0.0", "releases")?;
+    uni.stop()?;
+    uni.write_policy(&accepting(&key).replace("[[rule]]", "[[rules]]"))?;
+    uni.start()?;
+    assert!(text(&uni.status()?["policy"], "error")?.contains("rules"));
+    uni.refused(&["deploy", &release], 4)?;
+    uni.write_policy(&accepting(&key))?;
+    uni.verdict(&release, "accept")?;
+    Ok(())
+}
+
+#[test]
+fn words_that_mean_nothing_are_errors_with_their_line() -> Outcome {
+    let stage = Stage::new()?;
+    let site = stage.site(&rialto_testnet::site::Plan::new("uni", "physics"))?;
+    let (uni, lab) = (site.new_key("releases")?, site.new_key("reviews")?);
+    let good = reviewed(&uni, &lab);
+    let check = |policy: &str, code: i32| -> Outcome<String> {
+        let path = shown(&stage.file("policy.toml", policy)?);
+        let finished = site.rialto(&["policy", "check", &path, "--json"])?;
+        finished.expect(code)?;
+        if code == 0 { Ok(text(&finished.json()?, "summary")?) } else { Ok(text(&finished.error()?, "message")?) }
+    };
+    assert!(check(&good, 0)?.contains("uni"));
+    let require = "require = [\"endorsed-by:reviewers\"]";
+    // What stands there instead, and what the error must say beside the line.
+    for (new, says) in [
+        (require.replace("endorsed-by:reviewers", "channel-fresh"), "not supported yet"),
+        (require.replace("endorsed-by:reviewers", "no-advisory:high"), "not supported yet"),
+        (format!("{require}\nupdate = \"auto\""), "not supported yet"),
+        (format!("{require}\non-revoke = \"suspend\""), "not supported yet"),
+        (format!("{require}\non-revoke = \"stop\""), "not supported yet"),
+        (require.replace("endorsed-by", "endorsed-bye"), "endorsed-by"),
+        (require.replace("reviewers", "reviwers"), "reviewers"),
+        (require.replace("require", "requires"), "require"),
+        (require.replace("endorsed-by:reviewers", "verify=on"), "verify=on"),
+        (format!("{require}\n{require}"), "require"),
+    ] {
+        let message = check(&good.replace(require, &new), 1)?;
+        let number = 1 + good.lines().position(|line| line == require).unwrap_or_default();
+        let is_there = [number, number + 1].iter().any(|line| message.contains(&format!("line {line}")));
+        assert!(is_there && message.contains(says), "{new}: {message}");
+    }
+    let twice = good.replace(&lab, &uni);
+    assert!(check(&twice, 1)?.contains("line "), "one key under two names");
+    let impossible = good.replace("threshold = 1", "threshold = 2");
+    assert!(check(&impossible, 1)?.contains("threshold"));
+    Ok(())
+}
