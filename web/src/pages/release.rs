@@ -88,8 +88,11 @@ fn actions(details: &ReleaseDetails) -> Markup {
     let is_accepted = verdict == VerdictKind::Accept;
     html! {
         section.panel.actions aria-labelledby="actions-title" data-jobs=(release) {
-            h2 id="actions-title" { (if is_accepted { "Deploy" } else { "Images here" }) }
-            @if is_accepted { (deploy_form(details)) }
+            // Another form only under another verdict: somebody may be filling it in.
+            div id="offer" data-live="catalog policy" data-when=(verdict.as_str()) {
+                h2 id="actions-title" { (if is_accepted { "Deploy" } else { "Images here" }) }
+                @if is_accepted { (deploy_form(details)) }
+            }
             div id="fetching" data-live="catalog policy store" {
                 @if details.summary.is_fetched {
                     p.fetched { span aria-hidden="true" { "↓ " } "All images are in this node's store." }
