@@ -12,10 +12,8 @@ use tempfile::TempDir;
 /// The federation of the tests.
 pub const FEDERATION: &str = "physics";
 
-/// The id of an image that nobody has.
-pub const NO_IMAGE: &str = "bafir4iaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
-/// The id of a record that nobody has.
-pub const NOTHING: &str = "bafyr4iaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
+/// An id of the right form that no record and no image has.
+pub const NOTHING: &str = "bafir4iaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
 
 /// Why a test fails before it has asserted anything. Prints as the message of its cause, which quotes logs and output.
 pub struct Failure(Box<dyn Error>);

@@ -3,7 +3,7 @@
 use std::fs;
 
 use rialto_testnet::site::{Plan, Site, text};
-use rialto_tests::stage::{FEDERATION, NO_IMAGE, NOTHING, Outcome, Stage, accepting, has_fields, list, noise, shown};
+use rialto_tests::stage::{FEDERATION, NOTHING, Outcome, Stage, accepting, has_fields, list, noise, shown};
 use serde_json::Value;
 
 /// Runs a command that fails, and returns the code of its error. Nothing may be on standard output.
@@ -70,7 +70,7 @@ fn wrong_usage_is_exit_code_2() -> Outcome {
         &["fetch", "uni/hello"],
         &["show", "uni/hello:stable"],
         &["image", "verify", "not-an-image"],
-        &["image", "get", NO_IMAGE],
+        &["image", "get", NOTHING],
         &["deploy", NOTHING, "--publish", "80"],
         &["deploy", NOTHING, "--set", "greeting"],
         &["deploy", NOTHING, "--set", "a=1", "--set", "a=2"],
@@ -106,12 +106,12 @@ fn what_is_not_there_is_exit_code_3() -> Outcome {
         &["revoke", NOTHING, "--key", "site", "--reason", "none"],
         &["deploy", NOTHING],
         &["fetch", "uni/hello@1.0.0"],
-        &["image", "verify", NO_IMAGE],
-        &["image", "get", NO_IMAGE, "-o", &never],
-        &["image", "rm", NO_IMAGE],
-        &["image", "pin", NO_IMAGE],
-        &["image", "unpin", NO_IMAGE],
-        &["image", "verify", &NO_IMAGE[..20]],
+        &["image", "verify", NOTHING],
+        &["image", "get", NOTHING, "-o", &never],
+        &["image", "rm", NOTHING],
+        &["image", "pin", NOTHING],
+        &["image", "unpin", NOTHING],
+        &["image", "verify", &NOTHING[..20]],
         &["image", "add", "/nonexistent/file"],
         &["publish", "/nonexistent/appliance.toml", "--key", "site"],
         &["publish", &description, "--key", "nobody"],

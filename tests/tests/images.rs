@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, MetadataExt};
 
 use rialto_testnet::site::text;
-use rialto_tests::stage::{NO_IMAGE, Outcome, Stage, list, noise, shown};
+use rialto_tests::stage::{NOTHING, Outcome, Stage, list, noise, shown};
 
 const MIB: u64 = 1 << 20;
 
@@ -46,7 +46,7 @@ fn an_existing_file_is_not_half_overwritten_by_an_image_that_is_not_there() -> O
     let stage = Stage::new()?;
     let site = stage.running("uni", &[])?;
     let precious = stage.file("precious", "mine")?;
-    site.refused(&["image", "get", NO_IMAGE, "-o", &shown(&precious)], 3)?;
+    site.refused(&["image", "get", NOTHING, "-o", &shown(&precious)], 3)?;
     assert_eq!(fs::read_to_string(&precious)?, "mine");
     Ok(())
 }

@@ -119,7 +119,7 @@ fn words_that_mean_nothing_are_errors_with_their_line() -> Outcome {
         (require.replace("reviewers", "reviwers"), "reviewers"),
         (require.replace("require", "requires"), "require"),
         (require.replace("endorsed-by:reviewers", "verify=on"), "verify=on"),
-        (format!("{require}\n{require}"), "require"),
+        (format!("{require}\n{require}"), "duplicate"),
     ] {
         let message = check(&good.replace(require, &new), 1)?;
         let number = 1 + good.lines().position(|line| line == require).unwrap_or_default();

@@ -13,12 +13,15 @@ use libp2p::{identify, mdns, ping};
 use rialto_protocol::bounded::Name;
 use rialto_protocol::ids::Hash;
 
+use super::door::Door;
 use super::{NetError, Settings, protocol_name};
 
 /// Connections that are being negotiated; a stranger that opens and stalls holds one of these for 10 s at most.
 const MAX_PENDING: u32 = 64;
 /// Connections in all: far above any target, far below what a process can hold.
 const MAX_CONNECTIONS: u32 = 256;
+/// Connections that others opened: below the whole, so that no crowd of strangers keeps us from dialling whom we want.
+const MAX_INCOMING: u32 = 192;
 /// Connections of one peer: two sites that dial each other at once have two, each transport doubles that.
 const MAX_CONNECTIONS_PER_PEER: u32 = 4;
 /// Provider records kept for others, by image. The default of 1,024 is fewer than the images of one large site.
@@ -29,6 +32,7 @@ const MAX_GOSSIP_BYTES: usize = 64 * 1024;
 #[derive(NetworkBehaviour)]
 pub(super) struct Behaviour {
     limits: connection_limits::Behaviour,
+    door: Door,
     members: Toggle<allow_block_list::Behaviour<AllowedPeers>>,
     pub(super) identify: identify::Behaviour,
     ping: ping::Behaviour,
@@ -45,6 +49,7 @@ impl Behaviour {
             .with_max_pending_incoming(Some(MAX_PENDING))
             .with_max_pending_outgoing(Some(MAX_PENDING))
             .with_max_established(Some(MAX_CONNECTIONS))
+            .with_max_established_incoming(Some(MAX_INCOMING))
             .with_max_established_per_peer(Some(MAX_CONNECTIONS_PER_PEER));
         let members = settings.members.as_ref().map(|members| {
             let mut allowed = allow_block_list::Behaviour::<AllowedPeers>::default();
@@ -66,6 +71,7 @@ impl Behaviour {
         };
         Ok(Self {
             limits: connection_limits::Behaviour::new(limits),
+            door: Door::default(),
             members: members.into(),
             identify,
             ping: ping::Behaviour::default(),
