@@ -89,7 +89,7 @@ fn exchange(
     parse(&bytes).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "the answer is not HTTP"))
 }
 
-fn parse(bytes: &[u8]) -> Option<Answer> {
+pub(crate) fn parse(bytes: &[u8]) -> Option<Answer> {
     let end = bytes.windows(4).position(|window| window == b"\r\n\r\n")?;
     let head = std::str::from_utf8(&bytes[..end]).ok()?;
     let (first, rest) = head.split_once("\r\n").unwrap_or((head, ""));

@@ -2,9 +2,11 @@
 
 pub mod appliance;
 pub mod bench;
+pub mod browser;
 pub mod cpio;
 pub mod demo;
 pub mod http;
+pub mod pictures;
 pub mod sim;
 pub mod site;
 pub mod wait;

@@ -1,12 +1,12 @@
 //! The `rialto-testnet` command.
 
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use rialto_testnet::appliance::{self, Appliance};
-use rialto_testnet::{bench, demo, sim, wait};
+use rialto_testnet::{bench, demo, pictures, sim, wait};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// The exit code of a program that Ctrl-C ended, as shells have it.
@@ -39,6 +39,12 @@ enum Command {
         #[arg(long, value_name = "FILE", env = "RIALTO_BIN")]
         bin: Option<PathBuf>,
     },
+    /// Takes the pictures of the web interface that the README shows, with a real browser
+    Pictures {
+        /// Where to
+        #[arg(long, value_name = "DIRECTORY", default_value = "web/pictures")]
+        out: PathBuf,
+    },
     /// Measures real nodes on this machine
     Bench(bench::BenchArguments),
     /// Simulates sites in virtual time and checks what must hold among them
@@ -49,6 +55,7 @@ fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Appliance { out } => build_appliance(out),
         Command::Demo { once, keep, bin } => run_demo(&demo::Options { once, keep, binary: bin }),
+        Command::Pictures { out } => take_pictures(&out),
         Command::Bench(arguments) => bench::run(&arguments).map_err(Into::into),
         Command::Sim(arguments) => sim::command::run(&arguments).map_err(Into::into),
     };
@@ -67,6 +74,11 @@ fn build_appliance(out: Option<PathBuf>) -> anyhow::Result<()> {
     let appliance = Appliance::built_in(&out.unwrap_or_else(appliance::default_directory))?;
     writeln!(io::stdout(), "{}", appliance.directory().display())?;
     Ok(())
+}
+
+fn take_pictures(out: &Path) -> anyhow::Result<()> {
+    listen_for_signals()?;
+    Ok(pictures::take(out)?)
 }
 
 fn run_demo(options: &demo::Options) -> anyhow::Result<()> {

@@ -263,7 +263,7 @@ impl<'a> Case<'a> {
         };
         let reason = revocation.body.revocation().map(|said| shown(&said.reason)).unwrap_or_default();
         let who = self.policy.shown(publisher);
-        Some((revocation, format!("{who} revoked {what} (record {}): \"{reason}\"", revocation.id)))
+        Some((revocation, format!("{what} was revoked by {who}: \"{reason}\" (record {})", revocation.id)))
     }
 
     fn judge<'r>(&self, rule: &'r Rule) -> Judged<'r> {
@@ -322,7 +322,8 @@ impl<'a> Case<'a> {
                 format!("rule '{}' accepts it, and all that it requires is met", rule.name)
             }
             (VerdictKind::Accept, otherwise) => {
-                format!("rule '{}' would accept it, but says {} as long as", rule.name, otherwise.as_str())
+                let meanwhile = if otherwise == VerdictKind::Reject { "rejects" } else { "holds" };
+                format!("rule '{}' accepts it once all that it requires is met, and {meanwhile} it until then", rule.name)
             }
             (then, _) => format!("rule '{}' says {}", rule.name, then.as_str()),
         }

@@ -1,6 +1,7 @@
 //! What all pages share: head, header, banner, footer, and the small signs that mean the same everywhere.
 
 use maud::{DOCTYPE, Markup, html};
+use rialto_protocol::ids::{ImageId, RecordId};
 
 use super::{Place, ok, sentence, text};
 use crate::api::{SignerShown, Status, VerdictKind};
@@ -65,6 +66,9 @@ fn document(title: &str, body: Markup) -> Markup {
 
 /// What the administrator must see on every page: nothing is accepted while the policy cannot be read.
 fn banner(status: &Status) -> Markup {
+    // The policy's error is among the warnings for those who read only these; here it has a place of its own.
+    let is_new = |warning: &&String| status.policy.error.as_ref().is_none_or(|error| !warning.contains(error.as_str()));
+    let warnings: Vec<&String> = status.warnings.iter().filter(is_new).collect();
     html! {
         div id="banner" data-live="policy peers store catalog instances" {
             @if let Some(error) = &status.policy.error {
@@ -74,10 +78,12 @@ fn banner(status: &Status) -> Markup {
                     p { "Correct it with an editor; " code { "rialto policy check" } " says when it is right. It is in force within two seconds." }
                 } }
             }
-            @if !status.warnings.is_empty() {
-                div.banner.is-warning role="status" { div.inner { ul {
-                    @for warning in &status.warnings { li { (said(warning)) } }
-                } } }
+            @match warnings.as_slice() {
+                [] => {}
+                [warning] => div.banner.is-warning role="status" { div.inner { p { (said(warning)) } } },
+                warnings => div.banner.is-warning role="status" { div.inner { ul {
+                    @for warning in warnings { li { (said(warning)) } }
+                } } },
             }
         }
     }
@@ -120,7 +126,18 @@ pub(super) fn said(message: &str) -> Markup {
     let sentence = sentence(&text::line(message));
     html! {
         @for (at, piece) in sentence.split('`').enumerate() {
-            @if at % 2 == 1 { code { (piece) } } @else { (piece) }
+            @if at % 2 == 1 { code { (piece) } } @else { (with_short_ids(piece)) }
+        }
+    }
+}
+
+/// Text in which ids of records and images are as short as elsewhere.
+fn with_short_ids(text: &str) -> Markup {
+    let is_id = |word: &str| word.parse::<RecordId>().is_ok() || word.parse::<ImageId>().is_ok();
+    html! {
+        @for word in text.split_inclusive(|c: char| !c.is_ascii_alphanumeric()) {
+            @let bare = word.trim_end_matches(|c: char| !c.is_ascii_alphanumeric());
+            @if is_id(bare) { (id(bare)) (word[bare.len()..]) } @else { (word) }
         }
     }
 }

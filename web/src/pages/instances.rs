@@ -27,7 +27,7 @@ pub(super) async fn page(status: &Status, own_host: Option<&str>, backend: &dyn 
                     p { "Choose an accepted release in the " a href="/?verdict=accept" { "catalog" } " and deploy it." }
                 }
             } @else {
-                ul.instances { @for instance in &instances { li { (card(instance, own_host)) } } }
+                ul.instances { @for instance in &instances { li { (card(instance, own_host, Shown::InList)) } } }
             }
         }
     };
@@ -49,7 +49,7 @@ pub(super) async fn log_page(
     let console = tail(backend, wanted).await?;
     let main = html! {
         p.crumbs { a href="/instances" { "Instances" } }
-        div id="instance" data-live="instances" { (card(instance, own_host)) }
+        div id="instance" data-live="instances" { (card(instance, own_host, Shown::Alone)) }
         section.panel aria-labelledby="console-title" {
             div.heading {
                 h2 id="console-title" { "Console" }
@@ -61,7 +61,14 @@ pub(super) async fn log_page(
     super::page(status, Place::Instances, &format!("Instance {}", text::line(wanted)), main)
 }
 
-fn card(instance: &Instance, own_host: Option<&str>) -> Markup {
+/// Where an instance's card stands: on its own page it is the title, and does not link to itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Shown {
+    InList,
+    Alone,
+}
+
+fn card(instance: &Instance, own_host: Option<&str>, shown: Shown) -> Markup {
     let id = encoded(&instance.instance);
     let (sign, class) = match instance.state.as_str() {
         "running" => ("●", "state running"),
@@ -73,7 +80,10 @@ fn card(instance: &Instance, own_host: Option<&str>) -> Markup {
     html! {
         article.card {
             div.heading {
-                h2 { a href={ "/instances/" (id) } id={ "i-" (id) } { bdi { (text::line(&instance.title)) } } }
+                @match shown {
+                    Shown::InList => h2 { a href={ "/instances/" (id) } id={ "i-" (id) } { bdi { (text::line(&instance.title)) } } },
+                    Shown::Alone => h1 { bdi { (text::line(&instance.title)) } },
+                }
                 span class=(class) { span aria-hidden="true" { (sign) " " } (text::line(&instance.state)) }
             }
             @if let Some(note) = &instance.note { p.note { (frame::said(note)) } }
@@ -90,7 +100,7 @@ fn card(instance: &Instance, own_host: Option<&str>) -> Markup {
                 li { a href={ "/releases/" (instance.release) } { "its release" } }
             }
             div.doing {
-                a href={ "/instances/" (id) } { "Console" }
+                @if shown == Shown::InList { a href={ "/instances/" (id) } { "Console" } }
                 @if is_over {
                     (confirmed(&format!("rm-{id}"), "Remove…", "This removes the instance and everything that its guest wrote.", html! {
                         form method="post" action={ "/instances/" (id) "/remove" } data-once="Removing…" { button.danger type="submit" { "Remove for good" } }

@@ -51,7 +51,7 @@ fn policy(status: &Status) -> Markup {
             }
             (None, None) => p { "There is no policy file yet: everything is held." }
         }
-        p.quiet { "The rules are in " code { "policy.toml" } " in the node's directory. See what a change would do before it is in force: " code { "rialto policy check" } "." }
+        p.quiet { "The rules are in " code { "policy.toml" } " in the node's directory. Find the mistakes of a new one before it is in force: " code { "rialto policy check FILE" } "." }
     }
 }
 
@@ -68,7 +68,7 @@ fn peer_table(peers: &[Peer]) -> Markup {
                     @for peer in peers {
                         tr {
                             th scope="row" { (short(&peer.peer_id)) }
-                            td data-label="Address" { code.whole { (text::line(&peer.address)) } }
+                            td data-label="Address" { code.whole { (text::line(dialled(peer))) } }
                             td data-label="Runs" { bdi { (peer.agent.as_deref().map_or_else(|| "unknown".to_owned(), text::line)) } }
                             td.number data-label="Round trip" { @match peer.rtt_ms { Some(rtt) => { (format!("{rtt:.1} ms")) } None => { "not measured" } } }
                         }
@@ -97,7 +97,7 @@ fn store(status: &Status, images: &[ImageSummary]) -> Markup {
                                 @if image.used_by.is_empty() { span.quiet { "nothing" } }
                                 @for (at, name) in image.used_by.iter().enumerate() { @if at > 0 { ", " } bdi { (text::line(name)) } }
                             }
-                            td.number data-label="Size" { (text::size(image.bytes)) " " br; span.quiet { (text::size(image.data_bytes)) " of data" } }
+                            td.number data-label="Size" { (text::size(image.bytes)) @if image.data_bytes < image.bytes { " " br; span.quiet { (text::size(image.data_bytes)) " of data" } } }
                             td data-label="Here" { (completeness(image)) }
                         }
                     }
@@ -115,6 +115,11 @@ fn completeness(image: &ImageSummary) -> Markup {
             br; span.quiet { (here) " of " (image.chunks) " chunks" }
         }
     }
+}
+
+/// Where a peer was reached; its id, which some addresses end in, stands beside it.
+fn dialled(peer: &Peer) -> &str {
+    peer.address.split("/p2p/").next().unwrap_or(&peer.address)
 }
 
 /// The end of a peer id tells peers apart; all begin alike.

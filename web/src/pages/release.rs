@@ -1,6 +1,7 @@
 //! One release: what it is, who stands behind it, why the verdict is what it is, and what can be done with it.
 
 use maud::{Markup, html};
+use rialto_protocol::record::PREDICATE_TESTED;
 
 use super::{Place, forms, frame, jobs, sentence, text};
 use crate::api::{
@@ -55,7 +56,7 @@ fn verdict(explanation: &Explanation) -> Markup {
             (frame::badge(explanation.verdict))
         }
         p { (frame::said(&explanation.because)) }
-        p.quiet { "Decided by the rule “" bdi { (text::line(&explanation.rule)) } "” of this site's policy." }
+        @if let Some(decided) = decided_by(explanation) { p.quiet { (decided) } }
         @if !explanation.requirements.is_empty() {
             ul.requirements {
                 @for requirement in &explanation.requirements {
@@ -72,14 +73,26 @@ fn verdict(explanation: &Explanation) -> Markup {
     }
 }
 
+/// What decided, where the sentence before does not say it.
+fn decided_by(explanation: &Explanation) -> Option<Markup> {
+    match explanation.rule.as_str() {
+        "revocation" => Some(html! { "A revocation counts before any rule of this site's policy." }),
+        rule if explanation.because.contains(rule) => None,
+        rule => Some(html! { "Decided by the rule “" bdi { (text::line(rule)) } "” of this site's policy." }),
+    }
+}
+
 fn actions(details: &ReleaseDetails) -> Markup {
     let release = &details.summary.release;
     let verdict = details.explanation.verdict;
     let is_accepted = verdict == VerdictKind::Accept;
     html! {
         section.panel.actions aria-labelledby="actions-title" data-jobs=(release) {
-            h2 id="actions-title" { (if is_accepted { "Deploy" } else { "Fetch" }) }
-            @if is_accepted { (deploy_form(details)) }
+            // Another form only under another verdict: somebody may be filling it in.
+            div id="offer" data-live="catalog policy" data-when=(verdict.as_str()) {
+                h2 id="actions-title" { (if is_accepted { "Deploy" } else { "Images here" }) }
+                @if is_accepted { (deploy_form(details)) }
+            }
             div id="fetching" data-live="catalog policy store" {
                 @if details.summary.is_fetched {
                     p.fetched { span aria-hidden="true" { "↓ " } "All images are in this node's store." }
@@ -93,7 +106,9 @@ fn actions(details: &ReleaseDetails) -> Markup {
                 }
                 @match verdict {
                     VerdictKind::Accept => {}
+                    VerdictKind::Hold if details.summary.is_fetched => p.quiet { "Policy holds this release: it can be looked at, but not deployed." }
                     VerdictKind::Hold => p.quiet { "Policy holds this release: it can be fetched and looked at, but not deployed." }
+                    VerdictKind::Reject if details.summary.is_fetched => p.quiet { "Policy rejects this release: it is not deployed." }
                     VerdictKind::Reject => p.quiet { "Policy rejects this release: it is neither fetched nor deployed." }
                 }
             }
@@ -176,7 +191,8 @@ fn field(at: usize, input: &ContextInputShown) -> Markup {
 fn facts(details: &ReleaseDetails) -> Markup {
     let summary = &details.summary;
     let held = match details.sites_holding {
-        0 => "no connected site".to_owned(),
+        0 => "no site that answers".to_owned(),
+        1 if summary.is_fetched => "this site only".to_owned(),
         number => text::count(number, "site", "sites"),
     };
     html! {
@@ -185,7 +201,7 @@ fn facts(details: &ReleaseDetails) -> Markup {
             dl {
                 dt { "Published" } dd { (frame::time(&summary.issued)) " (" (text::age(summary.age_days)) ")" }
                 @if let Some(expires) = &details.expires { dt { "Expires" } dd { (frame::time(expires)) } }
-                dt { "Held by" } dd { (held) @if summary.is_fetched && details.sites_holding > 0 { ", this one included" } }
+                dt { "Stored at" } dd { (held) @if summary.is_fetched && details.sites_holding > 1 { ", this one included" } }
                 dt { "Size" } dd { (text::size(summary.bytes)) }
                 dt { "Architecture" } dd { (text::line(&summary.arch)) }
                 dt { "Boots by" } dd { (text::line(&details.boot)) }
@@ -221,7 +237,11 @@ fn endorsement_line(endorsement: &EndorsementShown) -> Markup {
     html! {
         p class=[endorsement.is_void.then_some("void")] {
             (frame::signers(&endorsement.signed_by)) " says "
-            bdi.mono { (text::line(&endorsement.predicate)) }
+            @if endorsement.predicate == PREDICATE_TESTED {
+                strong title=(PREDICATE_TESTED) { "it is tested" }
+            } @else {
+                bdi.mono { (text::line(&endorsement.predicate)) }
+            }
             @if endorsement.is_void { " " strong { "(void: revoked or expired)" } }
         }
         @if let Some(note) = &endorsement.note { blockquote { bdi { (text::block(note)) } } }

@@ -62,11 +62,14 @@ async function refresh() {
 
 function swap(part, fresh) {
   if (!fresh || part.innerHTML === fresh.innerHTML) return;
+  if (part.dataset.when && part.dataset.when === fresh.dataset.when) return; // the same in another state of its fields
   const focused = part.contains(document.activeElement) ? document.activeElement : null;
   if (focused?.matches("input, select, textarea")) return;
   if ($("form[aria-busy=true], button:disabled", part)) return; // under way; asked again at the end
   const open = $$("details[open]", part).map((details) => details.id);
   part.replaceChildren(...document.adoptNode(fresh).childNodes);
+  if (fresh.dataset.when) part.dataset.when = fresh.dataset.when;
+  addPorts(part);
   for (const id of open) document.getElementById(id)?.setAttribute("open", "");
   if (focused?.id) document.getElementById(focused.id)?.focus({ preventScroll: true });
 }
@@ -249,17 +252,22 @@ addEventListener("keydown", (event) => {
   if (search) { search.focus(); search.select(); } else { location.href = "/#q"; }
 });
 
-for (const button of $$("[data-add-port]")) {
-  button.hidden = false;
-  button.addEventListener("click", () => {
-    const rows = $$(".ports", button.parentElement);
-    const row = rows.at(-1).cloneNode(true);
-    $$("input", row).forEach((input) => { input.value = ""; });
-    $$(".unseen", row).forEach((word) => { word.textContent = ` port ${rows.length + 1}`; });
-    button.before(row);
-    $("input", row).focus();
-  });
+function addPorts(root) {
+  for (const button of $$("[data-add-port]", root)) {
+    // Without scripts there are rows to spare; with them, one is enough to begin with.
+    $$(".ports", button.parentElement).slice(1).forEach((row) => row.remove());
+    button.hidden = false;
+    button.addEventListener("click", () => {
+      const rows = $$(".ports", button.parentElement);
+      const row = rows.at(-1).cloneNode(true);
+      $$("input", row).forEach((input) => { input.value = ""; });
+      $$(".unseen", row).forEach((word) => { word.textContent = ` port ${rows.length + 1}`; });
+      button.before(row);
+      $("input", row).focus();
+    });
+  }
 }
+addPorts(document);
 
 if (location.hash === "#q") $("[data-search]")?.focus();
 for (const holder of $$("[data-jobs]")) {
