@@ -19,6 +19,9 @@ use crate::keys::{self, Keys};
 /// How long another site may take to answer: three retransmissions of a lost first packet take this long.
 const ANSWER_WITHIN: Duration = Duration::from_secs(4);
 
+/// A node that has run for this long has tried its bootstrap addresses several times.
+const CONNECTED_WITHIN_SECONDS: f64 = 20.0;
+
 /// Looks at every address that the settings name.
 pub(super) async fn examine(dir: &NodeDir, config: &Config, node: Option<&Status>) -> Vec<Check> {
     let mut checks = ports(config, node.is_some());
@@ -124,6 +127,7 @@ async fn bootstrap(dir: &NodeDir, config: &Config, node: Option<&Status>) -> Vec
     }
     let fix =
         || format!("ask that site for its address (rialto status shows it), and correct {}", shown(dir.config_file()));
+    let is_alone = node.is_some_and(|status| status.peers == 0 && status.seconds > CONNECTED_WITHIN_SECONDS);
     let asked = config.bootstrap.iter().map(async |address| {
         let peer = address.iter().find_map(|part| if let Protocol::P2p(peer) = part { Some(peer) } else { None });
         if peer.is_some() && peer == own {
@@ -135,6 +139,12 @@ async fn bootstrap(dir: &NodeDir, config: &Config, node: Option<&Status>) -> Vec
             return Check::warn("bootstrap", what, fix());
         };
         match answers(&place).await {
+            Ok(_) if is_alone => Check::warn(
+                "bootstrap",
+                format!("{address} is there, and yet no site stays connected to this node"),
+                "ask that site whether its federation is this one and whether, if it keeps a list of members, this site is on \
+                 it (rialto key show site)",
+            ),
             Ok(what) => Check::ok("bootstrap", format!("{address} {what}")),
             Err(why) => Check::warn("bootstrap", format!("{address} does not answer: {why}"), fix()),
         }
