@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use rialto_web::api::{ApiError, BoxStream, ErrorCode, JobEvent, JobStarted};
 use serde::Serialize;
@@ -24,6 +25,7 @@ pub struct Jobs(Arc<Mutex<Inner>>);
 struct Inner {
     jobs: BTreeMap<u64, Job>,
     next: u64,
+    is_closed: bool,
 }
 
 struct Job {
@@ -46,23 +48,34 @@ pub struct Reporter {
 }
 
 impl Reporter {
-    /// How far it is, in bytes; `total` 0 while unknown.
+    /// How far it is, in bytes; `total` 0 while unknown. What a thread says that has not heard of the job's end yet is
+    /// not told: the end is the last word.
     pub fn progress(&self, stage: &str, done: u64, total: u64) {
-        self.state.send_replace(JobEvent::Progress { stage: stage.to_owned(), done, total });
+        self.state.send_if_modified(|state| {
+            let goes_on = matches!(state, JobEvent::Progress { .. });
+            if goes_on {
+                *state = JobEvent::Progress { stage: stage.to_owned(), done, total };
+            }
+            goes_on
+        });
     }
 }
 
 impl Jobs {
-    /// Starts a job. It is stopped by dropping its future, and by its [`Reporter`]'s token where it blocks.
+    /// Starts a job, which the log calls by `name`. It is stopped by dropping its future, and by its [`Reporter`]'s token
+    /// where it blocks.
     ///
     /// # Errors
-    /// Too many jobs run.
-    pub fn start<T, F>(&self, work: impl FnOnce(Reporter) -> F) -> Result<JobStarted, ApiError>
+    /// Too many jobs run, or the node is shutting down.
+    pub fn start<T, F>(&self, name: String, work: impl FnOnce(Reporter) -> F) -> Result<JobStarted, ApiError>
     where
         T: Serialize,
         F: Future<Output = Result<T, ApiError>> + Send + 'static,
     {
         let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if inner.is_closed {
+            return Err(ApiError::new(ErrorCode::NotRunning, "the node is shutting down"));
+        }
         if inner.jobs.values().filter(|job| !job.has_ended()).count() >= MAX_RUNNING {
             return Err(ApiError::failed(format!("{MAX_RUNNING} jobs are running already"))
                 .with_hint("wait until some have ended, then try again"));
@@ -76,14 +89,25 @@ impl Jobs {
         drop(inner);
         let reporter = Reporter { state: state.clone(), cancel: cancel.clone() };
         let running = work(reporter);
+        let running = async move {
+            let value = running.await?;
+            serde_json::to_value(value).map_err(|error| ApiError::failed(format!("the result cannot be told: {error}")))
+        };
+        let started = Instant::now();
         tokio::spawn(async move {
-            let ended = match cancel.run_until_cancelled(running).await {
-                Some(result) => result.and_then(|value| {
-                    serde_json::to_value(value)
-                        .map_err(|error| ApiError::failed(format!("the result cannot be told: {error}")))
-                }),
-                None => Err(ApiError::failed("cancelled").with_hint("what was stored so far stays")),
+            // A task of its own, so that a job which panics ends like one that fails.
+            let ended = match tokio::spawn(cancel.clone().run_until_cancelled_owned(running)).await {
+                Ok(Some(result)) => result,
+                Ok(None) => Err(ApiError::failed("cancelled").with_hint("what was stored so far stays")),
+                Err(_) => Err(ApiError::failed("a bug in this node ended the job")
+                    .with_hint("the node's log says where; please report it")),
             };
+            let took = format!("{:.1} s", started.elapsed().as_secs_f64());
+            match &ended {
+                Ok(_) => tracing::info!("{name}: done in {took}"),
+                Err(_) if cancel.is_cancelled() => tracing::info!("{name}: cancelled after {took}"),
+                Err(error) => tracing::warn!("{name}: failed after {took}: {}", error.message),
+            }
             state.send_replace(match ended {
                 Ok(result) => JobEvent::Done { result },
                 Err(error) => JobEvent::Failed { error },
@@ -115,6 +139,15 @@ impl Jobs {
         self.with(job, |job| job.cancel.cancel())
     }
 
+    /// Stops all jobs, and starts no more: the node is shutting down.
+    pub fn close(&self) {
+        let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        inner.is_closed = true;
+        for job in inner.jobs.values() {
+            job.cancel.cancel();
+        }
+    }
+
     fn with<T>(&self, job: &str, act: impl FnOnce(&Job) -> T) -> Result<T, ApiError> {
         let inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let found = job.parse().ok().and_then(|id: u64| inner.jobs.get(&id));
@@ -139,7 +172,7 @@ mod tests {
     async fn the_end_is_told_to_whoever_asks_and_only_once() {
         let jobs = Jobs::default();
         let started = jobs
-            .start(|reporter| async move {
+            .start("test".into(), |reporter| async move {
                 reporter.progress("reading", 1, 2);
                 Ok(7)
             })
@@ -154,19 +187,58 @@ mod tests {
     #[tokio::test]
     async fn a_cancelled_job_fails() {
         let jobs = Jobs::default();
-        let started = jobs.start(|_| std::future::pending::<Result<(), ApiError>>()).unwrap();
+        let started = jobs.start("test".into(), |_| std::future::pending::<Result<(), ApiError>>()).unwrap();
         jobs.cancel(&started.job).unwrap();
         let events: Vec<JobEvent> = jobs.events(&started.job).unwrap().collect().await;
         assert!(matches!(events.last(), Some(JobEvent::Failed { .. })));
     }
 
     #[tokio::test]
+    async fn a_thread_that_did_not_hear_of_the_end_does_not_bring_a_job_back_to_life() {
+        let jobs = Jobs::default();
+        let (sender, reporter) = tokio::sync::oneshot::channel();
+        let started = jobs
+            .start("a test".into(), |reporter| async move {
+                sender.send(reporter).ok();
+                std::future::pending::<Result<(), ApiError>>().await
+            })
+            .unwrap();
+        let reporter = reporter.await.unwrap();
+        jobs.cancel(&started.job).unwrap();
+        let mut events = jobs.events(&started.job).unwrap();
+        while let Some(JobEvent::Progress { .. }) = events.next().await {}
+        reporter.progress("reading", 1, 2);
+        let last: Vec<JobEvent> = jobs.events(&started.job).unwrap().collect().await;
+        assert!(matches!(last[..], [JobEvent::Failed { .. }]), "{last:?}");
+    }
+
+    #[tokio::test]
+    async fn a_job_that_panics_fails_and_gives_its_place_back() {
+        let jobs = Jobs::default();
+        let started =
+            jobs.start("a test".into(), |_| async { if true { panic!("on purpose") } else { Ok(()) } }).unwrap();
+        let events: Vec<JobEvent> = jobs.events(&started.job).unwrap().collect().await;
+        assert!(matches!(events.last(), Some(JobEvent::Failed { .. })));
+    }
+
+    #[tokio::test]
+    async fn a_node_that_shuts_down_ends_its_jobs_and_starts_none() {
+        let jobs = Jobs::default();
+        let started = jobs.start("a test".into(), |_| std::future::pending::<Result<(), ApiError>>()).unwrap();
+        jobs.close();
+        let events: Vec<JobEvent> = jobs.events(&started.job).unwrap().collect().await;
+        assert!(matches!(events.last(), Some(JobEvent::Failed { .. })));
+        let refused = jobs.start("a test".into(), |_| std::future::pending::<Result<(), ApiError>>()).unwrap_err();
+        assert_eq!(refused.code, ErrorCode::NotRunning);
+    }
+
+    #[tokio::test]
     async fn there_is_a_bound_on_jobs() {
         let jobs = Jobs::default();
         for _ in 0..MAX_RUNNING {
-            jobs.start(|_| std::future::pending::<Result<(), ApiError>>()).unwrap();
+            jobs.start("test".into(), |_| std::future::pending::<Result<(), ApiError>>()).unwrap();
         }
-        assert!(jobs.start(|_| std::future::pending::<Result<(), ApiError>>()).is_err());
+        assert!(jobs.start("test".into(), |_| std::future::pending::<Result<(), ApiError>>()).is_err());
         assert!(jobs.events("nonsense").is_err());
     }
 }

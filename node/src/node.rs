@@ -14,8 +14,9 @@ use std::time::{Duration, Instant};
 use rialto_protocol::UnixSeconds;
 use rialto_protocol::ids::ImageId;
 use rialto_web::Sessions;
-use rialto_web::api::{ApiError, Change, ErrorCode};
+use rialto_web::api::{ApiError, Change};
 use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{broadcast, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -25,7 +26,7 @@ pub(crate) use reference::fetch_target;
 use crate::api::Api;
 use crate::catalog::{Catalog, CatalogError};
 use crate::config::{Config, Membership, Serve};
-use crate::deploy::{DeployError, DeployOptions, Deployer};
+use crate::deploy::{DeployError, DeployOptions, Deployer, Limits};
 use crate::dir::{DirError, NodeDir};
 use crate::jobs::Jobs;
 use crate::keys::{self, KeyError, Keys};
@@ -38,6 +39,8 @@ use crate::trust::{DecisionError, DecisionLog, PolicyFile, PolicyState};
 const CATALOG_BUDGET_BYTES: u64 = 64 * 1024 * 1024;
 /// Changes that an open page may lag behind; it then asks for everything again.
 const CHANGE_QUEUE: usize = 256;
+/// Images are looked through at most this often, to see which are news to the federation.
+const PROVIDE_EVERY: Duration = Duration::from_secs(2);
 /// How long the parts have to end when the node shuts down.
 const SHUTDOWN: Duration = Duration::from_secs(5);
 
@@ -84,10 +87,16 @@ pub enum NodeError {
 impl From<NodeError> for ApiError {
     fn from(error: NodeError) -> Self {
         match error {
-            // These know what to do next.
             NodeError::Dir(error) => error.into(),
-            NodeError::Key(error) => Self { code: ErrorCode::Failed, ..error.into() },
-            error => Self::failed(error.to_string()),
+            NodeError::Key(error) => error.into(),
+            NodeError::Deploy(error) => error.into(),
+            NodeError::Store(error) => work::store_error(error),
+            NodeError::Web { .. } => Self::failed(error.to_string())
+                .with_hint("set another address with web = \"127.0.0.1:PORT\" in config.toml, or leave it out"),
+            NodeError::Net(NetError::Listen { .. }) => {
+                Self::failed(error.to_string()).with_hint("set other addresses with listen = [...] in config.toml")
+            }
+            _ => Self::failed(error.to_string()),
         }
     }
 }
@@ -105,6 +114,8 @@ pub(crate) struct Node {
     pub(crate) decisions: DecisionLog,
     pub(crate) deployer: Deployer,
     pub(crate) jobs: Jobs,
+    /// Held from the look at what is published to the publishing of more.
+    pub(crate) publishing: tokio::sync::Mutex<()>,
     pub(crate) sessions: Sessions,
     pub(crate) web: Option<SocketAddr>,
     pub(crate) changes: broadcast::Sender<Change>,
@@ -123,6 +134,13 @@ pub async fn run(
 ) -> Result<(), NodeError> {
     dir.check_format()?;
     let lock = dir.lock()?;
+    tracing::info!(
+        "rialto {}: {} of {}, in {}",
+        env!("CARGO_PKG_VERSION"),
+        config.name,
+        config.federation,
+        dir.path().display()
+    );
     let keys = Keys::of(&dir);
     let keypair = keys::to_libp2p(&keys.site()?)?;
     let store = Store::open(&dir.store(), store_options(&config))?;
@@ -153,6 +171,7 @@ pub async fn run(
         decisions,
         deployer,
         jobs: Jobs::default(),
+        publishing: tokio::sync::Mutex::default(),
         sessions,
         web,
         changes,
@@ -176,10 +195,13 @@ pub async fn run(
         let face = rialto_web::serve_tcp(listener, api, sessions, shutdown.clone());
         faces.push(tokio::spawn(face));
     }
+    say_where(&node).await;
     on_ready();
     shutdown.cancelled().await;
 
     lock.remove_socket();
+    // First the jobs: who waits for one is told, and its connection ends.
+    node.jobs.close();
     let ending = async {
         node.net.shutdown().await;
         for face in faces {
@@ -194,7 +216,25 @@ pub async fn run(
     if let Ok(Err(error)) = tokio::task::spawn_blocking(move || store.commit()).await {
         tracing::error!(%error, "the store did not end well; it is checked at the next start");
     }
+    tracing::info!("stopped");
     Ok(())
+}
+
+/// The log's answer to what one asks first: where is it?
+async fn say_where(node: &Node) {
+    for address in node.net.addresses().await.unwrap_or_default() {
+        tracing::info!("reachable at {address}");
+    }
+    match node.web {
+        Some(address) => {
+            tracing::info!("the web UI is at http://{address}/; `rialto web` prints a link that lets you in")
+        }
+        None => tracing::info!("there is no web UI (web = \"off\")"),
+    }
+    let running = node.deployer.list().iter().filter(|instance| instance.state == "running").count();
+    if running > 0 {
+        tracing::info!(running, "instances from before this start are followed again");
+    }
 }
 
 impl Node {
@@ -224,7 +264,8 @@ impl Node {
         let mut policy = self.policy.clone();
         let mut instances = self.deployer.changes();
         let mut peers = self.net.peers();
-        self.warn_of_revocations().await;
+        let mut warned = revoked::Warned::default();
+        self.warn_of_revocations(&mut warned).await;
         loop {
             let change = tokio::select! {
                 Ok(()) = records.changed() => Change::Catalog,
@@ -238,35 +279,29 @@ impl Node {
                 // Only fails where it panicked, which the log says.
                 tokio::task::spawn_blocking(move || node.name_signers()).await.ok();
             }
-            if matches!(change, Change::Policy | Change::Catalog) {
-                self.warn_of_revocations().await;
+            if matches!(change, Change::Policy | Change::Catalog | Change::Instances) {
+                self.warn_of_revocations(&mut warned).await;
             }
             self.changed(change);
         }
     }
 
-    /// Tells the federation which images are complete here, once somebody can hear it, and again as peers come.
+    /// Tells the federation which images are complete here, once somebody can hear it, and again as more do: what was
+    /// told to one peer that knew nobody reached nobody else.
     async fn provide_images(self: Arc<Self>) {
         let mut peers = self.net.peers();
         let mut told: BTreeSet<ImageId> = BTreeSet::new();
-        let mut was_alone = true;
+        let mut told_peers = 0;
         let mut changes = self.changes.subscribe();
         loop {
-            let is_alone = self.net.federation_peers().is_empty();
-            if was_alone && !is_alone {
+            let hearing = self.net.federation_peers().len();
+            if hearing >= 2 * told_peers || hearing == 0 {
                 told.clear();
+                told_peers = hearing;
             }
-            was_alone = is_alone;
-            if !is_alone {
-                let store = self.store.clone();
-                let Ok(images) = tokio::task::spawn_blocking(move || store.images()).await else { return };
-                let complete: BTreeSet<ImageId> = images
-                    .unwrap_or_default()
-                    .into_iter()
-                    .filter(|image| image.is_complete)
-                    .map(|image| image.image)
-                    .filter(|image| self.offers(image))
-                    .collect();
+            if hearing > 0 {
+                let node = Arc::clone(&self);
+                let Ok(complete) = tokio::task::spawn_blocking(move || node.provided()).await else { return };
                 for gone in told.difference(&complete) {
                     if self.net.stop_providing(*gone).await.is_err() {
                         return;
@@ -278,11 +313,32 @@ impl Node {
                 }
                 told = complete;
             }
-            tokio::select! {
-                changed = peers.changed() => if changed.is_err() { return },
-                changed = changes.recv() => if changed == Err(broadcast::error::RecvError::Closed) { return },
+            let again = tokio::time::Instant::now() + PROVIDE_EVERY;
+            loop {
+                tokio::select! {
+                    changed = peers.changed() => match changed {
+                        Ok(()) => break,
+                        Err(_) => return,
+                    },
+                    changed = changes.recv() => match changed {
+                        Ok(Change::Store | Change::Catalog) | Err(RecvError::Lagged(_)) => break,
+                        Ok(_) => {}
+                        Err(RecvError::Closed) => return,
+                    },
+                }
             }
+            tokio::time::sleep_until(again).await;
         }
+    }
+
+    /// Images that are complete here and offered to others. Blocks.
+    fn provided(&self) -> BTreeSet<ImageId> {
+        let images = self.store.images().unwrap_or_else(|error| {
+            tracing::error!(%error, "the store cannot be looked through, so no image is announced");
+            Vec::new()
+        });
+        let complete = images.into_iter().filter(|image| image.is_complete).map(|image| image.image);
+        complete.filter(|image| self.offers(image)).collect()
     }
 
     fn offers(&self, image: &ImageId) -> bool {
@@ -321,7 +377,11 @@ fn store_options(config: &Config) -> crate::store::Options {
 }
 
 fn deploy_options(config: &Config) -> DeployOptions {
-    DeployOptions { grace: config.deploy.stop_grace, ..DeployOptions::default() }
+    let mut limits = Limits::of_this_machine();
+    if let Some(memory) = config.deploy.memory {
+        limits.all_memory_bytes = memory.bytes();
+    }
+    DeployOptions { grace: config.deploy.stop_grace, limits, ..DeployOptions::default() }
 }
 
 fn unix_listener(socket: std::os::unix::net::UnixListener) -> Result<UnixListener, NodeError> {

@@ -66,14 +66,14 @@ impl Backend for Api {
     }
 
     async fn release(&self, release: &str) -> Result<ReleaseDetails> {
-        let record = self.find_release(release)?;
+        let record = self.release_called(release).await?;
         let providers = view::sites_holding(self, &record).await;
         let node = Arc::clone(&self.0);
         blocking(move || view::details(&node, &node.judge(record), providers)).await?
     }
 
     async fn explain(&self, release: &str) -> Result<Explanation> {
-        let (node, record) = (Arc::clone(&self.0), self.find_release(release)?);
+        let (node, record) = (Arc::clone(&self.0), self.release_called(release).await?);
         blocking(move || node.judge(record).verdict.explanation()).await
     }
 
@@ -88,12 +88,13 @@ impl Backend for Api {
 
     async fn add_image(&self, request: AddImageRequest) -> Result<JobStarted> {
         let (node, file) = (Arc::clone(&self.0), absolute(&request.file)?);
-        self.jobs.start(|reporter| node.add_image(file, reporter))
+        let name = format!("adding {}", file.display());
+        self.jobs.start(name, |reporter| node.add_image(file, reporter))
     }
 
     async fn verify_image(&self, image: ImageId) -> Result<JobStarted> {
         let node = Arc::clone(&self.0);
-        self.jobs.start(move |reporter| async move {
+        self.jobs.start(format!("verifying image {image}"), move |reporter| async move {
             let started = Instant::now();
             let verified = blocking(move || {
                 let mut progress = |done, total| reporter.progress("verifying", done, total);
@@ -112,7 +113,8 @@ impl Backend for Api {
 
     async fn export_image(&self, image: ImageId, request: ExportImageRequest) -> Result<JobStarted> {
         let (node, file) = (Arc::clone(&self.0), absolute(&request.file)?);
-        self.jobs.start(move |reporter| async move {
+        let name = format!("writing image {image} to {}", file.display());
+        self.jobs.start(name, move |reporter| async move {
             let started = Instant::now();
             let (store, path) = (node.store.clone(), file.clone());
             blocking(move || {
@@ -145,7 +147,7 @@ impl Backend for Api {
 
     async fn collect_garbage(&self) -> Result<JobStarted> {
         let node = Arc::clone(&self.0);
-        self.jobs.start(move |reporter| async move {
+        self.jobs.start("collecting garbage".into(), move |reporter| async move {
             reporter.progress("collecting", 0, 0);
             let started = Instant::now();
             let store = node.store.clone();
@@ -163,12 +165,13 @@ impl Backend for Api {
     async fn publish(&self, request: PublishRequest) -> Result<JobStarted> {
         absolute(&request.file)?;
         let node = Arc::clone(&self.0);
-        self.jobs.start(|reporter| node.publish(request, reporter))
+        let name = format!("publishing {} with key {}", request.file, request.key);
+        self.jobs.start(name, |reporter| node.publish(request, reporter))
     }
 
     async fn endorse(&self, request: EndorseRequest) -> Result<Recorded> {
-        let key = self.signing_key(&request.key)?;
-        let record = self.find_release(&request.release)?;
+        let key = self.signing_key(&request.key).await?;
+        let record = self.release_called(&request.release).await?;
         let predicate = request.predicate.as_str().try_into().map_err(|error| usage("the predicate", error))?;
         if !is_uri(&request.predicate) {
             return Err(ApiError::usage(format!("'{}' is not a URI", request.predicate))
@@ -186,21 +189,25 @@ impl Backend for Api {
     }
 
     async fn revoke(&self, request: RevokeRequest) -> Result<Recorded> {
-        let key = self.signing_key(&request.key)?;
+        let key = self.signing_key(&request.key).await?;
         let reason = request.reason.as_str().try_into().map_err(|error| usage("the reason", error))?;
-        let body = Body::Revocation(Revocation { subject: self.revocation_subject(&request.subject)?, reason });
+        let (node, named) = (Arc::clone(&self.0), request.subject);
+        let subject = blocking(move || node.revocation_subject(&named)).await??;
+        let body = Body::Revocation(Revocation { subject, reason });
         let federation = self.config.federation.clone();
         self.sign_and_announce(&key, Some(federation), &body).await
     }
 
     async fn fetch(&self, request: FetchRequest) -> Result<JobStarted> {
         let node = Arc::clone(&self.0);
-        self.jobs.start(|reporter| node.fetch(request, reporter))
+        let name = format!("fetching {}", request.target);
+        self.jobs.start(name, |reporter| node.fetch(request, reporter))
     }
 
     async fn deploy(&self, request: DeployRequest) -> Result<JobStarted> {
         let node = Arc::clone(&self.0);
-        self.jobs.start(|reporter| node.deploy(request, reporter))
+        let name = format!("deploying {}", request.release);
+        self.jobs.start(name, |reporter| node.deploy(request, reporter))
     }
 
     async fn instances(&self) -> Result<Vec<Instance>> {

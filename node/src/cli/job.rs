@@ -1,8 +1,9 @@
 //! Long work: follows a job to its end, with a progress bar on a terminal, and stops it on Ctrl-C.
 
+use std::io::{self, IsTerminal as _};
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use rialto_web::api::{ApiError, JobEvent, JobStarted};
 use serde_json::Value;
 
@@ -52,12 +53,13 @@ struct Progress {
 
 impl Progress {
     fn new() -> Self {
-        Self { bar: ProgressBar::new_spinner() }
+        Self { bar: ProgressBar::hidden() }
     }
 
     fn show(&self, stage: &str, done: u64, total: u64) {
         let (template, length) = if total == 0 { (SPINNER, None) } else { (BAR, Some(total)) };
-        if self.bar.length() != length || self.bar.message().is_empty() {
+        let is_first = self.bar.is_hidden();
+        if self.bar.length() != length || is_first {
             // The templates are constants; a bar of the default style is no worse than an error.
             if let Ok(style) = ProgressStyle::with_template(template) {
                 self.bar.set_style(style);
@@ -66,10 +68,16 @@ impl Progress {
                 Some(length) => self.bar.set_length(length),
                 None => self.bar.unset_length(),
             }
+        }
+        // What comes after the last byte (syncing to disk) takes its time too.
+        let is_at_end = total > 0 && done >= total;
+        self.bar.set_message(if is_at_end { "finishing".to_owned() } else { plain(stage).into_owned() });
+        self.bar.set_position(done);
+        // Only now is there something to see. Where stderr is no terminal, the bar stays hidden.
+        if is_first && io::stderr().is_terminal() {
+            self.bar.set_draw_target(ProgressDrawTarget::stderr());
             self.bar.enable_steady_tick(TICK);
         }
-        self.bar.set_message(plain(stage).into_owned());
-        self.bar.set_position(done);
     }
 }
 

@@ -10,6 +10,7 @@ mod endorse;
 mod fetch;
 mod image;
 mod init;
+mod invite;
 mod job;
 mod key;
 mod logs;
@@ -39,17 +40,36 @@ use rialto_web::api::ApiError;
 use crate::client::Client;
 use crate::dir::NodeDir;
 
+/// What stands above the options that every command has.
+const COMMON: &str = "Options of every command";
+
+/// What stands below the list of commands.
+const AFTER_HELP: &str = "\
+Exit codes:
+  0  done
+  1  failed
+  2  wrong usage
+  3  not found
+  4  refused by policy
+  5  the node is not running
+
+Environment:
+  RIALTO_DIR  the node's directory, where --dir does not say it
+  RIALTO_LOG  what `rialto node` logs: debug, or info,rialto_node::net=trace
+  NO_COLOR    no colours, if it is set";
+
 /// A peer-to-peer, federated marketplace for virtual appliances.
 ///
-/// Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not found, 4 refused by policy, 5 the node is not running.
+/// All commands but init, node, key, policy check, doctor and completions ask the running node.
 #[derive(Debug, Parser)]
-#[command(name = "rialto", version, arg_required_else_help = true)]
+#[command(name = "rialto", version, arg_required_else_help = true, after_help = AFTER_HELP)]
 pub struct Cli {
-    /// The node's directory [default: $XDG_STATE_HOME/rialto or ~/.local/state/rialto]
-    #[arg(long, global = true, env = "RIALTO_DIR", value_name = "DIR", hide_env_values = true)]
+    /// The node's directory [default: $RIALTO_DIR, or $XDG_STATE_HOME/rialto, or ~/.local/state/rialto]
+    // Not by clap's `env`: a variable that is set and empty says nothing, and is no error.
+    #[arg(long, global = true, value_name = "DIR", help_heading = COMMON)]
     dir: Option<PathBuf>,
     /// Print one JSON value on stdout; on failure the last line of stderr is {"error": {code, message, hint}}
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = COMMON)]
     json: bool,
     #[command(subcommand)]
     command: Command,
@@ -67,6 +87,8 @@ enum Command {
     Doctor,
     /// List the sites this node is connected to
     Peers,
+    /// Say what another site needs to join the federation through this one
+    Invite,
     /// Make and show keys
     #[command(subcommand)]
     Key(key::Command),
@@ -136,15 +158,18 @@ fn unparsed(error: &clap::Error, arguments: &[OsString]) -> ExitCode {
 
 fn usage_error(error: &clap::Error) -> ApiError {
     let text = error.to_string();
-    let message = text.lines().next().unwrap_or_default();
-    ApiError::usage(message.strip_prefix("error: ").unwrap_or(message)).with_hint("rialto help, or rialto help COMMAND")
+    // The first paragraph: which arguments are missing stands below the line that says that some are.
+    let lines: Vec<&str> = text.lines().take_while(|line| !line.is_empty()).map(str::trim).collect();
+    let message = lines.join(" ");
+    ApiError::usage(message.strip_prefix("error: ").unwrap_or(&message))
+        .with_hint("rialto help, or rialto help COMMAND")
 }
 
 fn run(cli: Cli, face: &Face) -> Outcome {
     if let Command::Completions(arguments) = &cli.command {
         return completions::run(face, arguments);
     }
-    let path = cli.dir.filter(|dir| !dir.as_os_str().is_empty()).map_or_else(NodeDir::default_path, Ok)?;
+    let path = cli.dir.map_or_else(NodeDir::default_path, Ok)?;
     let dir = NodeDir::new(path)?;
     match cli.command {
         Command::Init(arguments) => init::run(face, &dir, arguments),
@@ -168,6 +193,7 @@ async fn ask(command: Command, face: &Face, dir: &NodeDir) -> Outcome {
     match command {
         Command::Status => status::run(face, client).await,
         Command::Peers => peers::run(face, client).await,
+        Command::Invite => invite::run(face, dir, client).await,
         Command::Image(command) => image::run(face, client, command).await,
         Command::Publish(arguments) => publish::run(face, client, arguments).await,
         Command::Search(arguments) => search::run(face, client, arguments).await,
@@ -238,6 +264,7 @@ mod tests {
              --announce /dns4/x/tcp/1 --bootstrap /ip4/1.2.3.4/tcp/1 --web 127.0.0.1:0 --serve all",
             "rialto --dir D node",
             "rialto --dir D status --json",
+            "rialto --dir D invite --json",
             "rialto --dir D key new name --json",
             "rialto --dir D image add FILE --json",
             "rialto --dir D fetch RELEASE --held --json",
@@ -265,6 +292,6 @@ mod tests {
         let error = Cli::try_parse_from(["rialto", "fetch", "--json"]).unwrap_err();
         let told = usage_error(&error);
         assert_eq!(told.code.exit_code(), 2);
-        assert!(told.message.starts_with("the following required arguments"), "{}", told.message);
+        assert_eq!(told.message, "the following required arguments were not provided: <IMAGE|RELEASE>");
     }
 }

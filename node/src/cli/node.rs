@@ -1,6 +1,7 @@
 //! `rialto node`: the daemon, in the foreground.
 
 use std::io::{self, IsTerminal as _, Write as _};
+use std::time::Duration;
 
 use rialto_web::api::ApiError;
 use tokio::signal::unix::{SignalKind, signal};
@@ -15,6 +16,9 @@ use crate::{node, systemd};
 /// What is logged when RIALTO_LOG says nothing: what an administrator would want to read.
 const DEFAULT_LOG: &str = "info,libp2p=warn,libp2p_gossipsub=error,libp2p_kad=error,sled=warn";
 
+/// How long threads that are busy with files may go on after the node has ended.
+const LAST_THREADS: Duration = Duration::from_secs(3);
+
 pub(super) fn run(dir: NodeDir) -> Outcome {
     start_logging()?;
     dir.check_format()?;
@@ -24,11 +28,15 @@ pub(super) fn run(dir: NodeDir) -> Outcome {
         .thread_name("rialto")
         .build()
         .map_err(|error| ApiError::failed(format!("cannot start: {error}")))?;
-    runtime.block_on(async move {
+    let outcome = runtime.block_on(async move {
         let shutdown = CancellationToken::new();
         stop_on_signals(&shutdown)?;
-        Ok(Box::pin(node::run(dir, config, shutdown, Box::new(say_ready))).await?)
-    })
+        let ended = Box::pin(node::run(dir, config, shutdown, Box::new(say_ready))).await;
+        ended.map_err(ApiError::from)
+    });
+    // Threads that still read or write a large file end with the process: what they were at is taken up again, or left.
+    runtime.shutdown_timeout(LAST_THREADS);
+    outcome
 }
 
 /// To stderr, so that stdout has the line `ready` and nothing else. The journal has its own clock.

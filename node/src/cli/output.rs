@@ -87,6 +87,13 @@ impl Face {
         let _ = writeln!(io::stderr().lock(), "{}", plain_lines(&text.to_string()));
     }
 
+    /// As [`Face::note`], where a person watches: scripts need not know that something takes a while.
+    pub(super) fn note_on_terminal(&self, text: impl Display) {
+        if !self.is_json && io::stderr().is_terminal() {
+            self.note(text);
+        }
+    }
+
     /// The error that ends the command.
     pub(super) fn complain(&self, error: &ApiError) {
         let mut stderr = io::stderr().lock();
@@ -227,6 +234,17 @@ impl Page {
             self.text.push_str("  ");
             self.line(value);
         }
+    }
+
+    /// One line of texts, each padded to a width in characters.
+    pub(super) fn columns<const N: usize>(&mut self, columns: [(Cell, usize); N]) {
+        let mut line = String::new();
+        for (cell, width) in columns {
+            line.push_str(&painted(&cell.text, cell.tone, self.has_colour));
+            line.push_str(&" ".repeat(width.saturating_sub(cell.width()) + 2));
+        }
+        self.text.push_str(line.trim_end());
+        self.text.push('\n');
     }
 
     /// A table; numbers stand right, what is longer than a column may be ends in `…`.

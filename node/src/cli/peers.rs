@@ -9,7 +9,7 @@ pub(super) async fn run(face: &Face, client: &Client) -> Outcome {
     let peers: Vec<Peer> = client.get("peers").await?;
     face.print(&peers, |page| {
         if peers.is_empty() {
-            return page.line("no peers; name one with bootstrap in config.toml, and start the node again");
+            return page.line("no peers; rialto doctor tries the addresses that config.toml names as bootstrap");
         }
         let rows = peers.iter().map(|peer| {
             let rtt = peer.rtt_ms.map_or_else(|| "-".to_owned(), |rtt| format!("{rtt:.1} ms"));

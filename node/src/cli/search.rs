@@ -46,12 +46,16 @@ impl From<Verdict> for VerdictKind {
 pub(super) async fn run(face: &Face, client: &Client, arguments: Arguments) -> Outcome {
     let verdict =
         arguments.verdict.map_or(String::new(), |verdict| format!("&verdict={}", VerdictKind::from(verdict).as_str()));
+    let is_narrowed = !arguments.words.is_empty() || arguments.verdict.is_some();
     let words = segment(&arguments.words.join(" "));
     let path = format!("releases?q={words}{verdict}&offset={}&limit={}", arguments.offset, arguments.limit);
     let found: SearchPage = client.get(&path).await?;
     face.print(&found, |page| {
         if found.releases.is_empty() {
-            return page.line("no release fits");
+            return page.line(match (is_narrowed, arguments.offset) {
+                (false, 0) => "no releases yet: they come from peers (rialto peers), or from here (rialto publish)",
+                _ => "no release fits",
+            });
         }
         page.table(
             ["VERDICT", "RELEASE", "ID", "AGE", "SIZE", "HERE", "SUMMARY"],

@@ -195,6 +195,7 @@ impl Deployer {
         let id = new_id()?;
         let (handle, started) = {
             let mut table = self.table();
+            draft.check_beside(memory_in_use(&table), &self.shared.options.limits)?;
             let ports = ports::settle(&spec.publish, |port| port_owner(&table, port))?;
             let mut record = InstanceRecord::new(id.clone(), accepted.id(), &spec.title, jiff::Timestamp::now());
             draft.describe(&mut record, accelerator, &ports);
@@ -215,8 +216,9 @@ impl Deployer {
     /// # Errors
     /// Values that do not fit the release's context schema, ports that are taken, a machine beyond this site's limits.
     pub fn check(&self, accepted: &Accepted, spec: &DeploySpec) -> Result<(), DeployError> {
-        plan::Draft::check(accepted, spec, &self.shared.options.limits)?;
+        let draft = plan::Draft::check(accepted, spec, &self.shared.options.limits)?;
         let table = self.table();
+        draft.check_beside(memory_in_use(&table), &self.shared.options.limits)?;
         ports::settle(&spec.publish, |port| port_owner(&table, port))?;
         Ok(())
     }
@@ -356,6 +358,12 @@ impl Handle {
     fn shown(&self) -> Instance {
         self.seen.borrow().shown()
     }
+}
+
+/// Memory of all instances that are not over, in bytes.
+fn memory_in_use(table: &BTreeMap<String, Handle>) -> u64 {
+    let live = table.values().map(|handle| handle.seen.borrow()).filter(|record| !record.state.is_over());
+    live.fold(0, |sum, record| sum.saturating_add(record.memory_bytes))
 }
 
 fn port_owner(table: &BTreeMap<String, Handle>, port: u16) -> Option<String> {

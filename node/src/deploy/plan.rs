@@ -36,13 +36,20 @@ pub struct Limits {
     pub vcpus: u32,
     /// Memory, in bytes.
     pub memory_bytes: u64,
+    /// Memory of all instances that are not over together, in bytes.
+    pub all_memory_bytes: u64,
 }
 
 impl Limits {
-    /// All memory of this machine, and twice its processors (8 at least).
+    /// All memory of this machine, and twice its processors (8 at least). How much all instances together may have is not
+    /// limited: what they do not touch costs nothing.
     pub fn of_this_machine() -> Self {
         let processors = available_parallelism().map_or(1, |count| u32::try_from(count.get()).unwrap_or(u32::MAX));
-        Self { vcpus: processors.saturating_mul(2).clamp(FEW_VCPUS, MOST_VCPUS), memory_bytes: total_memory() }
+        Self {
+            vcpus: processors.saturating_mul(2).clamp(FEW_VCPUS, MOST_VCPUS),
+            memory_bytes: total_memory(),
+            all_memory_bytes: u64::MAX,
+        }
     }
 }
 
@@ -95,6 +102,18 @@ impl Draft {
             return Err(unfit(format!("image {stray} is not among those that policy accepted")));
         }
         Ok(Self { images, disks: disks(release)?, boot, values, vcpus, memory_bytes })
+    }
+
+    /// Checks that it fits beside instances that have `in_use_bytes` of memory.
+    pub(super) fn check_beside(&self, in_use_bytes: u64, limits: &Limits) -> Result<(), DeployError> {
+        if in_use_bytes.saturating_add(self.memory_bytes) <= limits.all_memory_bytes {
+            return Ok(());
+        }
+        let [asked, used, all] = [self.memory_bytes, in_use_bytes, limits.all_memory_bytes].map(|bytes| bytes >> 20);
+        Err(unfit(format!(
+            "it asks for {asked} MiB of memory, and of the {all} MiB that config.toml gives all instances {used} MiB are in \
+             use; stop another instance, or raise deploy.memory"
+        )))
     }
 
     /// Writes into the record what is known before anything is made.

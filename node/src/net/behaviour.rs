@@ -19,6 +19,8 @@ use super::{NetError, Settings, protocol_name};
 const MAX_PENDING: u32 = 64;
 /// Connections in all: far above any target, far below what a process can hold.
 const MAX_CONNECTIONS: u32 = 256;
+/// Connections that others opened: below the whole, so that no crowd of strangers keeps us from dialling whom we want.
+const MAX_INCOMING: u32 = 192;
 /// Connections of one peer: two sites that dial each other at once have two, each transport doubles that.
 const MAX_CONNECTIONS_PER_PEER: u32 = 4;
 /// Provider records kept for others, by image. The default of 1,024 is fewer than the images of one large site.
@@ -45,6 +47,7 @@ impl Behaviour {
             .with_max_pending_incoming(Some(MAX_PENDING))
             .with_max_pending_outgoing(Some(MAX_PENDING))
             .with_max_established(Some(MAX_CONNECTIONS))
+            .with_max_established_incoming(Some(MAX_INCOMING))
             .with_max_established_per_peer(Some(MAX_CONNECTIONS_PER_PEER));
         let members = settings.members.as_ref().map(|members| {
             let mut allowed = allow_block_list::Behaviour::<AllowedPeers>::default();

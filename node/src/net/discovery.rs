@@ -34,20 +34,21 @@ impl Dialer {
         Self { bootstrap, others: BTreeMap::new(), jitter: seed | 1 }
     }
 
-    /// Bootstrap addresses to be dialled now; each counts as an attempt.
+    /// Bootstrap addresses to be dialled now; each counts as an attempt. A peer is settled when it is connected and has
+    /// said that it is of this federation; `settled` is how many are.
     pub(super) fn due(
         &mut self,
         now: Duration,
-        is_connected: impl Fn(&PeerId) -> bool,
-        connections: usize,
+        is_settled: impl Fn(&PeerId) -> bool,
+        settled: usize,
     ) -> Vec<Multiaddr> {
         let mut due = Vec::new();
         for position in 0..self.bootstrap.len() {
             let (address, attempts) = &self.bootstrap[position];
             let is_settled = match peer_of(address) {
-                Some(peer) => is_connected(&peer),
-                // Who answers at an address without a peer id is unknown: any connection will do.
-                None => connections > 0,
+                Some(peer) => is_settled(&peer),
+                // Who answers at an address without a peer id is unknown: any peer of ours will do.
+                None => settled > 0,
             };
             if is_settled {
                 self.bootstrap[position].1 = Attempts::default();
@@ -67,15 +68,18 @@ impl Dialer {
         if attempts.next_at > now {
             return false;
         }
-        if self.others.len() >= MAX_REMEMBERED {
-            self.others.pop_first();
+        if self.others.len() >= MAX_REMEMBERED
+            && !self.others.contains_key(&peer)
+            && let Some(oldest) = self.others.iter().min_by_key(|(_, attempts)| attempts.next_at).map(|(&peer, _)| peer)
+        {
+            self.others.remove(&oldest);
         }
         let next_at = now + self.wait(attempts.failures);
         self.others.insert(peer, Attempts { failures: attempts.failures.saturating_add(1), next_at });
         true
     }
 
-    /// A connection stands: earlier failures are forgotten.
+    /// The peer is connected and of this federation: earlier failures are forgotten.
     pub(super) fn connected(&mut self, peer: &PeerId) {
         self.others.remove(peer);
     }

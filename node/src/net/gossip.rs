@@ -32,7 +32,9 @@ pub trait Records: Send + Sync + 'static {
 pub enum Taken {
     /// News, and relayed.
     New,
-    /// Known, stale, evicted or too far in the future: not relayed, and nobody's fault.
+    /// Well-formed, signed and not kept here, for want of room: relayed all the same, for others may want it.
+    NotKept,
+    /// Known, stale or too far in the future: not relayed, and nobody's fault.
     Ignored,
     /// Malformed or badly signed: whoever relayed it did not check it.
     Refused(String),
@@ -41,7 +43,7 @@ pub enum Taken {
 impl Taken {
     fn acceptance(&self) -> MessageAcceptance {
         match self {
-            Self::New => MessageAcceptance::Accept,
+            Self::New | Self::NotKept => MessageAcceptance::Accept,
             Self::Ignored => MessageAcceptance::Ignore,
             Self::Refused(_) => MessageAcceptance::Reject,
         }
@@ -58,9 +60,10 @@ pub async fn run(net: Net, records: Arc<dyn Records>, mut incoming: mpsc::Receiv
             let from = of_one_peer[0].from;
             let envelopes = of_one_peer.iter().map(|gossip| gossip.bytes.clone()).collect();
             let records = Arc::clone(&records);
-            let Ok(taken) = tokio::task::spawn_blocking(move || records.take(envelopes, Some(from))).await else {
-                return;
-            };
+            // A panic, which the log tells of, must not end gossip: catch-up brings what it cost.
+            let taken = tokio::task::spawn_blocking(move || records.take(envelopes, Some(from)))
+                .await
+                .unwrap_or_else(|_| vec![Taken::Ignored; of_one_peer.len()]);
             for (gossip, taken) in of_one_peer.iter().zip(taken) {
                 if let Taken::Refused(reason) = &taken {
                     tracing::warn!(peer = %from, reason, "a gossiped record is refused");

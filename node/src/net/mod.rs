@@ -114,12 +114,21 @@ pub struct Gossip {
     pub id: MessageId,
 }
 
+/// What providers are looked up for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    /// To be counted.
+    Count,
+    /// To be spoken with. Kademlia forgets their addresses when the look-up ends, so they are dialled at once.
+    Fetch,
+}
+
 enum Command {
     Publish { envelope: Vec<u8> },
     Verdict { id: MessageId, from: PeerId, acceptance: MessageAcceptance },
     Provide { images: Vec<ImageId> },
     StopProviding { image: ImageId },
-    Providers { image: ImageId, found: mpsc::Sender<PeerId> },
+    Providers { image: ImageId, found: mpsc::Sender<PeerId>, purpose: Purpose },
     Reached { reply: oneshot::Sender<Vec<Multiaddr>> },
     Shutdown { done: oneshot::Sender<()> },
 }
@@ -220,8 +229,20 @@ impl Net {
     /// # Errors
     /// [`NetError::Closed`].
     pub async fn providers(&self, image: ImageId) -> Result<mpsc::Receiver<PeerId>, NetError> {
+        self.look_up(image, Purpose::Count).await
+    }
+
+    /// Like [`Net::providers`], and dials those that are not connected, while it is known where they are.
+    ///
+    /// # Errors
+    /// [`NetError::Closed`].
+    pub async fn find_holders(&self, image: ImageId) -> Result<mpsc::Receiver<PeerId>, NetError> {
+        self.look_up(image, Purpose::Fetch).await
+    }
+
+    async fn look_up(&self, image: ImageId, purpose: Purpose) -> Result<mpsc::Receiver<PeerId>, NetError> {
         let (found, receiver) = mpsc::channel(64);
-        self.send(Command::Providers { image, found }).await?;
+        self.send(Command::Providers { image, found, purpose }).await?;
         Ok(receiver)
     }
 

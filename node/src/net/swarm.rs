@@ -1,6 +1,6 @@
 //! The task that owns the libp2p swarm. Nothing in its loop waits for anyone: what others are slow to take is dropped and counted.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use tokio::time::Instant;
 
 use super::behaviour::{Behaviour, BehaviourEvent, set_up, topic};
 use super::discovery::{Dialer, peer_of, with_peer};
-use super::{Command, Gossip, NetError, PeerView, Protocol, Ready, Settings};
+use super::{Command, Gossip, NetError, PeerView, Protocol, Purpose, Ready, Settings};
 
 /// How often the task looks whom to dial.
 const DIAL_TICK: Duration = Duration::from_millis(250);
@@ -33,6 +33,22 @@ const MAX_OUTBOX: usize = 1024;
 const MAX_ADDRESSES: usize = 16;
 /// Look-ups for providers at once; more are answered from connected peers only.
 const MAX_LOOKUPS: usize = 64;
+/// Sites that one answer of a look-up may have dialled.
+const DIALS_A_LOOKUP: usize = 8;
+/// Images that are announced at the same time: each is a query of its own, and a site may have thousands.
+const MAX_ANNOUNCING: usize = 16;
+/// An announcement that nobody took is repeated after this.
+const ANNOUNCE_RETRY: Duration = Duration::from_secs(60);
+/// Provider records that one peer may bring within [`PROVIDED_WINDOW`]; honest sites repeat each of theirs within it.
+const MAX_PROVIDED_PER_PEER: u32 = 16_384;
+/// When the count of provider records begins anew.
+const PROVIDED_WINDOW: Duration = Duration::from_secs(6 * 3600);
+/// Addresses kept with a provider record, and the longest of them: what a stranger can make us remember.
+const MAX_PROVIDER_ADDRESSES: (usize, usize) = (8, 128);
+/// A peer that has not said by then that it is of this federation gives its connection back.
+const STRANGER: Duration = Duration::from_secs(30);
+/// How long connections may take to be closed in order.
+const CLOSE: Duration = Duration::from_secs(1);
 
 pub(super) struct Outputs {
     pub(super) gossip: mpsc::Sender<Gossip>,
@@ -53,7 +69,7 @@ pub(super) async fn spawn(
     for address in &settings.announce {
         swarm.add_external_address(address.clone());
     }
-    await_listeners(&mut swarm, settings.listen.len()).await?;
+    let early = await_listeners(&mut swarm, settings.listen.len()).await?;
     let control = swarm.behaviour().stream.new_control();
     let local = *swarm.local_peer_id();
     let seed = local.to_bytes().iter().fold(0u64, |seed, &byte| seed.rotate_left(7) ^ u64::from(byte));
@@ -67,11 +83,16 @@ pub(super) async fn spawn(
         search_at: Duration::ZERO,
         peers: BTreeMap::new(),
         is_peers_changed: false,
+        ready: Vec::new(),
         outbox: VecDeque::new(),
         lookups: HashMap::new(),
+        to_announce: VecDeque::new(),
+        announcing: HashMap::new(),
+        announce_again: (Duration::ZERO, BTreeSet::new()),
+        provided: (Duration::ZERO, HashMap::new()),
         outputs,
     };
-    tokio::spawn(task.run(commands));
+    tokio::spawn(task.run(commands, early));
     Ok(control)
 }
 
@@ -106,21 +127,27 @@ fn listen_error(address: &Multiaddr, reason: impl std::fmt::Display) -> NetError
     NetError::Listen { address: address.clone(), reason: reason.to_string() }
 }
 
-/// Waits until every listener has an address, so that `ready` means that the node can be dialled.
-async fn await_listeners(swarm: &mut Swarm<Behaviour>, count: usize) -> Result<(), NetError> {
-    let mut waiting = count;
-    while waiting > 0 {
+/// Waits until every listener has an address, so that `ready` means that the node can be dialled. What else happened
+/// meanwhile comes back: others may have been quick to connect.
+async fn await_listeners(swarm: &mut Swarm<Behaviour>, count: usize) -> Result<Vec<Event>, NetError> {
+    let (mut listening, mut early) = (HashSet::new(), Vec::new());
+    while listening.len() < count {
         match swarm.select_next_some().await {
-            SwarmEvent::NewListenAddr { .. } => waiting -= 1,
+            SwarmEvent::NewListenAddr { listener_id, address } => {
+                tracing::info!(%address, "listening");
+                listening.insert(listener_id);
+            }
             SwarmEvent::ListenerClosed { addresses, reason, .. } => {
                 let address = addresses.first().cloned().unwrap_or_else(Multiaddr::empty);
                 return Err(listen_error(&address, reason.err().map_or("closed".into(), |error| error.to_string())));
             }
-            _ => {}
+            event => early.push(event),
         }
     }
-    Ok(())
+    Ok(early)
 }
+
+type Event = SwarmEvent<BehaviourEvent>;
 
 struct Task {
     swarm: Swarm<Behaviour>,
@@ -132,44 +159,76 @@ struct Task {
     search_at: Duration,
     peers: BTreeMap<PeerId, Connected>,
     is_peers_changed: bool,
+    /// Told once the list of peers has them.
+    ready: Vec<Ready>,
     outbox: VecDeque<Vec<u8>>,
-    lookups: HashMap<QueryId, mpsc::Sender<PeerId>>,
+    lookups: HashMap<QueryId, (mpsc::Sender<PeerId>, Purpose)>,
+    /// Images to be announced, those that are being announced, and those for a later time.
+    to_announce: VecDeque<ImageId>,
+    announcing: HashMap<QueryId, ImageId>,
+    announce_again: (Duration, BTreeSet<ImageId>),
+    /// Provider records that each peer brought, since when.
+    provided: (Duration, HashMap<PeerId, u32>),
     outputs: Outputs,
 }
 
 struct Connected {
     view: PeerView,
     is_ours: bool,
-    connections: u32,
+    since: Duration,
 }
 
 impl Task {
-    async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
+    async fn run(mut self, mut commands: mpsc::Receiver<Command>, early: Vec<Event>) {
         let mut tick = tokio::time::interval(DIAL_TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        for event in early {
+            self.event(event);
+        }
         loop {
+            self.tell();
             tokio::select! {
                 event = self.swarm.select_next_some() => self.event(event),
                 command = commands.recv() => match command {
-                    Some(Command::Shutdown { done }) => return self.close(done),
+                    Some(Command::Shutdown { done }) => return self.close(done).await,
                     Some(command) => self.command(command),
                     None => return,
                 },
                 _ = tick.tick() => self.tick(),
             }
-            if std::mem::take(&mut self.is_peers_changed) {
-                let views = self.peers.values().map(|peer| peer.view.clone()).collect();
-                self.outputs.peers.send_replace(Arc::new(views));
+        }
+    }
+
+    /// Tells of peers that came, changed or left.
+    fn tell(&mut self) {
+        if std::mem::take(&mut self.is_peers_changed) {
+            let views = self.peers.values().map(|peer| peer.view.clone()).collect();
+            self.outputs.peers.send_replace(Arc::new(views));
+        }
+        // After the list, so that whoever hears of a peer finds it there.
+        for ready in self.ready.drain(..) {
+            if self.outputs.ready.try_send(ready).is_err() {
+                tracing::debug!(peer = %ready.peer, "catch-up waits for its timer");
             }
         }
     }
 
-    fn close(mut self, done: oneshot::Sender<()>) {
+    /// Says goodbye: a connection that is only dropped is noticed by its other side much later.
+    async fn close(mut self, done: oneshot::Sender<()>) {
         let connected: Vec<PeerId> = self.swarm.connected_peers().copied().collect();
         for peer in connected {
             // An error means that it is gone already.
             self.swarm.disconnect_peer_id(peer).ok();
         }
+        let closing = async {
+            while self.swarm.network_info().num_peers() > 0 {
+                self.swarm.select_next_some().await;
+            }
+        };
+        if tokio::time::timeout(CLOSE, closing).await.is_err() {
+            tracing::debug!("some connections were cut");
+        }
+        drop(self);
         done.send(()).ok();
     }
 
@@ -187,17 +246,18 @@ impl Task {
                 self.swarm.behaviour_mut().gossip.report_message_validation_result(&id, &from, acceptance);
             }
             Command::Provide { images } => {
-                for image in images {
-                    if let Err(error) = self.swarm.behaviour_mut().kad.start_providing(key(&image)) {
-                        tracing::warn!(%image, %error, "cannot announce an image; connected peers still find it here");
-                    }
-                }
+                self.to_announce.extend(images);
+                self.announce();
             }
-            Command::StopProviding { image } => self.swarm.behaviour_mut().kad.stop_providing(&key(&image)),
-            Command::Providers { image, found } => {
+            Command::StopProviding { image } => {
+                self.to_announce.retain(|waiting| *waiting != image);
+                self.announce_again.1.remove(&image);
+                self.swarm.behaviour_mut().kad.stop_providing(&key(&image));
+            }
+            Command::Providers { image, found, purpose } => {
                 if self.lookups.len() < MAX_LOOKUPS {
                     let query = self.swarm.behaviour_mut().kad.get_providers(key(&image));
-                    self.lookups.insert(query, found);
+                    self.lookups.insert(query, (found, purpose));
                 }
             }
             Command::Reached { reply } => {
@@ -220,6 +280,20 @@ impl Task {
         addresses
     }
 
+    /// Announces images, a few at a time.
+    fn announce(&mut self) {
+        while self.announcing.len() < MAX_ANNOUNCING
+            && let Some(image) = self.to_announce.pop_front()
+        {
+            match self.swarm.behaviour_mut().kad.start_providing(key(&image)) {
+                Ok(query) => drop(self.announcing.insert(query, image)),
+                Err(error) => {
+                    tracing::warn!(%image, %error, "cannot announce an image; connected peers still find it here");
+                }
+            }
+        }
+    }
+
     fn empty_outbox(&mut self) {
         while let Some(envelope) = self.outbox.front() {
             match self.swarm.behaviour_mut().gossip.publish(self.topic.hash(), envelope.clone()) {
@@ -235,20 +309,53 @@ impl Task {
     fn tick(&mut self) {
         let now = self.started.elapsed();
         let peers = &self.peers;
-        for address in self.dialer.due(now, |peer| peers.contains_key(peer), peers.len()) {
+        let of_federation = peers.values().filter(|peer| peer.view.is_of_federation).count();
+        // Who connects and turns us away, or is of another federation, is not what we look for.
+        let is_settled = |peer: &PeerId| peers.get(peer).is_some_and(|peer| peer.view.is_of_federation);
+        for address in self.dialer.due(now, is_settled, of_federation) {
             self.dial(DialOpts::from(address));
         }
         self.empty_outbox();
-        let of_federation = self.peers.values().filter(|peer| peer.view.is_of_federation).count();
-        if of_federation >= self.peers_target || self.peers.is_empty() {
+        self.end_idle_lookups();
+        self.turn_strangers_away(now);
+        if now >= self.announce_again.0 {
+            self.announce_again.0 = now + ANNOUNCE_RETRY;
+            self.to_announce.extend(std::mem::take(&mut self.announce_again.1));
+            self.announce();
+        }
+        if of_federation >= self.peers_target {
             return;
         }
         for peer in self.candidates(self.peers_target - of_federation, now) {
             self.dial(DialOpts::peer_id(peer).condition(PeerCondition::DisconnectedAndNotDialing).build());
         }
-        if now >= self.search_at {
+        if now >= self.search_at && of_federation > 0 {
             self.search_at = now + SEARCH_EVERY;
             self.swarm.behaviour_mut().kad.get_closest_peers(PeerId::random());
+        }
+    }
+
+    /// Ends look-ups whose answer nobody waits for any more: there are only so many.
+    fn end_idle_lookups(&mut self) {
+        let kad = &mut self.swarm.behaviour_mut().kad;
+        self.lookups.retain(|id, (found, _)| {
+            if found.is_closed()
+                && let Some(mut query) = kad.query_mut(id)
+            {
+                query.finish();
+            }
+            !found.is_closed()
+        });
+    }
+
+    /// Connections are limited in number: those that are none of this federation's are not kept.
+    fn turn_strangers_away(&mut self, now: Duration) {
+        let is_stranger = |peer: &&Connected| !peer.view.is_of_federation && now.saturating_sub(peer.since) > STRANGER;
+        let strangers: Vec<PeerId> = self.peers.values().filter(is_stranger).map(|peer| peer.view.peer).collect();
+        for peer in strangers {
+            tracing::debug!(%peer, "does not speak this federation's protocols");
+            // An error means that it is gone already.
+            self.swarm.disconnect_peer_id(peer).ok();
         }
     }
 
@@ -268,7 +375,7 @@ impl Task {
         }
     }
 
-    fn event(&mut self, event: SwarmEvent<BehaviourEvent>) {
+    fn event(&mut self, event: Event) {
         match event {
             SwarmEvent::Behaviour(event) => self.behaviour_event(event),
             SwarmEvent::ConnectionEstablished { peer_id, endpoint, .. } => self.connected(peer_id, &endpoint),
@@ -287,12 +394,10 @@ impl Task {
     }
 
     fn connected(&mut self, peer: PeerId, endpoint: &ConnectedPoint) {
-        self.dialer.connected(&peer);
-        self.is_peers_changed = true;
-        if let Some(known) = self.peers.get_mut(&peer) {
-            known.connections += 1;
+        if self.peers.contains_key(&peer) {
             return;
         }
+        self.is_peers_changed = true;
         tracing::info!(%peer, address = %endpoint.get_remote_address(), "connected");
         let view = PeerView {
             peer,
@@ -301,15 +406,15 @@ impl Task {
             rtt: None,
             is_of_federation: false,
         };
-        self.peers.insert(peer, Connected { view, is_ours: endpoint.is_dialer(), connections: 1 });
+        self.peers.insert(peer, Connected { view, is_ours: endpoint.is_dialer(), since: self.started.elapsed() });
     }
 
     fn closed(&mut self, peer: PeerId, remaining: u32) {
         if remaining > 0 {
             return;
         }
-        if let Some(gone) = self.peers.remove(&peer) {
-            tracing::info!(%peer, connections = gone.connections, "disconnected");
+        if self.peers.remove(&peer).is_some() {
+            tracing::info!(%peer, "disconnected");
             self.is_peers_changed = true;
         }
     }
@@ -322,6 +427,15 @@ impl Task {
                     self.is_peers_changed |= known.view.rtt.is_none();
                     known.view.rtt = Some(rtt);
                 }
+            }
+            // The first failure is free, so this is the second in a row: a machine that lost its power says no goodbye.
+            BehaviourEvent::Ping(ping::Event {
+                peer,
+                connection,
+                result: Err(error @ (ping::Failure::Timeout | ping::Failure::Other { .. })),
+            }) => {
+                tracing::info!(%peer, %error, "a connection is dead");
+                self.swarm.close_connection(connection);
             }
             BehaviourEvent::Gossip(gossipsub::Event::Message { propagation_source, message_id, message }) => {
                 self.gossiped(Gossip { bytes: message.data, from: propagation_source, id: message_id });
@@ -343,6 +457,7 @@ impl Task {
     fn identified(&mut self, peer: PeerId, identity: identify::Info) {
         let is_of_federation = identity.protocols.contains(&self.sync_protocol);
         if is_of_federation {
+            self.dialer.connected(&peer);
             for address in identity.listen_addrs.into_iter().take(MAX_ADDRESSES) {
                 self.swarm.behaviour_mut().kad.add_address(&peer, address);
             }
@@ -352,8 +467,8 @@ impl Task {
         known.view.agent = Some(identity.agent_version.chars().filter(|c| !c.is_control()).take(64).collect());
         known.view.is_of_federation = is_of_federation;
         self.is_peers_changed = true;
-        if is_news && self.outputs.ready.try_send(Ready { peer, is_ours: known.is_ours }).is_err() {
-            tracing::debug!(%peer, "catch-up waits for its timer");
+        if is_news {
+            self.ready.push(Ready { peer, is_ours: known.is_ours });
         }
     }
 
@@ -369,41 +484,71 @@ impl Task {
     fn kad_event(&mut self, event: kad::Event) {
         match event {
             kad::Event::InboundRequest { request: kad::InboundRequest::AddProvider { record: Some(record) } } => {
-                // Kademlia has checked that the sender speaks for itself; the store bounds keys and providers a key.
-                if ImageKey::is_one(&record.key)
-                    && let Err(error) = self.swarm.behaviour_mut().kad.store_mut().add_provider(record)
-                {
-                    tracing::debug!(%error, "a provider record is not kept");
-                }
+                self.keep_provider(record);
             }
             kad::Event::OutboundQueryProgressed { id, result: QueryResult::GetProviders(result), step, .. } => {
-                if let Ok(GetProvidersOk::FoundProviders { providers, .. }) = result
-                    && let Some(found) = self.lookups.get(&id)
-                {
-                    let local = *self.swarm.local_peer_id();
-                    for provider in providers.into_iter().filter(|provider| *provider != local) {
-                        // A full queue means that there are more providers than the fetch can use.
-                        found.try_send(provider).ok();
-                    }
+                if let Ok(GetProvidersOk::FoundProviders { providers, .. }) = result {
+                    self.found(id, providers);
                 }
                 if step.last {
                     self.lookups.remove(&id);
                 }
             }
+            kad::Event::OutboundQueryProgressed { id, result: QueryResult::StartProviding(result), .. } => {
+                if let Some(image) = self.announcing.remove(&id)
+                    && result.is_err()
+                {
+                    self.announce_again.1.insert(image);
+                }
+                self.announce();
+            }
             _ => {}
+        }
+    }
+
+    fn found(&mut self, lookup: QueryId, providers: HashSet<PeerId>) {
+        let Some((found, purpose)) = self.lookups.get(&lookup) else { return };
+        let local = *self.swarm.local_peer_id();
+        let mut unknown = Vec::new();
+        for provider in providers.into_iter().filter(|provider| *provider != local) {
+            if *purpose == Purpose::Fetch && !self.peers.contains_key(&provider) {
+                unknown.push(provider);
+            }
+            // A full queue means that there are more providers than the fetch can use.
+            found.try_send(provider).ok();
+        }
+        let now = self.started.elapsed();
+        unknown.retain(|provider| self.dialer.may_dial(*provider, now));
+        for provider in unknown.into_iter().take(DIALS_A_LOOKUP) {
+            self.dial(DialOpts::peer_id(provider).condition(PeerCondition::DisconnectedAndNotDialing).build());
+        }
+    }
+
+    /// Keeps what a peer says that it provides. Kademlia has checked that it speaks for itself, and the store bounds keys
+    /// and providers of a key.
+    fn keep_provider(&mut self, mut record: kad::ProviderRecord) {
+        let now = self.started.elapsed();
+        if now >= self.provided.0 {
+            self.provided = (now + PROVIDED_WINDOW, HashMap::new());
+        }
+        let brought = self.provided.1.entry(record.provider).or_default();
+        *brought = brought.saturating_add(1);
+        if *brought > MAX_PROVIDED_PER_PEER || record.key.as_ref().len() != IMAGE_KEY_BYTES {
+            return;
+        }
+        let (most, longest) = MAX_PROVIDER_ADDRESSES;
+        record.addresses.retain(|address| address.len() <= longest);
+        record.addresses.truncate(most);
+        if let Err(error) = self.swarm.behaviour_mut().kad.store_mut().add_provider(record) {
+            tracing::debug!(%error, "a provider record is not kept");
         }
     }
 }
 
+/// Length of an image's key.
+const IMAGE_KEY_BYTES: usize = 32;
+
 /// The key of an image's provider records: the hash of its root, 32 bytes.
 fn key(image: &ImageId) -> RecordKey {
     RecordKey::new(&image.hash().0)
-}
-
-struct ImageKey;
-
-impl ImageKey {
-    fn is_one(key: &RecordKey) -> bool {
-        key.as_ref().len() == 32
-    }
 }

@@ -3,16 +3,16 @@
 //! News that came by catch-up is not gossiped again. Instead the other peers are caught up with soon after, so that what
 //! healed one link reaches everybody, however the sites are connected.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::{AsyncWriteExt as _, StreamExt as _};
 use libp2p::{PeerId, Stream};
 use rialto_protocol::ids::Hash;
 use rialto_protocol::sync::{Initiator, MAX_MESSAGE_BYTES, Message, Responder, SyncError};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
@@ -32,10 +32,14 @@ const EVERY: Duration = Duration::from_secs(60);
 const SOON: Duration = Duration::from_millis(300);
 /// A session that failed is tried again after this.
 const RETRY: Duration = Duration::from_secs(5);
+/// A peer that broke the rules is caught up with after this: it may have been updated meanwhile.
+const RETRY_RULE_BREAKER: Duration = Duration::from_secs(600);
+/// A session that takes longer is ended; what it brought stays, and the next one goes on from there.
+const SESSION: Duration = Duration::from_secs(300);
 /// A message that does not come in this time does not come.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// Records that a session may bring while they are checked and stored.
-const MAX_UNSTORED: usize = 2_000;
+/// Records, and bytes of them, that a session brings before they are checked and stored.
+const MAX_UNSTORED: (usize, usize) = (2_000, 4 * 1024 * 1024);
 
 /// Answers catch-up and starts it, until `shutdown`.
 ///
@@ -52,9 +56,10 @@ pub fn spawn(
     let answering = {
         let (records, shutdown, news) = (Arc::clone(&records), shutdown.clone(), news.clone());
         async move {
-            let seats = Arc::new(Semaphore::new(MAX_ANSWERED));
+            let seats = Seats::default();
             while let Some((peer, stream)) = incoming.next().await {
-                let Ok(seat) = Arc::clone(&seats).try_acquire_owned() else { continue };
+                // Dropping the stream tells the opener, whose timer brings it again.
+                let Some(seat) = seats.take(peer) else { continue };
                 let (records, news, shutdown) = (Arc::clone(&records), news.clone(), shutdown.clone());
                 tokio::spawn(async move {
                     tokio::select! {
@@ -69,6 +74,25 @@ pub fn spawn(
     tokio::spawn(shutdown.clone().run_until_cancelled_owned(answering));
     tokio::spawn(shutdown.run_until_cancelled_owned(Opening::new(net, records, news).run(ready, heard_news)));
     Ok(())
+}
+
+/// Who is answered now: one session a peer, so that no peer takes all there are.
+#[derive(Clone, Default)]
+struct Seats(Arc<Mutex<BTreeSet<PeerId>>>);
+
+struct Seat(Seats, PeerId);
+
+impl Seats {
+    fn take(&self, peer: PeerId) -> Option<Seat> {
+        let mut taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        (taken.len() < MAX_ANSWERED && taken.insert(peer)).then(|| Seat(self.clone(), peer))
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.0.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.1);
+    }
 }
 
 fn note(peer: PeerId, result: io::Result<usize>, news: &mpsc::Sender<PeerId>) {
@@ -89,16 +113,16 @@ struct Opening {
     records: Arc<dyn Records>,
     news: mpsc::Sender<PeerId>,
     due: BTreeMap<PeerId, Instant>,
-    underway: BTreeSet<PeerId>,
+    underway: HashMap<tokio::task::Id, PeerId>,
 }
 
 impl Opening {
     fn new(net: Net, records: Arc<dyn Records>, news: mpsc::Sender<PeerId>) -> Self {
-        Self { net, records, news, due: BTreeMap::new(), underway: BTreeSet::new() }
+        Self { net, records, news, due: BTreeMap::new(), underway: HashMap::new() }
     }
 
     async fn run(mut self, mut ready: mpsc::Receiver<Ready>, mut heard_news: mpsc::Receiver<PeerId>) {
-        let mut sessions: JoinSet<(PeerId, io::Result<usize>)> = JoinSet::new();
+        let mut sessions: JoinSet<io::Result<usize>> = JoinSet::new();
         let mut peers = self.net.peers();
         loop {
             let next = self.next_due();
@@ -108,10 +132,13 @@ impl Opening {
                     self.due.insert(peer, Instant::now() + if is_ours { Duration::ZERO } else { RETRY });
                 }
                 Some(source) = heard_news.recv() => self.all_soon_but(source),
-                Some(done) = sessions.join_next(), if !sessions.is_empty() => {
-                    let Ok((peer, result)) = done else { continue };
-                    self.underway.remove(&peer);
-                    self.due.insert(peer, Instant::now() + if result.is_ok() { EVERY } else { RETRY });
+                Some(done) = sessions.join_next_with_id() => {
+                    let (id, result) = match done {
+                        Ok((id, result)) => (id, result),
+                        Err(error) => (error.id(), Err(io::Error::other(error.to_string()))),
+                    };
+                    let Some(peer) = self.underway.remove(&id) else { continue };
+                    self.ended(peer, &result);
                     note(peer, result, &self.news);
                 }
                 changed = peers.changed() => {
@@ -127,16 +154,29 @@ impl Opening {
                 () = sleep_until(next.map_or_else(|| Instant::now() + EVERY, |(_, at)| at)), if sessions.len() < MAX_OPENED => {
                     let Some((peer, _)) = next else { continue };
                     self.due.insert(peer, Instant::now() + EVERY);
-                    self.underway.insert(peer);
-                    let (net, records) = (self.net.clone(), Arc::clone(&self.records));
-                    sessions.spawn(async move { (peer, open(net, peer, records).await) });
+                    let task = sessions.spawn(open(self.net.clone(), peer, Arc::clone(&self.records)));
+                    self.underway.insert(task.id(), peer);
                 }
             }
         }
     }
 
+    /// When a peer is caught up with next. One that left is forgotten: it would be dialled.
+    fn ended(&mut self, peer: PeerId, result: &io::Result<usize>) {
+        let Some(at) = self.due.get_mut(&peer) else { return };
+        let next = Instant::now()
+            + match result {
+                Ok(_) => EVERY,
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => RETRY_RULE_BREAKER,
+                Err(_) => RETRY,
+            };
+        // News that came meanwhile may have set an earlier time, unless there is a reason to wait.
+        *at = if result.is_ok() { next.min(*at) } else { next };
+    }
+
     fn next_due(&self) -> Option<(PeerId, Instant)> {
-        let idle = self.due.iter().filter(|(peer, _)| !self.underway.contains(peer));
+        let underway: BTreeSet<PeerId> = self.underway.values().copied().collect();
+        let idle = self.due.iter().filter(|(peer, _)| !underway.contains(peer));
         idle.min_by_key(|&(_, &at)| at).map(|(&peer, &at)| (peer, at))
     }
 
@@ -196,36 +236,48 @@ macro_rules! side {
 side!(Initiator);
 side!(Responder);
 
-/// Speaks until the session ends. What a step costs (reading envelopes, reconciling) runs off the async threads.
-async fn converse(
+/// Speaks until the session ends, and stores what it brings, also where it ends early.
+async fn converse(stream: Stream, peer: PeerId, side: impl Side, records: Arc<dyn Records>) -> io::Result<usize> {
+    let mut brought = Brought { records: Arc::clone(&records), peer, unstored: Vec::new(), bytes: 0, gained: 0 };
+    let ended = timeout(SESSION, speak(stream, side, &records, &mut brought)).await;
+    let stored = brought.store().await;
+    match ended {
+        Ok(Ok(())) => stored.map(|()| brought.gained),
+        // What was gained counts as news even so; the error is only about the rest.
+        Ok(Err(error)) if error.kind() == io::ErrorKind::InvalidData => Err(error),
+        Ok(Err(_)) | Err(_) if brought.gained > 0 => stored.map(|()| brought.gained),
+        Ok(Err(error)) => Err(error),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Speaks until the session ends. What a step costs (reading envelopes, reconciling) runs off the async threads, and
+/// messages are made one at a time: a peer may want more records than should lie in memory.
+async fn speak(
     mut stream: Stream,
-    peer: PeerId,
     mut side: impl Side,
-    records: Arc<dyn Records>,
-) -> io::Result<usize> {
-    let mut gained = 0;
-    let mut unstored = Vec::new();
+    records: &Arc<dyn Records>,
+    brought: &mut Brought,
+) -> io::Result<()> {
     loop {
-        let held = Arc::clone(&records);
-        let (back, messages) = tokio::task::spawn_blocking(move || {
-            let mut messages = Vec::new();
-            while let Some(message) = side.next_message(held.as_ref()) {
-                messages.push(message.encode());
-            }
-            (side, messages)
+        let held = Arc::clone(records);
+        let (back, message) = tokio::task::spawn_blocking(move || {
+            let message = side.next_message(held.as_ref()).map(|message| message.encode());
+            (side, message)
         })
         .await
         .map_err(io::Error::other)?;
         side = back;
-        for message in messages {
+        if let Some(message) = message {
             timeout(PATIENCE, write_message(&mut stream, &message)).await??;
+            continue;
         }
         if side.is_finished() {
             break;
         }
         let Some(message) = timeout(PATIENCE, read_message(&mut stream, MAX_MESSAGE_BYTES)).await?? else { break };
         let message = Message::decode(&message).map_err(invalid)?;
-        let held = Arc::clone(&records);
+        let held = Arc::clone(records);
         let (back, received) = tokio::task::spawn_blocking(move || {
             let received = side.receive(message, held.as_ref());
             (side, received)
@@ -233,15 +285,35 @@ async fn converse(
         .await
         .map_err(io::Error::other)?;
         side = back;
-        unstored.extend(received.map_err(invalid)?);
-        if unstored.len() >= MAX_UNSTORED {
-            gained += store(&records, std::mem::take(&mut unstored), peer).await?;
-        }
+        brought.take(received.map_err(invalid)?).await?;
     }
-    gained += store(&records, unstored, peer).await?;
-    // The other side may have closed first.
-    stream.close().await.ok();
-    Ok(gained)
+    // The other side may have closed first, or may never.
+    timeout(PATIENCE, stream.close()).await?.ok();
+    Ok(())
+}
+
+/// What a session brought.
+struct Brought {
+    records: Arc<dyn Records>,
+    peer: PeerId,
+    unstored: Vec<Vec<u8>>,
+    bytes: usize,
+    gained: usize,
+}
+
+impl Brought {
+    async fn take(&mut self, envelopes: Vec<Vec<u8>>) -> io::Result<()> {
+        self.bytes += envelopes.iter().map(Vec::len).sum::<usize>();
+        self.unstored.extend(envelopes);
+        let (most, most_bytes) = MAX_UNSTORED;
+        if self.unstored.len() >= most || self.bytes >= most_bytes { self.store().await } else { Ok(()) }
+    }
+
+    async fn store(&mut self) -> io::Result<()> {
+        self.bytes = 0;
+        self.gained += store(&self.records, std::mem::take(&mut self.unstored), self.peer).await?;
+        Ok(())
+    }
 }
 
 async fn store(records: &Arc<dyn Records>, envelopes: Vec<Vec<u8>>, peer: PeerId) -> io::Result<usize> {

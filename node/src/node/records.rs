@@ -5,7 +5,7 @@ use rialto_protocol::ids::Hash;
 use rialto_protocol::sync::SyncSet;
 
 use super::Node;
-use crate::catalog::Outcome;
+use crate::catalog::{Ignored, Outcome};
 use crate::net::gossip::{Records, Taken};
 
 impl Records for Node {
@@ -37,7 +37,24 @@ impl Records for Node {
 fn taken(outcome: Outcome) -> Taken {
     match outcome {
         Outcome::New | Outcome::Merged => Taken::New,
-        Outcome::Duplicate | Outcome::Ignored(_) => Taken::Ignored,
+        // A relay is not a judge: what this site has no room for, others may have room for.
+        Outcome::Ignored(Ignored::NoRoom | Ignored::Evicted) => Taken::NotKept,
+        Outcome::Duplicate | Outcome::Ignored(Ignored::TooFarAhead | Ignored::OtherFederation) => Taken::Ignored,
         Outcome::Refused(error) => Taken::Refused(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_that_finds_no_room_here_is_relayed_all_the_same() {
+        for reason in [Ignored::NoRoom, Ignored::Evicted] {
+            assert_eq!(taken(Outcome::Ignored(reason)), Taken::NotKept);
+        }
+        for reason in [Ignored::TooFarAhead, Ignored::OtherFederation] {
+            assert_eq!(taken(Outcome::Ignored(reason)), Taken::Ignored);
+        }
     }
 }

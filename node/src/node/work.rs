@@ -10,7 +10,7 @@ use rialto_protocol::ids::{ImageId, PublicKey, RecordId};
 use rialto_protocol::record::Body;
 use rialto_protocol::signed::{Draft, Envelope};
 use rialto_web::api::{
-    ApiError, Change, DeployRequest, Deployed, FetchRequest, Fetched, ImageAdded, PublishRequest, Published,
+    ApiError, Change, DeployRequest, Deployed, ErrorCode, FetchRequest, Fetched, ImageAdded, PublishRequest, Published,
 };
 use tokio::sync::watch;
 
@@ -56,24 +56,20 @@ impl Node {
         request: PublishRequest,
         reporter: Reporter,
     ) -> Result<Published, ApiError> {
-        let key = self.signing_key(&request.key)?;
+        let key = self.signing_key(&request.key).await?;
         let publisher = PublicKey(key.verifying_key().to_bytes());
         let path = PathBuf::from(&request.file);
         let description =
             blocking(move || Description::read(&path)).await?.map_err(|error| ApiError::usage(error.to_string()))?;
-        if let Some(known) = self.already_published(&publisher, &description) {
-            return Err(ApiError::failed(format!(
-                "version {} of '{}' is published already ({known}); a release never changes",
-                description.version(),
-                description.name()
-            ))
-            .with_hint("raise the version"));
-        }
+        self.refuse_republishing(&publisher, &description)?;
         let mut images: BTreeMap<PathBuf, Added> = BTreeMap::new();
         for file in description.files() {
             let added = self.add_file(file.clone(), &reporter).await?;
             images.insert(file, added);
         }
+        // One after the other from here: of two that publish one version, the second has to see the first.
+        let _publishing = self.publishing.lock().await;
+        self.refuse_republishing(&publisher, &description)?;
         let next = self
             .catalog
             .highest_sequence(&publisher, description.name())
@@ -88,9 +84,16 @@ impl Node {
         Ok(Published { release: self.announce(envelope).await?, images })
     }
 
-    fn already_published(&self, publisher: &PublicKey, description: &Description) -> Option<RecordId> {
-        let known = self.catalog.version(publisher, description.name(), description.version());
-        known.first().map(|record| record.id)
+    fn refuse_republishing(&self, publisher: &PublicKey, description: &Description) -> Result<(), ApiError> {
+        let (name, version) = (description.name(), description.version());
+        match self.catalog.version(publisher, name, version).first() {
+            None => Ok(()),
+            Some(known) => Err(ApiError::failed(format!(
+                "version {version} of '{name}' is published already ({}); a release never changes",
+                known.id
+            ))
+            .with_hint("raise the version")),
+        }
     }
 
     /// Takes a record of this site's own into the catalog, and gossips it.
@@ -111,14 +114,22 @@ impl Node {
     }
 
     /// A key of this node, by name.
-    pub(crate) fn signing_key(&self, name: &str) -> Result<ed25519_dalek::SigningKey, ApiError> {
+    pub(crate) async fn signing_key(&self, name: &str) -> Result<ed25519_dalek::SigningKey, ApiError> {
         let name: Name = name.parse().map_err(|error| ApiError::usage(format!("{error}")))?;
-        Ok(self.keys.load(&name)?)
+        let keys = self.keys.clone();
+        Ok(blocking(move || keys.load(&name)).await??)
+    }
+
+    /// [`Node::find_release`], off the async threads: a name is looked for among all releases.
+    pub(crate) async fn release_called(self: &Arc<Self>, reference: &str) -> Result<SharedRecord, ApiError> {
+        let (node, reference) = (Arc::clone(self), reference.to_owned());
+        blocking(move || node.find_release(&reference)).await?
     }
 
     /// Fetches an image, or all images of a release that policy accepts (or that is asked for with `held`).
     pub(crate) async fn fetch(self: Arc<Self>, request: FetchRequest, reporter: Reporter) -> Result<Fetched, ApiError> {
-        match fetch_target(&self, &request.target)? {
+        let (node, target) = (Arc::clone(&self), request.target.clone());
+        match blocking(move || fetch_target(&node, &target)).await?? {
             FetchTarget::Image(image) => {
                 let fetched = self.fetch_images(&[image], &reporter).await?;
                 Ok(Fetched { image: Some(image), ..fetched })
@@ -154,7 +165,10 @@ impl Node {
             } else {
                 "fetching".into()
             };
-            let report = self.fetch_image(*image, &stage, reporter).await?;
+            let report = self.fetch_image(*image, &stage, reporter).await;
+            // A part of it may have come also where it failed.
+            self.changed(Change::Store);
+            let report = report?;
             fetched.bytes += report.bytes;
             fetched.wire_bytes += report.wire_bytes;
             fetched.duplicate_bytes += report.duplicate_bytes;
@@ -162,7 +176,6 @@ impl Node {
                 *fetched.peers.entry(peer.to_string()).or_default() += bytes;
             }
         }
-        self.changed(Change::Store);
         fetched.seconds = started.elapsed().as_secs_f64();
         Ok(fetched)
     }
@@ -196,7 +209,7 @@ impl Node {
         request: DeployRequest,
         reporter: Reporter,
     ) -> Result<Deployed, ApiError> {
-        let record = self.find_release(&request.release)?;
+        let record = self.release_called(&request.release).await?;
         let title = self.title(&record);
         let accepted = self.decided(&record).await?;
         let spec = DeploySpec { set: request.set, publish: request.publish, title };
@@ -218,7 +231,7 @@ impl Node {
 
 fn held_hint(error: ApiError, target: &str) -> ApiError {
     match error.code {
-        rialto_web::api::ErrorCode::Refused => {
+        ErrorCode::Refused => {
             let hint = format!(
                 "see why with: rialto policy explain {target}; to store it for review, without deploying it, fetch it with --held"
             );
@@ -252,17 +265,31 @@ pub(crate) fn store_error(error: StoreError) -> ApiError {
         StoreError::DiskFull { .. } => {
             ApiError::failed(error.to_string()).with_hint("free some space, or run: rialto image gc")
         }
+        StoreError::Io { ref source, ref path, .. } if is_hidden(source) => {
+            let user = rustix::process::geteuid().as_raw();
+            ApiError::failed(error.to_string()).with_hint(format!(
+                "the node runs as user {user}, perhaps without access to home directories; move {} where it may use it",
+                path.display()
+            ))
+        }
         _ => ApiError::failed(error.to_string()),
     }
 }
 
+/// What the caller sees, and the node does not: it is another user, or a service in a sandbox.
+fn is_hidden(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{NotFound, PermissionDenied, ReadOnlyFilesystem};
+    matches!(error.kind(), NotFound | PermissionDenied | ReadOnlyFilesystem)
+}
+
 fn fetch_error(error: FetchError) -> ApiError {
     match error {
-        FetchError::NoHolder { .. } => ApiError::failed(error.to_string()).with_hint(
+        FetchError::NoHolder { .. } | FetchError::NoProgress { .. } => ApiError::failed(error.to_string()).with_hint(
             "see who is connected with: rialto peers; what was stored stays, so a later fetch goes on from there",
         ),
         FetchError::Store(error) => store_error(error),
-        FetchError::Malformed { .. } | FetchError::Interrupted(_) => ApiError::failed(error.to_string()),
+        FetchError::Malformed { .. } => ApiError::failed(error.to_string()),
+        FetchError::Interrupted(_) => ApiError::new(ErrorCode::NotRunning, error.to_string()),
     }
 }
 

@@ -133,6 +133,8 @@ pub struct Download {
     dropped: Vec<Action>,
     cancelled: BTreeMap<PeerKey, Vec<u32>>,
     progress: Progress,
+    /// Grows whenever a chunk can be asked for again: what a peer had nothing for before, it may have something for now.
+    offers: u64,
 }
 
 /// Position in `chunks`.
@@ -157,17 +159,26 @@ enum State {
 
 #[derive(Debug)]
 struct Peer {
+    /// Whether it said what it has, be it nothing.
+    has_spoken: bool,
     is_complete: bool,
     has: Slots,
     /// Chunks on their way, and since when.
     asked: BTreeMap<Slot, Duration>,
     /// Chunks asked at any time that did not arrive yet, cancelled ones included.
     owed: Slots,
+    /// Chunks of `owed` that were asked more than once, and how often more: a holder that was cut off for a while
+    /// sends them as often.
+    owed_again: BTreeMap<Slot, u32>,
     asked_bytes: u64,
     /// When it last did what it should.
     progress_at: Duration,
     strikes: u32,
+    /// Until when it has lost its turn, should others have something to send.
+    waits_until: Duration,
     rate: Rate,
+    /// The value of [`Download::offers`] at which it had nothing more that could be asked for.
+    exhausted_at: Option<u64>,
 }
 
 #[derive(Debug, Default)]
@@ -209,6 +220,7 @@ impl Download {
             dropped: Vec::new(),
             cancelled: BTreeMap::new(),
             progress,
+            offers: 0,
         }
     }
 
@@ -233,14 +245,18 @@ impl Download {
         self.peers.insert(
             peer,
             Peer {
+                has_spoken: false,
                 is_complete: false,
                 has: Slots::default(),
                 asked: BTreeMap::new(),
                 owed: Slots::with_room(slots),
+                owed_again: BTreeMap::new(),
                 asked_bytes: 0,
                 progress_at: now,
                 strikes: 0,
+                waits_until: now,
                 rate: Rate { since: now, ..Rate::default() },
+                exhausted_at: None,
             },
         );
     }
@@ -253,10 +269,8 @@ impl Download {
             self.unask(slot, peer);
         }
         if !gone.is_complete {
-            for slot in 0..self.chunks.len() as Slot {
-                if gone.has.contains(slot) {
-                    self.count_holders(slot, |holders| holders.saturating_sub(1));
-                }
+            for slot in gone.has.iter() {
+                self.count_holders(slot, |holders| holders.saturating_sub(1));
             }
         }
     }
@@ -265,6 +279,8 @@ impl Download {
     pub fn have(&mut self, peer: PeerKey, is_complete: bool, ranges: &Ranges, now: Duration) {
         let end = self.chunks.last().map_or(0, |chunk| chunk.index.saturating_add(1));
         let Some(holder) = self.peers.get_mut(&peer) else { return };
+        holder.has_spoken = true;
+        holder.exhausted_at = None;
         if holder.asked.is_empty() {
             holder.progress_at = now;
         }
@@ -276,7 +292,7 @@ impl Download {
             // It is no partial holder any more: a chunk that everybody has is no more common than one that everybody else has.
             let told = std::mem::take(&mut holder.has);
             holder.is_complete = true;
-            for slot in (0..self.chunks.len() as Slot).filter(|&slot| told.contains(slot)) {
+            for slot in told.iter() {
                 self.count_holders(slot, |holders| holders.saturating_sub(1));
             }
             return;
@@ -298,7 +314,7 @@ impl Download {
     pub fn arrived(&mut self, peer: PeerKey, index: u32, now: Duration) -> Outcome {
         let slot = self.slot(index);
         let Some(sender) = self.peers.get_mut(&peer) else { return Outcome::Duplicate };
-        let Some(slot) = slot.filter(|&slot| sender.owed.remove(slot)) else {
+        let Some(slot) = slot.filter(|&slot| sender.pay(slot)) else {
             self.drop_peer(peer, DropReason::Unasked);
             return Outcome::Unasked;
         };
@@ -359,10 +375,12 @@ impl Download {
             actions.push(Action::Cancel { peer, chunks });
         }
         let peers: Vec<PeerKey> = self.peers.keys().copied().collect();
+        let mut late = None;
         for peer in peers {
             let mut chunks = self.pick(peer, now);
             if chunks.is_empty() && self.pending.is_empty() {
-                chunks = self.pick_late(peer, now);
+                let late = late.get_or_insert_with(|| self.late(now));
+                chunks = self.pick_late(peer, late, now);
             }
             if !chunks.is_empty() {
                 chunks.sort_unstable();
@@ -379,8 +397,10 @@ impl Download {
         }
         let stalls =
             self.peers.values().filter(|peer| peer.is_expected()).map(|peer| peer.progress_at + self.timing.stall);
+        let turns =
+            self.peers.values().filter(|peer| peer.strikes > 0 && peer.waits_until > now).map(|peer| peer.waits_until);
         let is_end_game = self.pending.is_empty() && self.peers.values().any(|peer| !peer.asked.is_empty());
-        stalls.chain((is_end_game && self.peers.len() > 1).then(|| now + self.timing.second_ask)).min()
+        stalls.chain(turns).chain((is_end_game && self.peers.len() > 1).then(|| now + self.timing.second_ask)).min()
     }
 
     fn punish_stalled(&mut self, now: Duration) {
@@ -399,6 +419,7 @@ impl Download {
                 continue;
             }
             peer.progress_at = now;
+            peer.waits_until = now + stall;
             peer.rate = Rate { since: now, ..Rate::default() };
             let asked: Vec<Slot> = peer.asked.keys().copied().collect();
             for slot in asked {
@@ -410,10 +431,15 @@ impl Download {
         }
     }
 
-    /// Asks the peer for pending chunks, rarest first, until its window is full. A peer that has just lost its turn waits.
+    /// Asks the peer for pending chunks, rarest first, until its window is full. A peer that has just lost its turn waits
+    /// for a while, if others have something to send.
     fn pick(&mut self, key: PeerKey, now: Duration) -> Vec<u32> {
         let Some(peer) = self.peers.get(&key) else { return Vec::new() };
-        if peer.strikes > 0 && self.peers.values().any(|other| other.strikes == 0 && other.has_anything()) {
+        if peer.exhausted_at == Some(self.offers) {
+            return Vec::new();
+        }
+        let has_its_turn = peer.strikes == 0 || now >= peer.waits_until;
+        if !has_its_turn && self.peers.values().any(|other| other.strikes == 0 && other.has_anything()) {
             return Vec::new();
         }
         let mut room = peer.room();
@@ -442,43 +468,46 @@ impl Download {
                 }
             }
         }
-        picked.into_iter().map(|slot| self.ask(key, slot, now)).collect()
+        let is_exhausted = !room.is_full();
+        let picked = picked.into_iter().map(|slot| self.ask(key, slot, now)).collect();
+        if is_exhausted && let Some(peer) = self.peers.get_mut(&key) {
+            peer.exhausted_at = Some(self.offers);
+        }
+        picked
     }
 
-    /// The end game: asks the peer for chunks that are late at another one.
-    fn pick_late(&mut self, key: PeerKey, now: Duration) -> Vec<u32> {
-        let Some(peer) = self.peers.get(&key).filter(|peer| peer.strikes == 0) else { return Vec::new() };
-        let mut room = peer.room();
-        let mut late: Vec<(Duration, Slot)> = Vec::new();
-        for (&other, slow) in &self.peers {
-            if other == key {
-                continue;
-            }
+    /// The end game: chunks that are late at the one peer they were asked of, those that wait longest first.
+    fn late(&self, now: Duration) -> Vec<(Duration, Slot, PeerKey)> {
+        let mut late: Vec<(Duration, Slot, PeerKey)> = Vec::new();
+        for (&key, slow) in &self.peers {
             // A peer that will have delivered all it owes before anyone else could is waited for, once.
             let is_about_to_deliver =
                 slow.rate.time_for(slow.asked_bytes).is_some_and(|time| time <= self.timing.second_ask);
             let patience = self.timing.second_ask * if is_about_to_deliver { 4 } else { 1 };
-            late.extend(
-                slow.asked
-                    .iter()
-                    .filter(|&(&slot, &since)| now.saturating_sub(since) >= patience && peer.can_send(slot))
-                    .filter(|&(&slot, _)| {
-                        matches!(self.chunks[slot as usize].state, State::Asked { first, second: None } if first != key)
-                    })
-                    .map(|(&slot, &since)| (since, slot)),
-            );
+            let asked = slow.asked.iter().filter(|&(_, &since)| now.saturating_sub(since) >= patience);
+            late.extend(asked.map(|(&slot, &since)| (since, slot, key)));
         }
         late.sort_unstable();
-        late.dedup_by_key(|&mut (_, slot)| slot);
-        let mut chunks = Vec::new();
-        for (_, slot) in late {
+        late
+    }
+
+    /// Asks the peer for chunks that are late at another one.
+    fn pick_late(&mut self, key: PeerKey, late: &[(Duration, Slot, PeerKey)], now: Duration) -> Vec<u32> {
+        let Some(peer) = self.peers.get(&key).filter(|peer| peer.strikes == 0) else { return Vec::new() };
+        let mut room = peer.room();
+        let mut picked: Vec<Slot> = Vec::new();
+        for &(_, slot, slow) in late {
             if room.is_full() {
                 break;
             }
-            room.take(self.chunks[slot as usize].bytes);
-            chunks.push(self.ask(key, slot, now));
+            let is_asked_once =
+                self.chunks[slot as usize].state == State::Asked { first: slow, second: None } && slow != key;
+            if is_asked_once && self.peers.get(&key).is_some_and(|peer| peer.can_send(slot)) {
+                room.take(self.chunks[slot as usize].bytes);
+                picked.push(slot);
+            }
         }
-        chunks
+        picked.into_iter().map(|slot| self.ask(key, slot, now)).collect()
     }
 
     fn ask(&mut self, key: PeerKey, slot: Slot, now: Duration) -> u32 {
@@ -498,7 +527,9 @@ impl Download {
                 peer.rate.restart(now);
             }
             peer.asked.insert(slot, now);
-            peer.owed.insert(slot);
+            if !peer.owed.insert(slot) {
+                *peer.owed_again.entry(slot).or_default() += 1;
+            }
             peer.asked_bytes += u64::from(bytes);
         }
         index
@@ -526,6 +557,7 @@ impl Download {
 
     fn make_pending(&mut self, slot: Slot) {
         self.chunks[slot as usize].state = State::Pending;
+        self.offers += 1;
         let key = self.pending_key(slot);
         self.pending.insert(key);
     }
@@ -565,9 +597,19 @@ impl Peer {
         self.is_complete || !self.has.0.is_empty()
     }
 
-    /// Whether something should come from it: what it has, or what it was asked for.
+    /// Whether something should come from it: word of what it has, or what it was asked for.
     fn is_expected(&self) -> bool {
-        !self.has_anything() || !self.asked.is_empty()
+        !self.has_spoken || !self.asked.is_empty()
+    }
+
+    /// Takes one delivery of the chunk off what it owes; `false` where it owes none.
+    fn pay(&mut self, slot: Slot) -> bool {
+        match self.owed_again.get_mut(&slot) {
+            Some(again) if *again > 1 => *again -= 1,
+            Some(_) => drop(self.owed_again.remove(&slot)),
+            None => return self.owed.remove(slot),
+        }
+        true
     }
 
     fn room(&self) -> Room {
@@ -652,8 +694,10 @@ impl Slots {
     }
 
     fn iter(&self) -> impl Iterator<Item = Slot> + '_ {
-        let ends = self.0.len() as Slot * 64;
-        (0..ends).filter(|&slot| self.contains(slot))
+        let words = self.0.iter().zip(0..).filter(|&(&word, _)| word != 0);
+        words.flat_map(|(&word, place): (&u64, Slot)| {
+            (0..64).filter(move |bit| word >> bit & 1 == 1).map(move |bit| place * 64 + bit)
+        })
     }
 }
 

@@ -47,6 +47,17 @@ impl Ranges {
         self.0.iter().map(|&(_, count)| u64::from(count)).sum()
     }
 
+    /// Number of ranges: what they cost to keep.
+    pub fn range_count(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether the index is in one of them.
+    pub fn contains(&self, index: u32) -> bool {
+        let after = self.0.partition_point(|&(first, _)| first <= index);
+        after.checked_sub(1).and_then(|at| self.0.get(at)).is_some_and(|&(first, count)| index - first < count)
+    }
+
     /// The indices, ascending, those from `end` on left out. Costs nothing for indices beyond `end`, however many are claimed.
     pub fn indices_below(&self, end: u32) -> impl Iterator<Item = u32> + '_ {
         self.0.iter().flat_map(move |&(first, count)| first.min(end)..first.saturating_add(count).min(end))
@@ -93,6 +104,8 @@ mod tests {
             for piece in Ranges::pieces(indices.iter().copied()) {
                 let bytes = codec::encode(&piece).unwrap();
                 let piece: Ranges = codec::decode(&bytes, 1 << 16).unwrap();
+                let told: std::collections::BTreeSet<u32> = piece.indices_below(u32::MAX).collect();
+                prop_assert!((0..10_000).step_by(7).all(|index| piece.contains(index) == told.contains(&index)));
                 back.extend(piece.indices_below(u32::MAX));
             }
             prop_assert_eq!(back, indices.into_iter().collect::<Vec<_>>());

@@ -1,7 +1,12 @@
-//! Fetching: finds holders, gets the manifest page by page, then drives the download of `protocol` over real streams.
+//! Fetching: gets the manifest page by page, then drives the download of `protocol` over real streams.
 //!
 //! Only this task decides; sessions carry bytes, and a bounded number of blocking tasks verifies and stores them. When
 //! those are busy, sessions are not listened to, and the holders feel it through their sockets.
+
+mod batches;
+mod holders;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -9,37 +14,29 @@ use std::time::Duration;
 
 use libp2p::PeerId;
 use rialto_protocol::ids::{Hash, ImageId};
-use rialto_protocol::image::encoding::Encoding;
 use rialto_protocol::image::manifest::{self, Manifest};
 use rialto_protocol::swarm::{
-    Action, ChunkHeader, Download, DropReason, MAX_PAGES_ASKED, Message, Outcome, PeerKey, Ranges, Timing, Wanted,
+    Action, Download, DropReason, MAX_PAGES_ASKED, Message, Outcome, PeerKey, Ranges, Timing, Wanted,
 };
-use tokio::sync::{broadcast, mpsc, watch};
-use tokio::task::JoinSet;
+use tokio::sync::{broadcast, watch};
 use tokio::time::{Instant, sleep_until};
 
-use super::session::{Heard, Said, Session};
-use super::{Exchange, Net};
+use self::batches::{Arrived, Batches, Done, Stored};
+use self::holders::{Holders, Pause};
+use super::Exchange;
+use super::session::{Heard, Said};
 use crate::store::{Store, StoreError};
 
-/// Holders that are fetched from at once.
-const MAX_SESSIONS: usize = 32;
-/// What sessions say and nobody has looked at yet: at most this many chunks lie in memory.
-const HEARD_QUEUE: usize = 64;
-/// Chunk bytes that one blocking task verifies and stores.
-const BATCH_BYTES: usize = 1024 * 1024;
-/// Blocking tasks at once; with their batches, the memory of a fetch.
-const MAX_BATCHES: usize = 4;
-/// Stored bytes after which they are made durable: what a crash can cost.
-const COMMIT_BYTES: u64 = 64 * 1024 * 1024;
-/// A holder that is asked for a page and does not send it is not asked again.
+/// A holder that is asked for a page and does not send it is not asked again for a while.
 const PAGE_PATIENCE: Duration = Duration::from_secs(10);
-/// A holder that was busy is asked again after this.
-const BUSY_RETRY: Duration = Duration::from_millis(500);
-/// A peer that did not have the image, or went away, is asked again after this.
-const ABSENT_RETRY: Duration = Duration::from_secs(10);
+/// How often a fetch looks around where nothing happens.
+const TICK: Duration = Duration::from_millis(500);
 /// A fetch gives up when nobody who has what is missing was found for this long.
 const NOBODY: Duration = Duration::from_secs(30);
+/// A fetch gives up when nothing that it needs came for this long, whatever others promise.
+const NO_PROGRESS: Duration = Duration::from_secs(300);
+/// A chunk can be lost to a bad disk while others still come; so often what is missing is looked for again.
+const MAX_ROUNDS: usize = 4;
 
 /// Why an image is not complete. What was stored stays; the next fetch goes on from there.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +44,17 @@ pub enum FetchError {
     /// Nobody who is connected, or was found, has what is missing.
     #[error("no site that can be reached has {image} ({missing_chunks} chunks are missing)")]
     NoHolder {
+        /// The image.
+        image: ImageId,
+        /// Chunks still missing; 0 where not even the manifest is known.
+        missing_chunks: u64,
+    },
+    /// Some say that they have it, and send nothing of it.
+    #[error(
+        "sites say that they have {image}, but sent nothing of it for {} minutes ({missing_chunks} chunks are missing)",
+        NO_PROGRESS.as_secs() / 60
+    )]
+    NoProgress {
         /// The image.
         image: ImageId,
         /// Chunks still missing; 0 where not even the manifest is known.
@@ -93,7 +101,8 @@ pub struct FetchProgress {
 }
 
 impl Exchange {
-    /// Fetches what the store lacks of an image, from every holder that can be found, and makes it durable.
+    /// Fetches what the store lacks of an image, from every holder that can be found, and makes it durable. Who asks for
+    /// an image that is being fetched already waits for that.
     ///
     /// Dropping the future stops it; what was stored stays.
     ///
@@ -104,83 +113,33 @@ impl Exchange {
         image: ImageId,
         progress: &watch::Sender<FetchProgress>,
     ) -> Result<FetchReport, FetchError> {
-        let ongoing = self.begin(image);
-        let turn = Arc::clone(&ongoing.turn);
-        let ended = EndOnDrop { exchange: self, image };
-        let report = {
-            let _turn = turn.lock().await;
-            Fetch::new(self, image, ongoing.news, progress).run().await
-        };
-        drop((turn, ended));
-        report
-    }
-}
-
-struct EndOnDrop<'a> {
-    exchange: &'a Exchange,
-    image: ImageId,
-}
-
-impl Drop for EndOnDrop<'_> {
-    fn drop(&mut self) {
-        self.exchange.end(&self.image);
+        let share = self.begin(image);
+        let _turn = share.turn.lock().await;
+        Fetch::new(self, image, share.news.clone(), progress).run().await
     }
 }
 
 struct Fetch<'a> {
-    net: &'a Net,
     store: &'a Store,
     image: ImageId,
     news: broadcast::Sender<u32>,
     progress: &'a watch::Sender<FetchProgress>,
     report: FetchReport,
+    holders: Holders,
     started: Instant,
-    /// Open sessions, and those that told what they have.
-    sessions: BTreeMap<PeerKey, Session>,
-    holders: BTreeMap<PeerKey, Holds>,
-    next_key: PeerKey,
-    /// Peers that are not asked before a time; those that lied, never again.
-    not_before: BTreeMap<PeerId, Instant>,
-    banned: BTreeSet<PeerId>,
-    found: BTreeSet<PeerId>,
-    lookup: Option<mpsc::Receiver<PeerId>>,
-    lookup_at: Instant,
-    heard: mpsc::Sender<Heard>,
-    inbox: mpsc::Receiver<Heard>,
-    /// When somebody useful was last there.
-    useful_at: Instant,
-}
-
-/// What a holder said that it has, kept until the manifest is known.
-#[derive(Default)]
-struct Holds {
-    is_complete: bool,
-    ranges: Vec<Ranges>,
+    /// How long sessions were not listened to because the disk was busy: no time that a holder can be blamed for.
+    deaf: Duration,
+    /// When somebody was last there who has the image, as far as one can believe it.
+    hopeful_at: Instant,
+    /// When something came that was needed.
+    progress_at: Instant,
 }
 
 /// What happens to a fetch.
 enum Event {
     Heard(Heard),
-    Batch(Vec<Stored>),
-    Committed,
+    Done(Done),
     Time,
-}
-
-/// What became of one chunk of a batch.
-struct Stored {
-    key: PeerKey,
-    index: u32,
-    wire_bytes: u64,
-    result: Result<(), StoreError>,
-}
-
-struct Arrived {
-    key: PeerKey,
-    index: u32,
-    hash: Hash,
-    length: u32,
-    encoding: Encoding,
-    payload: Vec<u8>,
 }
 
 impl<'a> Fetch<'a> {
@@ -190,40 +149,34 @@ impl<'a> Fetch<'a> {
         news: broadcast::Sender<u32>,
         progress: &'a watch::Sender<FetchProgress>,
     ) -> Self {
-        let (heard, inbox) = mpsc::channel(HEARD_QUEUE);
         let now = Instant::now();
         Self {
-            net: &exchange.net,
             store: &exchange.store,
             image,
             news,
             progress,
             report: FetchReport::default(),
+            holders: Holders::new(exchange.net.clone(), image),
             started: now,
-            sessions: BTreeMap::new(),
-            holders: BTreeMap::new(),
-            next_key: 0,
-            not_before: BTreeMap::new(),
-            banned: BTreeSet::new(),
-            found: BTreeSet::new(),
-            lookup: None,
-            lookup_at: now,
-            heard,
-            inbox,
-            useful_at: now,
+            deaf: Duration::ZERO,
+            hopeful_at: now,
+            progress_at: now,
         }
     }
 
     async fn run(mut self) -> Result<FetchReport, FetchError> {
-        let (store, image) = (self.store.clone(), self.image);
-        blocking(image, move || store.begin_fetch(&image)).await??;
-        let manifest = self.manifest().await?;
-        self.report.bytes = manifest.bytes;
-        let (store, image) = (self.store.clone(), self.image);
-        let missing = blocking(image, move || store.missing_chunks(&image)).await??;
-        self.chunks(&manifest, &missing).await?;
-        let (store, image) = (self.store.clone(), self.image);
-        blocking(image, move || store.commit().and_then(|()| store.record_fetched(&image))).await??;
+        for round in 0..MAX_ROUNDS {
+            let manifest = self.manifest().await?;
+            self.report.bytes = manifest.bytes;
+            let missing = self.ask_store(|store, image| store.missing_chunks(image)).await?;
+            if missing.is_empty() {
+                break;
+            }
+            tracing::debug!(image = %self.image, round, missing = missing.len(), "chunks are fetched");
+            self.chunks(&manifest, &missing).await?;
+            self.holders.close_all();
+        }
+        self.ask_store(|store, image| store.record_fetched(image)).await?;
         Ok(self.report)
     }
 
@@ -232,18 +185,18 @@ impl<'a> Fetch<'a> {
     /// Gets the pages that are missing, level by level, each checked against its parent.
     async fn manifest(&mut self) -> Result<Arc<Manifest>, FetchError> {
         loop {
-            let (store, image) = (self.store.clone(), self.image);
-            let survey = blocking(image, move || store.survey(&image)).await?;
-            let survey = match survey {
-                Ok(survey) => survey,
-                Err(StoreError::Manifest { image, source }) => {
+            let survey = match self.ask_store(|store, image| store.survey(image)).await {
+                Err(FetchError::Store(StoreError::Manifest { image, source })) => {
                     return Err(FetchError::Malformed { image, reason: source });
                 }
-                Err(error) => return Err(error.into()),
+                survey => survey?,
             };
+            if survey.root.is_some() {
+                // Not before: an id that nobody knows would stay on the list of images.
+                self.ask_store(|store, image| store.begin_fetch(image)).await?;
+            }
             if survey.missing.is_empty() {
-                let (store, image) = (self.store.clone(), self.image);
-                return Ok(blocking(image, move || store.manifest(&image)).await??);
+                return self.ask_store(|store, image| store.manifest(image)).await;
             }
             self.pages(survey.missing.iter().map(|expected| expected.hash()).collect()).await?;
         }
@@ -253,333 +206,298 @@ impl<'a> Fetch<'a> {
     async fn pages(&mut self, mut missing: BTreeSet<Hash>) -> Result<(), FetchError> {
         let mut asked: BTreeMap<PeerKey, (BTreeSet<Hash>, Instant)> = BTreeMap::new();
         while !missing.is_empty() {
-            self.seek_holders().await?;
-            let late: Vec<PeerKey> = asked
-                .iter()
-                .filter(|(_, (pages, since))| !pages.is_empty() && since.elapsed() > PAGE_PATIENCE)
-                .map(|(&key, _)| key)
-                .collect();
-            for key in late {
-                self.close(key, ABSENT_RETRY);
+            self.seek().await?;
+            self.ask_for_pages(&missing, &mut asked);
+            self.give_up_when_hopeless(0)?;
+            let wake = Instant::now() + TICK;
+            let heard = tokio::select! {
+                Some(heard) = self.holders.inbox.recv() => heard,
+                () = sleep_until(wake) => continue,
+            };
+            let Heard { key, peer, said } = heard;
+            let bytes = said.payload_bytes();
+            self.count(peer, bytes);
+            if !self.holders.is_open(key) {
+                self.report.duplicate_bytes += bytes;
+                continue;
             }
-            asked.retain(|key, _| self.sessions.contains_key(key));
-            let underway: BTreeSet<Hash> = asked.values().flat_map(|(pages, _)| pages.iter().copied()).collect();
-            let mut open: Vec<Hash> = missing.difference(&underway).copied().collect();
-            let idle: Vec<PeerKey> = self
-                .holders
-                .keys()
-                .copied()
-                .filter(|key| asked.get(key).is_none_or(|(pages, _)| pages.is_empty()))
-                .collect();
-            for key in idle {
-                let hashes: Vec<Hash> = open.split_off(open.len().saturating_sub(MAX_PAGES_ASKED));
-                if hashes.is_empty() {
-                    break;
-                }
-                if self.say(key, Message::WantPages { hashes: hashes.clone() }) {
-                    asked.insert(key, (hashes.into_iter().collect(), Instant::now()));
-                }
-            }
-            self.give_up_when_alone(0)?;
-            let wake = Instant::now() + BUSY_RETRY;
-            let Event::Heard(Heard { key, said }) = self.next(&mut JoinSet::new(), None, wake).await? else { continue };
             match said {
                 Said::Page(page) => {
-                    self.count(key, page.len() as u64);
                     let hash = Hash::of(&page);
                     if !asked.get_mut(&key).is_some_and(|(pages, _)| pages.remove(&hash)) {
-                        self.report.duplicate_bytes += page.len() as u64;
-                        self.ban(key, "sent a page that nobody asked for");
+                        self.report.duplicate_bytes += bytes;
+                        self.holders.ban(peer, "it sent a page that it was not asked for");
                         continue;
                     }
                     missing.remove(&hash);
-                    self.useful_at = Instant::now();
-                    let store = self.store.clone();
-                    blocking(self.image, move || store.put_page(&hash, &page)).await??;
+                    self.was_useful(key);
+                    self.ask_store(move |store, image| {
+                        // Before the page, so that garbage collection knows whose it is.
+                        store.begin_fetch(image)?;
+                        store.put_page(&hash, &page)
+                    })
+                    .await?;
                 }
-                Said::Chunk { .. } => self.ban(key, "sent a chunk before it was asked for one"),
-                other => self.heard_of_holder(key, other),
+                Said::Chunk { .. } => {
+                    self.report.duplicate_bytes += bytes;
+                    self.holders.ban(peer, "it sent a chunk before it was asked for one");
+                }
+                Said::Have { is_complete, chunks } => self.has(key, is_complete, Some(chunks)),
+                Said::Busy | Said::Absent | Said::Gone(_) => self.ended(key, peer, said),
             }
         }
         Ok(())
+    }
+
+    /// Asks idle holders for the pages that nobody is asked for.
+    fn ask_for_pages(&mut self, missing: &BTreeSet<Hash>, asked: &mut BTreeMap<PeerKey, (BTreeSet<Hash>, Instant)>) {
+        let late = |(pages, since): &(BTreeSet<Hash>, Instant)| !pages.is_empty() && since.elapsed() > PAGE_PATIENCE;
+        for key in asked.iter().filter(|(_, asked)| late(asked)).map(|(&key, _)| key).collect::<Vec<_>>() {
+            self.holders.close(key, Pause::Slow);
+        }
+        asked.retain(|&key, (pages, _)| self.holders.is_open(key) && !pages.is_empty());
+        let underway: BTreeSet<Hash> = asked.values().flat_map(|(pages, _)| pages.iter().copied()).collect();
+        let mut open: Vec<Hash> = missing.difference(&underway).copied().collect();
+        for key in self.holders.speakers().into_iter().filter(|key| !asked.contains_key(key)).collect::<Vec<_>>() {
+            let hashes = open.split_off(open.len().saturating_sub(MAX_PAGES_ASKED));
+            if hashes.is_empty() {
+                break;
+            }
+            if self.holders.say(key, Message::WantPages { hashes: hashes.clone() }) {
+                asked.insert(key, (hashes.into_iter().collect(), Instant::now()));
+            } else {
+                open.extend(hashes);
+            }
+        }
     }
 
     // --- the chunks -------------------------------------------------------------------------------------------------
 
     async fn chunks(&mut self, manifest: &Manifest, missing: &[u32]) -> Result<(), FetchError> {
         let wanted = distinct(manifest, missing);
-        let held_bytes =
-            manifest.data_bytes - missing.iter().map(|&index| u64::from(chunk(manifest, index).length)).sum::<u64>();
+        let missing_bytes: u64 = missing.iter().map(|&index| u64::from(chunk(manifest, index).length)).sum();
+        let held_bytes = manifest.data_bytes.saturating_sub(missing_bytes);
         let needed_bytes: u64 = wanted.iter().map(|wanted| u64::from(wanted.bytes)).sum();
-        let store = self.store.clone();
-        blocking(self.image, move || store.check_room(needed_bytes)).await??;
+        self.ask_store(move |store, _| store.check_room(needed_bytes)).await?;
         let mut seed = [0; 8];
         // Without entropy, ties fall the same way everywhere: slower for a swarm, not wrong.
         getrandom::fill(&mut seed).ok();
         let mut download = Download::new(wanted, u64::from_le_bytes(seed), Timing::default());
-        for (&key, holds) in &self.holders {
-            join(&mut download, key, holds, self.started.elapsed());
-        }
-        let mut batches: JoinSet<Event> = JoinSet::new();
-        let mut gathered = Vec::new();
-        let (mut uncommitted, mut is_committing) = (0, false);
+        self.join_holders(&mut download);
+        let mut batches = Batches::new(self.store.clone());
         while !download.is_complete() {
-            self.seek_holders().await?;
-            self.act(download.poll(self.started.elapsed()));
+            if let Some(closed) = self.seek().await? {
+                download.left(closed);
+            }
+            let actions = download.poll(self.now());
+            self.act(&mut download, actions);
             let left = download.progress();
             self.progress.send_replace(FetchProgress {
                 bytes_done: held_bytes + left.bytes_done,
                 bytes: manifest.data_bytes,
-                peers: self.holders.len(),
+                peers: self.holders.count(),
             });
-            self.give_up_when_alone(left.chunks - left.chunks_done)?;
-            let now = self.started.elapsed();
-            let wake = self.started + download.wake_at(now).unwrap_or(now + BUSY_RETRY).min(now + BUSY_RETRY);
-            match self.next(&mut batches, Some(&mut gathered), wake).await? {
-                Event::Heard(heard) => self.heard(&mut download, manifest, heard, &mut gathered),
-                Event::Batch(stored) => {
-                    uncommitted += self.stored(&mut download, stored)?;
-                }
-                Event::Committed => is_committing = false,
+            self.give_up_when_hopeless(left.chunks - left.chunks_done)?;
+            let now = self.now();
+            let wait = download.wake_at(now).map_or(TICK, |at| at.saturating_sub(now).min(TICK));
+            match self.next(&mut batches, Instant::now() + wait).await? {
+                Event::Heard(heard) => self.heard(&mut download, manifest, heard, &mut batches),
+                Event::Done(Done::Batch(stored)) => self.stored(&mut download, stored)?,
+                Event::Done(Done::Commit(result)) => result?,
                 Event::Time => {}
             }
-            let is_idle = self.inbox.is_empty();
-            if is_full(&gathered) || (is_idle && !gathered.is_empty() && batches.len() < MAX_BATCHES) {
-                self.spawn_batch(&mut batches, std::mem::take(&mut gathered));
-            }
-            if uncommitted >= COMMIT_BYTES && !is_committing {
-                (uncommitted, is_committing) = (0, true);
-                let store = self.store.clone();
-                batches.spawn_blocking(move || match store.commit() {
-                    Ok(()) => Event::Committed,
-                    Err(error) => failed_commit(error),
-                });
-            }
+            batches.dispatch(self.holders.inbox.is_empty());
         }
-        while batches.join_next().await.is_some() {}
         self.progress.send_modify(|progress| progress.bytes_done = progress.bytes);
         Ok(())
     }
 
-    fn heard(&mut self, download: &mut Download, manifest: &Manifest, heard: Heard, gathered: &mut Vec<Arrived>) {
-        let Heard { key, said } = heard;
-        let now = self.started.elapsed();
+    /// Tells the download what was heard before the manifest was known.
+    fn join_holders(&mut self, download: &mut Download) {
+        let now = self.now();
+        for key in self.holders.speakers() {
+            let told = self.holders.take_told(key);
+            if told.is_cut_short && !told.is_complete {
+                // It tells again, and now it can be understood as it comes.
+                self.holders.close(key, Pause::None);
+                continue;
+            }
+            download.joined(key, now);
+            for ranges in &told.ranges {
+                download.have(key, false, ranges, now);
+            }
+            download.have(key, told.is_complete, &Ranges::default(), now);
+        }
+    }
+
+    fn heard(&mut self, download: &mut Download, manifest: &Manifest, heard: Heard, batches: &mut Batches) {
+        let Heard { key, peer, said } = heard;
+        let bytes = said.payload_bytes();
+        self.count(peer, bytes);
+        if !self.holders.is_open(key) {
+            self.report.duplicate_bytes += bytes;
+            return;
+        }
+        let now = self.now();
         match said {
-            Said::Chunk { index, encoding, payload } => {
-                let bytes = (payload.len() - ChunkHeader::BYTES) as u64;
-                self.count(key, bytes);
+            Said::Chunk { index, encoding, payload } if self.holders.has_spoken(key) => {
                 match download.arrived(key, index, now) {
                     Outcome::Needed => {
-                        self.useful_at = Instant::now();
-                        let chunk = chunk(manifest, index);
-                        gathered.push(Arrived {
-                            key,
-                            index,
-                            hash: chunk.hash,
-                            length: chunk.length,
-                            encoding,
-                            payload,
-                        });
+                        self.was_useful(key);
+                        let manifest::ChunkRef { hash, length, .. } = chunk(manifest, index);
+                        batches.gather(Arrived { key, peer, index, hash, length, encoding, payload });
                     }
                     Outcome::Duplicate | Outcome::Unasked => self.report.duplicate_bytes += bytes,
                 }
             }
-            Said::Have { is_complete, ref chunks } => {
-                if !self.holders.contains_key(&key) {
+            Said::Have { is_complete, chunks } => {
+                if !self.holders.has_spoken(key) {
                     download.joined(key, now);
                 }
-                download.have(key, is_complete, chunks, now);
-                self.heard_of_holder(key, said);
+                download.have(key, is_complete, &chunks, now);
+                self.has(key, is_complete, None);
             }
-            // A page that was asked of two holders may come after the chunks have begun.
-            Said::Page(page) => {
-                self.count(key, page.len() as u64);
-                self.report.duplicate_bytes += page.len() as u64;
+            Said::Page(_) | Said::Chunk { .. } => {
+                self.report.duplicate_bytes += bytes;
+                download.left(key);
+                self.holders.ban(peer, "it sent what it was not asked for");
             }
             Said::Busy | Said::Absent | Said::Gone(_) => {
                 download.left(key);
-                self.heard_of_holder(key, said);
+                self.ended(key, peer, said);
             }
         }
     }
 
-    fn stored(&mut self, download: &mut Download, stored: Vec<Stored>) -> Result<u64, FetchError> {
-        let mut bytes = 0;
-        for Stored { key, index, wire_bytes, result } in stored {
+    fn stored(&mut self, download: &mut Download, stored: Vec<Stored>) -> Result<(), FetchError> {
+        for Stored { key, peer, index, wire_bytes, result } in stored {
             match result {
                 Ok(()) => {
                     download.stored(index);
-                    bytes += wire_bytes;
                     // An error means that no upload listens.
                     self.news.send(index).ok();
                 }
                 Err(error) if error.is_peer_fault() => {
-                    tracing::warn!(peer = ?self.sessions.get(&key).map(|session| session.peer), %error, "a chunk is refused");
+                    tracing::warn!(%peer, %error, "a chunk is refused");
                     self.report.duplicate_bytes += wire_bytes;
                     download.refused(key, index);
+                    // It may have left and come back meanwhile: the ban is on the site, not on its session.
+                    if let Some(session) = self.holders.ban(peer, &DropReason::Lied.to_string()) {
+                        download.left(session);
+                    }
                 }
                 Err(error) => return Err(error.into()),
             }
         }
-        Ok(bytes)
+        Ok(())
     }
 
-    fn spawn_batch(&self, batches: &mut JoinSet<Event>, arrived: Vec<Arrived>) {
-        let store = self.store.clone();
-        batches.spawn_blocking(move || {
-            let store_one = |chunk: Arrived| {
-                let encoded = &chunk.payload[ChunkHeader::BYTES..];
-                let result = store.put_encoded(chunk.hash, chunk.length, chunk.encoding, encoded);
-                Stored {
-                    key: chunk.key,
-                    index: chunk.index,
-                    wire_bytes: encoded.len() as u64,
-                    result: result.map(drop),
-                }
-            };
-            Event::Batch(arrived.into_iter().map(store_one).collect())
-        });
-    }
-
-    fn act(&mut self, actions: Vec<Action>) {
+    fn act(&mut self, download: &mut Download, actions: Vec<Action>) {
         for action in actions {
             match action {
                 Action::Want { peer, chunks } => {
-                    for chunks in Ranges::pieces(chunks) {
-                        self.say(peer, Message::Want { chunks });
+                    let is_said = Ranges::pieces(chunks)
+                        .into_iter()
+                        .all(|chunks| self.holders.say(peer, Message::Want { chunks }));
+                    if !is_said {
+                        // It does not read what it is told: what was asked of it is asked of others.
+                        download.left(peer);
+                        self.holders.close(peer, Pause::Slow);
                     }
                 }
                 Action::Cancel { peer, chunks } => {
                     for chunks in Ranges::pieces(chunks) {
-                        self.say(peer, Message::Cancel { chunks });
+                        // Where it cannot be said, chunks come twice.
+                        self.holders.say(peer, Message::Cancel { chunks });
                     }
                 }
-                Action::Drop { peer, reason: DropReason::Stalled } => self.close(peer, ABSENT_RETRY),
-                Action::Drop { peer, reason } => self.ban(peer, &reason.to_string()),
+                Action::Drop { peer, reason: DropReason::Stalled } => self.holders.close(peer, Pause::Slow),
+                Action::Drop { peer, reason } => {
+                    if let Some(site) = self.holders.peer(peer) {
+                        self.holders.ban(site, &reason.to_string());
+                    }
+                }
             }
         }
     }
 
     // --- holders ----------------------------------------------------------------------------------------------------
 
-    /// Opens sessions with peers that may have the image: connected ones first, then those that a look-up finds.
-    async fn seek_holders(&mut self) -> Result<(), FetchError> {
-        let now = Instant::now();
-        if let Some(lookup) = &mut self.lookup {
-            loop {
-                match lookup.try_recv() {
-                    Ok(peer) => {
-                        self.found.insert(peer);
-                    }
-                    Err(mpsc::error::TryRecvError::Empty) => break,
-                    Err(mpsc::error::TryRecvError::Disconnected) => {
-                        self.lookup = None;
-                        self.lookup_at = now + ABSENT_RETRY;
-                        break;
-                    }
-                }
-            }
-        } else if now >= self.lookup_at {
-            self.lookup = Some(self.net.providers(self.image).await.map_err(|_| FetchError::Interrupted(self.image))?);
-        }
-        let in_use: BTreeSet<PeerId> = self.sessions.values().map(|session| session.peer).collect();
-        let candidates = self.net.federation_peers().into_iter().chain(self.found.iter().copied());
-        let candidates: Vec<PeerId> = candidates
-            .filter(|peer| !in_use.contains(peer) && !self.banned.contains(peer) && *peer != self.net.local())
-            .filter(|peer| self.not_before.get(peer).is_none_or(|&at| at <= now))
-            .collect::<BTreeSet<_>>()
-            .into_iter()
-            .take(MAX_SESSIONS.saturating_sub(in_use.len()))
-            .collect();
-        for peer in candidates {
-            let key = self.next_key;
-            self.next_key += 1;
-            let session = Session::open(self.net.clone(), peer, self.image, key, self.heard.clone());
-            self.sessions.insert(key, session);
-        }
-        Ok(())
+    async fn seek(&mut self) -> Result<Option<PeerKey>, FetchError> {
+        self.holders.seek().await.map_err(|_| FetchError::Interrupted(self.image))
     }
 
-    fn heard_of_holder(&mut self, key: PeerKey, said: Said) {
+    fn has(&mut self, key: PeerKey, is_complete: bool, ranges: Option<Ranges>) {
+        self.holders.has(key, is_complete, ranges);
+        if is_complete {
+            self.hopeful_at = Instant::now();
+        }
+    }
+
+    fn was_useful(&mut self, key: PeerKey) {
+        self.holders.was_useful(key);
+        (self.hopeful_at, self.progress_at) = (Instant::now(), Instant::now());
+    }
+
+    fn ended(&mut self, key: PeerKey, peer: PeerId, said: Said) {
         match said {
-            Said::Have { is_complete, chunks } => {
-                let holds = self.holders.entry(key).or_default();
-                holds.is_complete |= is_complete;
-                // Ranges told before the manifest is known are bounded by what a patient holder would send.
-                if holds.ranges.len() < 1024 {
-                    holds.ranges.push(chunks);
-                }
-                if is_complete {
-                    self.useful_at = Instant::now();
-                }
-            }
             Said::Busy => {
-                // Somebody who is busy has it, or soon will.
-                self.useful_at = Instant::now();
-                self.close(key, BUSY_RETRY);
+                // It has the image, and will have time.
+                self.hopeful_at = Instant::now();
+                self.holders.close(key, Pause::Busy);
             }
-            Said::Absent | Said::Gone(None) => self.close(key, ABSENT_RETRY),
-            Said::Gone(Some(fault)) => self.ban(key, &fault),
-            Said::Page(_) | Said::Chunk { .. } => {}
+            Said::Gone(Some(fault)) => drop(self.holders.ban(peer, &fault)),
+            _ => self.holders.close(key, Pause::Absent),
         }
     }
 
-    fn give_up_when_alone(&self, missing_chunks: u64) -> Result<(), FetchError> {
-        let somebody_may_help = self.holders.values().any(|holds| holds.is_complete);
-        if !somebody_may_help && self.useful_at.elapsed() > NOBODY {
-            return Err(FetchError::NoHolder { image: self.image, missing_chunks });
+    fn give_up_when_hopeless(&self, missing_chunks: u64) -> Result<(), FetchError> {
+        let image = self.image;
+        if !self.holders.is_any_complete() && self.hopeful_at.elapsed() > NOBODY {
+            return Err(FetchError::NoHolder { image, missing_chunks });
+        }
+        if self.progress_at.elapsed() > NO_PROGRESS {
+            return Err(FetchError::NoProgress { image, missing_chunks });
         }
         Ok(())
     }
 
-    fn close(&mut self, key: PeerKey, retry_after: Duration) {
-        self.holders.remove(&key);
-        if let Some(session) = self.sessions.remove(&key) {
-            self.not_before.insert(session.peer, Instant::now() + retry_after);
+    fn count(&mut self, peer: PeerId, bytes: u64) {
+        if bytes > 0 {
+            self.report.wire_bytes += bytes;
+            *self.report.peers.entry(peer).or_default() += bytes;
         }
     }
 
-    fn ban(&mut self, key: PeerKey, why: &str) {
-        self.holders.remove(&key);
-        if let Some(session) = self.sessions.remove(&key) {
-            tracing::warn!(peer = %session.peer, image = %self.image, why, "a holder is not asked again for this image");
-            self.banned.insert(session.peer);
-        }
-    }
-
-    fn say(&self, key: PeerKey, message: Message) -> bool {
-        self.sessions.get(&key).is_some_and(|session| session.say(message))
-    }
-
-    fn count(&mut self, key: PeerKey, bytes: u64) {
-        self.report.wire_bytes += bytes;
-        if let Some(session) = self.sessions.get(&key) {
-            *self.report.peers.entry(session.peer).or_default() += bytes;
-        }
+    /// The download's clock, which stands still while nobody is listened to.
+    fn now(&self) -> Duration {
+        self.started.elapsed().saturating_sub(self.deaf)
     }
 
     /// Waits for what happens next. While the blocking tasks are busy, sessions are not listened to.
-    async fn next(
-        &mut self,
-        batches: &mut JoinSet<Event>,
-        gathered: Option<&mut Vec<Arrived>>,
-        wake: Instant,
-    ) -> Result<Event, FetchError> {
-        let may_listen = batches.len() < MAX_BATCHES || gathered.is_none_or(|gathered| !is_full(gathered));
-        tokio::select! {
-            Some(done) = batches.join_next(), if !batches.is_empty() => done.map_err(|_| FetchError::Interrupted(self.image)),
-            Some(heard) = self.inbox.recv(), if may_listen => Ok(Event::Heard(heard)),
-            () = sleep_until(wake) => Ok(Event::Time),
+    async fn next(&mut self, batches: &mut Batches, wake: Instant) -> Result<Event, FetchError> {
+        let (may_listen, since) = (batches.has_room(), Instant::now());
+        let event = tokio::select! {
+            Some(done) = batches.next() => Event::Done(done.map_err(|_| FetchError::Interrupted(self.image))?),
+            Some(heard) = self.holders.inbox.recv(), if may_listen => Event::Heard(heard),
+            () = sleep_until(wake) => Event::Time,
+        };
+        if !may_listen {
+            self.deaf += since.elapsed();
+            self.progress_at = Instant::now();
         }
+        Ok(event)
     }
-}
 
-fn join(download: &mut Download, key: PeerKey, holds: &Holds, now: Duration) {
-    download.joined(key, now);
-    for ranges in &holds.ranges {
-        download.have(key, false, ranges, now);
+    /// Asks the store something, off the async threads.
+    async fn ask_store<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Store, &ImageId) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, FetchError> {
+        let (store, image) = (self.store.clone(), self.image);
+        let answer = tokio::task::spawn_blocking(move || work(&store, &image)).await;
+        Ok(answer.map_err(|_| FetchError::Interrupted(image))??)
     }
-    download.have(key, holds.is_complete, &Ranges::default(), now);
 }
 
 /// One index for each distinct chunk that is missing, ascending.
@@ -592,21 +510,4 @@ fn distinct(manifest: &Manifest, missing: &[u32]) -> Vec<Wanted> {
 
 fn chunk(manifest: &Manifest, index: u32) -> manifest::ChunkRef {
     manifest.chunks[index as usize]
-}
-
-fn is_full(gathered: &[Arrived]) -> bool {
-    gathered.iter().map(|arrived| arrived.payload.len()).sum::<usize>() >= BATCH_BYTES
-}
-
-/// A commit that fails is told like a chunk that cannot be stored.
-fn failed_commit(error: StoreError) -> Event {
-    Event::Batch(vec![Stored { key: PeerKey::MAX, index: u32::MAX, wire_bytes: 0, result: Err(error) }])
-}
-
-/// Runs what blocks off the async threads.
-async fn blocking<T: Send + 'static>(
-    image: ImageId,
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, FetchError> {
-    tokio::task::spawn_blocking(work).await.map_err(|_| FetchError::Interrupted(image))
 }

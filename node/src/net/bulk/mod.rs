@@ -35,12 +35,34 @@ pub struct Exchange {
     uploaded: Arc<std::sync::atomic::AtomicU64>,
 }
 
-#[derive(Clone)]
+/// One image that is being fetched.
 struct Ongoing {
     /// Indices of chunks as they are stored.
     news: broadcast::Sender<u32>,
     /// Held by the one task that fetches; others that want the same image wait for it.
     turn: Arc<tokio::sync::Mutex<()>>,
+    /// Tasks that fetch it, or wait to.
+    shares: usize,
+}
+
+/// One task's share in a download. The last one that goes ends it: who listens to its news hears that there is no more.
+struct Share {
+    image: ImageId,
+    downloads: Arc<Mutex<BTreeMap<ImageId, Ongoing>>>,
+    news: broadcast::Sender<u32>,
+    turn: Arc<tokio::sync::Mutex<()>>,
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        let mut downloads = self.downloads.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(ongoing) = downloads.get_mut(&self.image) {
+            ongoing.shares -= 1;
+            if ongoing.shares == 0 {
+                downloads.remove(&self.image);
+            }
+        }
+    }
 }
 
 impl Exchange {
@@ -54,21 +76,18 @@ impl Exchange {
         self.uploaded.load(std::sync::atomic::Ordering::Relaxed)
     }
 
-    fn ongoing(&self, image: &ImageId) -> Option<Ongoing> {
-        self.downloads.lock().unwrap_or_else(PoisonError::into_inner).get(image).cloned()
+    /// The news of a download in progress, from now on.
+    fn news(&self, image: &ImageId) -> Option<broadcast::Receiver<u32>> {
+        let downloads = self.downloads.lock().unwrap_or_else(PoisonError::into_inner);
+        downloads.get(image).map(|ongoing| ongoing.news.subscribe())
     }
 
-    fn begin(&self, image: ImageId) -> Ongoing {
+    fn begin(&self, image: ImageId) -> Share {
         let mut downloads = self.downloads.lock().unwrap_or_else(PoisonError::into_inner);
-        let begin = || Ongoing { news: broadcast::channel(NEWS_QUEUE).0, turn: Arc::default() };
-        downloads.entry(image).or_insert_with(begin).clone()
-    }
-
-    fn end(&self, image: &ImageId) {
-        let mut downloads = self.downloads.lock().unwrap_or_else(PoisonError::into_inner);
-        // The map's own handle and the caller's: nobody else waits for a turn.
-        if downloads.get(image).is_some_and(|ongoing| Arc::strong_count(&ongoing.turn) <= 2) {
-            downloads.remove(image);
-        }
+        let begin = || Ongoing { news: broadcast::channel(NEWS_QUEUE).0, turn: Arc::default(), shares: 0 };
+        let ongoing = downloads.entry(image).or_insert_with(begin);
+        ongoing.shares += 1;
+        let (news, turn) = (ongoing.news.clone(), Arc::clone(&ongoing.turn));
+        Share { image, downloads: Arc::clone(&self.downloads), news, turn }
     }
 }

@@ -30,8 +30,10 @@ const MAX_STREAMS_PER_PEER: usize = 16;
 const SILENCE: Duration = Duration::from_secs(120);
 /// A first message that does not come in this time does not come.
 const HELLO: Duration = Duration::from_secs(10);
-/// A peer that takes nothing for this long is gone.
+/// A peer that does not take [`PIECE_BYTES`] in this time is gone.
 const WRITE: Duration = Duration::from_secs(60);
+/// Bytes written under one deadline: small, so that a slow line is not taken for a dead one.
+const PIECE_BYTES: usize = 32 * 1024;
 /// Bytes read from the store and written to the stream in one go.
 const BATCH_BYTES: usize = 1024 * 1024;
 /// Messages read ahead of being acted on; then the peer has to wait.
@@ -88,34 +90,33 @@ impl Exchange {
             Ok(holding) => return self.upload(stream, holding).await,
             Err(refusal) => refusal,
         };
-        stream.write_all(&refusal.frame().map_err(invalid)?).await?;
-        stream.close().await
+        send(&mut stream, &refusal).await?;
+        timeout(WRITE, stream.close()).await?
     }
 
     /// What this node has of an image, or what to say instead.
     async fn holding(&self, image: ImageId, has_seat: bool) -> Result<Holding, Message> {
-        if !(self.offers)(&image) {
-            return Err(Message::Absent);
-        }
-        if !has_seat {
-            return Err(Message::Busy);
-        }
         // Subscribed before the store is asked, so that no chunk falls between the two.
-        let ongoing = self.ongoing(&image);
-        let news = ongoing.as_ref().map(|ongoing| ongoing.news.subscribe());
-        let store = self.store.clone();
+        let news = self.news(&image);
+        let (store, offers) = (self.store.clone(), Arc::clone(&self.offers));
         let found = tokio::task::spawn_blocking(move || {
-            let manifest = store.manifest(&image).ok()?;
-            let missing: BTreeSet<u32> = store.missing_chunks(&image).ok()?.into_iter().collect();
-            Some((manifest, missing))
-        })
-        .await;
-        match found {
-            Ok(Some((manifest, missing))) => Ok(Holding { manifest, missing, news }),
-            // It will have the manifest in a moment.
-            _ if ongoing.is_some() => Err(Message::Busy),
-            _ => Err(Message::Absent),
-        }
+            if !offers(&image) {
+                return Err(Message::Absent);
+            }
+            // A download that has no manifest yet has nothing for anybody: who asks tries again soon by itself. `Busy`
+            // would be a promise, and two sites that look for what nobody has would wait for each other.
+            let manifest = store.manifest(&image).map_err(|_| Message::Absent)?;
+            if !has_seat {
+                return Err(Message::Busy);
+            }
+            let missing: BTreeSet<u32> =
+                store.missing_chunks(&image).map_err(|_| Message::Absent)?.into_iter().collect();
+            let held = (0..manifest.chunks.len() as u32).filter(|index| !missing.contains(index));
+            let told = if missing.is_empty() { Vec::new() } else { Ranges::pieces(held) };
+            Ok((manifest, missing, told))
+        });
+        let (manifest, missing, told) = found.await.unwrap_or(Err(Message::Absent))?;
+        Ok(Holding { manifest, missing, told, news })
     }
 
     async fn upload(&self, stream: Stream, holding: Holding) -> io::Result<()> {
@@ -136,10 +137,14 @@ impl Exchange {
         let writing = async {
             upload.tell_what_there_is(&mut write).await?;
             upload.run(&mut inbox, &mut write).await?;
-            write.close().await
+            timeout(WRITE, write.close()).await?
         };
-        // Both halves are polled here, by one task.
-        tokio::try_join!(reading, writing).map(drop)
+        // Both halves are polled here, by one task. Writing decides when it is over: a peer that says nothing any more and
+        // does not close its half must not keep its seat.
+        tokio::select! {
+            Err(error) = reading => Err(error),
+            written = writing => written,
+        }
     }
 }
 
@@ -181,6 +186,8 @@ impl Drop for Seat {
 struct Holding {
     manifest: Arc<Manifest>,
     missing: BTreeSet<u32>,
+    /// What is held, to be told at the beginning; empty where nothing is missing.
+    told: Vec<Ranges>,
     /// Chunks as they are stored, while this node fetches the image itself.
     news: Option<broadcast::Receiver<u32>>,
 }
@@ -193,12 +200,10 @@ struct Upload<'a> {
 
 impl Upload<'_> {
     async fn tell_what_there_is(&mut self, write: &mut (impl futures::AsyncWrite + Unpin)) -> io::Result<()> {
-        let missing = &self.holding.missing;
-        if missing.is_empty() {
+        if self.holding.missing.is_empty() {
             return send(write, &Message::Have { is_complete: true, chunks: Ranges::default() }).await;
         }
-        let held = (0..self.holding.manifest.chunks.len() as u32).filter(|index| !missing.contains(index));
-        let pieces = Ranges::pieces(held);
+        let pieces = std::mem::take(&mut self.holding.told);
         if pieces.is_empty() {
             // Nothing yet: still an answer, so that the fetcher knows that more may come.
             send(write, &Message::Have { is_complete: false, chunks: Ranges::default() }).await?;
@@ -297,9 +302,7 @@ impl Upload<'_> {
                 Ok(())
             }
             Message::Cancel { chunks } => {
-                let end = self.holding.manifest.chunks.len() as u32;
-                let cancelled: BTreeSet<u32> = chunks.indices_below(end).collect();
-                self.wanted.retain(|index| !cancelled.contains(index));
+                self.wanted.retain(|&index| !chunks.contains(index));
                 Ok(())
             }
             Message::WantPages { hashes } => self.send_pages(hashes, write).await,
@@ -359,13 +362,11 @@ impl Upload<'_> {
     }
 
     async fn send_bytes(&self, bytes: &[u8], write: &mut (impl futures::AsyncWrite + Unpin)) -> io::Result<()> {
-        timeout(WRITE, async {
-            write.write_all(bytes).await?;
-            write.flush().await
-        })
-        .await??;
-        self.exchange.uploaded.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-        Ok(())
+        for piece in bytes.chunks(PIECE_BYTES) {
+            timeout(WRITE, write.write_all(piece)).await??;
+            self.exchange.uploaded.fetch_add(piece.len() as u64, Ordering::Relaxed);
+        }
+        timeout(WRITE, write.flush()).await?
     }
 }
 

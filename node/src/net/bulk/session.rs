@@ -21,6 +21,8 @@ const OUTBOX: usize = 64;
 const READ_BUFFER: usize = 64 * 1024;
 /// Opening a stream includes dialling.
 const OPEN: Duration = Duration::from_secs(15);
+/// A holder that has not said by then what it has does not say it: it looks every chunk up before.
+const ANSWER: Duration = Duration::from_secs(30);
 
 /// What a holder said or did.
 #[derive(Debug)]
@@ -39,10 +41,22 @@ pub(super) enum Said {
     Gone(Option<String>),
 }
 
+impl Said {
+    /// Bytes of a page or chunk, as they are counted.
+    pub(super) fn payload_bytes(&self) -> u64 {
+        match self {
+            Self::Page(page) => page.len() as u64,
+            Self::Chunk { payload, .. } => payload.len().saturating_sub(ChunkHeader::BYTES) as u64,
+            _ => 0,
+        }
+    }
+}
+
 /// What is said on one of many sessions.
 #[derive(Debug)]
 pub(super) struct Heard {
     pub(super) key: PeerKey,
+    pub(super) peer: PeerId,
     pub(super) said: Said,
 }
 
@@ -70,7 +84,7 @@ impl Session {
                 Err(error) => (error.kind() == io::ErrorKind::InvalidData).then(|| error.to_string()),
             };
             // Where nobody listens any more, the fetch is over.
-            heard.send(Heard { key, said: Said::Gone(fault) }).await.ok();
+            heard.send(Heard { key, peer, said: Said::Gone(fault) }).await.ok();
         });
         Self { peer, outbox, _task: AbortOnDrop(task) }
     }
@@ -103,11 +117,13 @@ async fn converse(
         write.close().await
     };
     let reading = async {
-        while let Some((kind, payload)) = read_frame(&mut read).await? {
+        let mut next = timeout(ANSWER, read_frame(&mut read)).await??;
+        while let Some((kind, payload)) = next {
             let said = understand(kind, payload)?;
-            if heard.send(Heard { key, said }).await.is_err() {
+            if heard.send(Heard { key, peer, said }).await.is_err() {
                 break;
             }
+            next = read_frame(&mut read).await?;
         }
         io::Result::Ok(())
     };

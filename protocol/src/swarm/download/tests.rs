@@ -161,6 +161,65 @@ fn fetchers_with_different_seeds_start_with_different_chunks() {
     assert_eq!(first(1), first(1));
 }
 
+fn join_complete(download: &mut Download, peer: PeerKey, now: Duration) {
+    download.joined(peer, now);
+    download.have(peer, true, &Ranges::default(), now);
+}
+
+fn asked_of(actions: &[Action], of: PeerKey) -> Vec<u32> {
+    let wanted = actions.iter().filter_map(|action| match action {
+        Action::Want { peer, chunks } if *peer == of => Some(chunks.clone()),
+        _ => None,
+    });
+    wanted.flatten().collect()
+}
+
+fn small(count: u32) -> Download {
+    Download::new((0..count).map(|index| Wanted { index, bytes: 32_768 }), 1, Timing::default())
+}
+
+#[test]
+fn a_holder_that_was_cut_off_and_sends_twice_what_was_asked_twice_is_not_dropped() {
+    let (mut download, stall) = (small(2), Timing::default().stall);
+    join_complete(&mut download, 0, Duration::ZERO);
+    assert_eq!(asked_of(&download.poll(Duration::ZERO), 0), [0, 1]);
+    assert_eq!(asked_of(&download.poll(stall), 0), [0, 1]);
+    assert_eq!(download.arrived(0, 0, stall), Outcome::Needed);
+    assert_eq!(download.arrived(0, 0, stall), Outcome::Duplicate);
+    assert_eq!(download.arrived(0, 1, stall), Outcome::Needed);
+    assert_eq!(download.arrived(0, 1, stall), Outcome::Duplicate);
+    assert_eq!(download.peer_count(), 1);
+    assert_eq!(download.arrived(0, 1, stall), Outcome::Unasked, "a third time is once too often");
+}
+
+#[test]
+fn a_holder_that_lost_its_turn_gets_it_back_although_others_have_what_nobody_needs() {
+    let (mut download, stall) = (small(2), Timing::default().stall);
+    // Peer 1 has chunk 0 and nothing else, peer 0 has everything and is cut off for a while.
+    download.joined(1, Duration::ZERO);
+    download.have(1, false, &Ranges::pieces([0]).remove(0), Duration::ZERO);
+    download.poll(Duration::ZERO);
+    assert_eq!(download.arrived(1, 0, MS), Outcome::Needed);
+    download.stored(0);
+    join_complete(&mut download, 0, MS);
+    assert_eq!(asked_of(&download.poll(MS), 0), [1]);
+    let mut now = MS + stall;
+    assert_eq!(asked_of(&download.poll(now), 0), []);
+    now = download.wake_at(now).expect("there is something to wait for");
+    assert!(now <= MS + 2 * stall);
+    assert_eq!(asked_of(&download.poll(now), 0), [1]);
+}
+
+#[test]
+fn a_partial_holder_that_has_nothing_yet_keeps_its_place_and_is_asked_once_it_has() {
+    let (mut download, stall) = (small(4), Timing::default().stall);
+    download.joined(0, Duration::ZERO);
+    download.have(0, false, &Ranges::default(), Duration::ZERO);
+    assert_eq!(download.poll(5 * stall), []);
+    download.have(0, false, &Ranges::pieces([2]).remove(0), 5 * stall);
+    assert_eq!(asked_of(&download.poll(5 * stall), 0), [2]);
+}
+
 #[test]
 fn nothing_to_fetch_is_complete_at_once() {
     assert!(Download::new([], 1, Timing::default()).is_complete());
