@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use rialto_protocol::UnixSeconds;
 use rialto_protocol::ids::ImageId;
 use rialto_web::Sessions;
-use rialto_web::api::{ApiError, Change};
+use rialto_web::api::{ApiError, Change, ErrorCode};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{broadcast, watch};
@@ -88,7 +88,7 @@ impl From<NodeError> for ApiError {
     fn from(error: NodeError) -> Self {
         match error {
             NodeError::Dir(error) => error.into(),
-            NodeError::Key(error) => error.into(),
+            NodeError::Key(error) => Self { code: ErrorCode::Failed, ..error.into() },
             NodeError::Deploy(error) => error.into(),
             NodeError::Store(error) => work::store_error(error),
             NodeError::Web { .. } => Self::failed(error.to_string())

@@ -13,6 +13,7 @@ use libp2p::{identify, mdns, ping};
 use rialto_protocol::bounded::Name;
 use rialto_protocol::ids::Hash;
 
+use super::door::Door;
 use super::{NetError, Settings, protocol_name};
 
 /// Connections that are being negotiated; a stranger that opens and stalls holds one of these for 10 s at most.
@@ -31,6 +32,7 @@ const MAX_GOSSIP_BYTES: usize = 64 * 1024;
 #[derive(NetworkBehaviour)]
 pub(super) struct Behaviour {
     limits: connection_limits::Behaviour,
+    door: Door,
     members: Toggle<allow_block_list::Behaviour<AllowedPeers>>,
     pub(super) identify: identify::Behaviour,
     ping: ping::Behaviour,
@@ -69,6 +71,7 @@ impl Behaviour {
         };
         Ok(Self {
             limits: connection_limits::Behaviour::new(limits),
+            door: Door::default(),
             members: members.into(),
             identify,
             ping: ping::Behaviour::default(),

@@ -11,6 +11,7 @@
 mod behaviour;
 pub mod bulk;
 mod discovery;
+mod door;
 mod frames;
 pub mod gossip;
 mod swarm;

@@ -42,7 +42,7 @@ fn peers_that_connect_and_say_nothing_keep_nobody_out() {
     assert!(grown < 32 << 20, "the node grew by {grown} bytes");
     goes_on(&mut site, &scene);
     // Who says nothing is shown out in the end.
-    let mut last = silent.pop().expect("a connection");
+    let mut last = silent.remove(0);
     last.set_read_timeout(Some(rialto_testnet::site::SOON)).expect("a timeout");
     let mut bytes = Vec::new();
     last.read_to_end(&mut bytes).ok();

@@ -10,7 +10,7 @@ use futures::io::BufReader;
 use futures::{AsyncReadExt as _, AsyncWriteExt as _, StreamExt as _};
 use libp2p::{PeerId, Stream};
 use rialto_protocol::ids::{Hash, ImageId};
-use rialto_protocol::image::manifest::Manifest;
+use rialto_protocol::image::manifest::{MAX_PAGE_BYTES, Manifest};
 use rialto_protocol::swarm::{ChunkHeader, FrameHead, FrameKind, MAX_WANTED, Message, Ranges};
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, mpsc};
@@ -316,19 +316,24 @@ impl Upload<'_> {
         write: &mut (impl futures::AsyncWrite + Unpin),
     ) -> io::Result<()> {
         let known: BTreeSet<Hash> = self.holding.manifest.pages.iter().copied().collect();
-        let store = self.exchange.store.clone();
-        let frames = tokio::task::spawn_blocking(move || {
-            let mut frames = Vec::new();
-            for hash in hashes.into_iter().filter(|hash| known.contains(hash)) {
-                let page = store.read_page(&hash).map_err(io::Error::other)?;
-                frames.extend_from_slice(&FrameHead { kind: FrameKind::Page, length: page.len() }.encode());
-                frames.extend_from_slice(&page);
-            }
-            io::Result::Ok(frames)
-        })
-        .await
-        .map_err(io::Error::other)??;
-        self.send_bytes(&frames, write).await
+        let hashes: Vec<Hash> = hashes.into_iter().filter(|hash| known.contains(hash)).collect();
+        // In parts, so that a peer that asks and does not read costs no more memory than with chunks.
+        for part in hashes.chunks(BATCH_BYTES / MAX_PAGE_BYTES) {
+            let (store, part) = (self.exchange.store.clone(), part.to_vec());
+            let frames = tokio::task::spawn_blocking(move || {
+                let mut frames = Vec::new();
+                for hash in part {
+                    let page = store.read_page(&hash).map_err(io::Error::other)?;
+                    frames.extend_from_slice(&FrameHead { kind: FrameKind::Page, length: page.len() }.encode());
+                    frames.extend_from_slice(&page);
+                }
+                io::Result::Ok(frames)
+            })
+            .await
+            .map_err(io::Error::other)??;
+            self.send_bytes(&frames, write).await?;
+        }
+        Ok(())
     }
 
     async fn send_batch(&mut self, write: &mut (impl futures::AsyncWrite + Unpin)) -> io::Result<()> {
