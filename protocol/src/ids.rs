@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::LazyLock;
 
 use cid::Cid;
 use multihash::Multihash;
@@ -127,10 +128,14 @@ impl FromStr for PublicKey {
     }
 }
 
-fn base32() -> data_encoding::Encoding {
-    let mut spec = data_encoding::BASE32_NOPAD.specification();
-    spec.symbols.make_ascii_lowercase();
-    spec.encoding().unwrap_or(data_encoding::BASE32_NOPAD)
+/// Lower-case base32 (RFC 4648, no padding). Made once: that takes longer than a thousand encodings.
+fn base32() -> &'static data_encoding::Encoding {
+    static BASE32: LazyLock<data_encoding::Encoding> = LazyLock::new(|| {
+        let mut spec = data_encoding::BASE32_NOPAD.specification();
+        spec.symbols.make_ascii_lowercase();
+        spec.encoding().unwrap_or(data_encoding::BASE32_NOPAD)
+    });
+    &BASE32
 }
 
 macro_rules! cid_newtype {
