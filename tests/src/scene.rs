@@ -1,35 +1,29 @@
-//! What most tests begin with: a federation of real nodes in a directory of its own, and looks at what they do.
+//! What tests with hostile peers begin with, and how they look at what a node makes of it.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rialto_testnet::site::{Plan, Rialto, SOON, Site};
 use rialto_testnet::wait::{eventually, run_within};
 use serde_json::Value;
 
 use crate::hostile::Hostile;
+use crate::stage::{FEDERATION, Stage, configure, shown};
 
-/// The federation of every scene.
-pub const FEDERATION: &str = "venice";
-
-/// A directory and the binary under test. Sites must be dropped before it.
-pub struct Scene {
-    rialto: Rialto,
-    directory: tempfile::TempDir,
-}
+/// A stage, for tests that begin with sites that run and have met. Sites must be dropped before it.
+pub struct Scene(Stage);
 
 impl Scene {
     /// An empty one.
     pub fn new() -> Self {
-        let rialto = Rialto::find().expect("the rialto binary");
-        Self { rialto, directory: tempfile::tempdir().expect("a directory") }
+        Self(Stage::new().expect("a stage"))
     }
 
-    /// Where files of the test may lie.
-    pub fn path(&self, name: &str) -> PathBuf {
-        self.directory.path().join(name)
+    /// Its directory.
+    pub fn directory(&self) -> &Path {
+        self.0.path()
     }
 
     /// A running site that offers all it has.
@@ -39,21 +33,25 @@ impl Scene {
 
     /// A running site that offers all it has, and has met these.
     pub fn site_that_knows(&self, name: &str, others: &[&Site]) -> Site {
-        let mut plan = Plan { serve: Some("all".to_owned()), ..Plan::new(name, FEDERATION) };
-        for other in others {
-            plan = plan.knows(other).expect("the other site's address");
-        }
-        let mut site = Site::init(&self.rialto, self.directory.path(), &plan).expect("a new site");
-        site.start().expect("the node starts");
+        let site = self.0.running(name, others).expect("a running site");
         site.meets(others).expect("the sites meet");
         site
     }
 
     /// A file with this content, as commands take it.
     pub fn file(&self, name: &str, content: &[u8]) -> String {
-        let path = self.path(name);
-        fs::write(&path, content).expect("a file");
-        path.to_str().expect("a path of text").to_owned()
+        shown(&self.0.file(name, content).expect("a file"))
+    }
+
+    /// A release with a disk that boots nothing, by the site's key `releases`.
+    pub fn published(&self, site: &Site) -> String {
+        self.0.publish(site, "nothing", "1.0.0", "releases").expect("a release")
+    }
+
+    /// A site that does not run, in a directory other than the stage's.
+    pub fn site_in(&self, directory: &Path, name: &str) -> Site {
+        let plan = Plan { serve: Some("all".to_owned()), ..Plan::new(name, FEDERATION) };
+        Site::init(&Rialto::find().expect("the rialto binary"), directory, &plan).expect("a new site")
     }
 }
 
@@ -174,13 +172,21 @@ pub fn resident_bytes(site: &Site) -> u64 {
 
 /// Bytes in a site's segment files.
 pub fn segment_bytes(site: &Site) -> u64 {
-    folder_bytes(&site.directory().join("store/segments"))
+    let entries = fs::read_dir(site.directory().join("store/segments")).into_iter().flatten().flatten();
+    entries.filter_map(|entry| Some(entry.metadata().ok()?.len())).sum()
 }
 
-/// Bytes of the files in a folder, which need not exist.
-pub fn folder_bytes(folder: &Path) -> u64 {
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    entries.filter_map(|entry| Some(entry.metadata().ok()?.len())).sum()
+/// Chunks of an image that a site lacks; `None` while it does not list the image.
+pub fn missing(site: &Site, image: &str) -> Option<usize> {
+    let listed = site.json(&["image", "ls"]).expect("the list of images");
+    let found = listed.as_array().into_iter().flatten().find(|listed| listed["image"] == image)?;
+    found["missing_chunks"].as_u64().map(|missing| missing as usize)
+}
+
+/// Adds a file as an image and returns its id.
+pub fn add(site: &Site, file: &str) -> String {
+    let added = site.json(&["image", "add", file]).expect("an image is added");
+    added["image"].as_str().expect("its id").to_owned()
 }
 
 /// Runs a program of the system, which must succeed.
@@ -192,12 +198,22 @@ pub fn system(program: &str, arguments: &[&str]) -> bool {
 /// Makes one site know another from now on; returns when they have met.
 pub fn introduce(site: &mut Site, other: &Site) {
     site.stop().expect("the node ends");
-    let path = site.directory().join("config.toml");
-    let config = fs::read_to_string(&path).expect("a configuration");
     let address = other.address().expect("the other site's address");
-    let changed = config.replace("bootstrap = []", &format!("bootstrap = [\"{address}\"]"));
-    assert_ne!(changed, config, "no empty list of bootstrap addresses in {config}");
-    fs::write(&path, changed).expect("a configuration");
+    configure(site, &[("bootstrap = ", &format!("bootstrap = [\"{address}\"]"))]).expect("a configuration");
     site.start().expect("the node starts again");
     site.meets(&[other]).expect("the sites meet");
+}
+
+/// Looks without a pause until something is so, for moments that are over soon. `false` where it ended before.
+pub fn catch(running: &mut Running, is_so: impl Fn() -> bool) -> bool {
+    let started = Instant::now();
+    while started.elapsed() < SOON {
+        if is_so() {
+            return true;
+        }
+        if !running.is_running() {
+            return is_so();
+        }
+    }
+    panic!("the moment never came, and the command never ended");
 }

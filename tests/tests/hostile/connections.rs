@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 
 use rialto_testnet::site::Site;
 use rialto_tests::scene::{Scene, goes_on, hostile};
+use rialto_tests::stage::accepting;
 use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
 
 /// Where the site listens for other sites.
@@ -73,13 +74,9 @@ fn with_a_typo_in_the_policy_file_nothing_is_deployed() {
     let scene = Scene::new();
     let mut site = scene.site("shop");
     let public = site.new_key("releases").expect("a key");
-    let policy = format!(
-        "[signers]\nown = \"{public}\"\n[[rule]]\nname = \"own\"\nmatch = {{ publisher = [\"own\"] }}\nthen = \"accept\"\n"
-    );
+    let policy = accepting(&public);
     site.write_policy(&policy).expect("a policy");
-    scene.file("disk.raw", &rialto_tests::held::noise(1 << 20, 1));
-    let release = site.json(&["publish", &scene.file("app.toml", DESCRIPTION.as_bytes()), "--key", "releases"]);
-    let release = release.expect("a release")["release"].as_str().expect("its id").to_owned();
+    let release = scene.published(&site);
     site.verdict(&release, "accept").expect("accepted by the policy without the typo");
 
     site.write_policy(&policy.replace("[[rule]]", "[[rules]]")).expect("a policy with a typo");
@@ -90,21 +87,3 @@ fn with_a_typo_in_the_policy_file_nothing_is_deployed() {
     assert_eq!(site.json(&["ps"]).expect("ps"), serde_json::json!([]));
     goes_on(&mut site, &scene);
 }
-
-/// What `publish` reads, beside a `disk.raw`.
-const DESCRIPTION: &str = r#"name = "small"
-version = "1.0.0"
-arch = "x86_64"
-summary = "Boots nothing"
-
-[[disks]]
-file = "disk.raw"
-format = "raw"
-
-[boot]
-kind = "bios"
-
-[requirements]
-vcpus = 1
-memory = "64 MiB"
-"#;

@@ -9,7 +9,8 @@ use rialto_protocol::ids::{Hash, PublicKey, RecordId};
 use rialto_protocol::record::{Body, Endorsement, EndorsementBody, Revocation, RevocationSubject};
 use rialto_protocol::signed::{Draft, Envelope, MAX_ENVELOPE_BYTES};
 use rialto_testnet::site::{SOON, Site};
-use rialto_tests::scene::{FEDERATION, Scene, goes_on, hostile, logged, records};
+use rialto_tests::scene::{Scene, goes_on, hostile, logged, records};
+use rialto_tests::stage::FEDERATION;
 
 /// A signer that no policy names, one for each number.
 fn key(number: u8) -> SigningKey {
