@@ -93,8 +93,7 @@ impl Browser {
             .map_err(|error| BrowserError::Driver(format!("cannot be run ({error})")))?;
         let port = port_of(driver.stdout.take());
         // From here on dropping ends it.
-        let mut browser =
-            Self { driver, address: ([127, 0, 0, 1], 0).into(), session: String::new(), profile };
+        let mut browser = Self { driver, address: ([127, 0, 0, 1], 0).into(), session: String::new(), profile };
         browser.address.set_port(port?);
 
         let profile = format!("--user-data-dir={}", browser.profile.path().display());

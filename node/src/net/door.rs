@@ -122,7 +122,8 @@ mod tests {
             let id = ConnectionId::new_unchecked(next);
             door.handle_pending_inbound_connection(id, &local, &from.parse().unwrap()).map(|()| id).ok()
         };
-        let held: Vec<_> = (0..40).filter_map(|port| knock(&mut door, &format!("/ip4/192.0.2.7/tcp/{}", port + 1))).collect();
+        let held: Vec<_> =
+            (0..40).filter_map(|port| knock(&mut door, &format!("/ip4/192.0.2.7/tcp/{}", port + 1))).collect();
         assert_eq!(held.len(), MAX_PENDING_PER_ADDRESS);
         assert!(knock(&mut door, "/ip6/::ffff:192.0.2.7/tcp/1").is_none(), "the same address, written otherwise");
         assert!(knock(&mut door, "/ip4/192.0.2.8/tcp/1").is_some());

@@ -8,9 +8,7 @@ use std::sync::atomic::Ordering;
 use rialto_testnet::site::{SOON, Site};
 use rialto_testnet::wait::eventually;
 use rialto_tests::held::{Held, noise};
-use rialto_tests::scene::{
-    Scene, add, catch, goes_on, hostile, missing, segment_bytes, start, verify,
-};
+use rialto_tests::scene::{Scene, add, catch, goes_on, hostile, missing, segment_bytes, start, verify};
 use rialto_tests::stage::{accepting, list};
 
 use crate::holders::{FETCH, holds, lie};
@@ -133,8 +131,7 @@ fn a_node_killed_at_any_moment_of_a_deployment_leaves_no_guest_that_cannot_be_re
         ("QEMU's socket", |path| path.ends_with("qmp.sock")),
     ];
     for (moment, is_it) in moments {
-        let directories: Vec<PathBuf> =
-            ["bases", "instances"].iter().map(|name| site.directory().join(name)).collect();
+        let directories: Vec<PathBuf> = ["bases", "instances"].iter().map(|name| site.directory().join(name)).collect();
         let mut deploying = start(&site, &["deploy", &release]);
         let came = catch(&mut deploying, || directories.iter().any(|directory| is_there(directory, &is_it)));
         assert!(came, "{moment} never came to be");

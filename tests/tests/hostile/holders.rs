@@ -13,9 +13,7 @@ use rialto_testnet::site::{SOON, Site};
 use rialto_testnet::wait::eventually;
 use rialto_tests::held::{Held, noise};
 use rialto_tests::hostile::{Hostile, Part, Talk};
-use rialto_tests::scene::{
-    Scene, add, goes_on, hostile, introduce, logged, missing, resident_bytes, start, verify,
-};
+use rialto_tests::scene::{Scene, add, goes_on, hostile, introduce, logged, missing, resident_bytes, start, verify};
 
 /// What is long enough for a fetch that has to get round a peer that stalls: twice its patience, and a busy machine.
 pub(crate) const FETCH: Duration = Duration::from_secs(60);
