@@ -122,11 +122,14 @@ impl Jobs {
     /// No such job, or its end is forgotten.
     pub fn events(&self, job: &str) -> Result<BoxStream<JobEvent>, ApiError> {
         let state = self.with(job, |job| job.state.clone())?;
-        let mut has_ended = false;
-        let events = WatchStream::new(state).take_while(move |event| {
-            let goes_on = !has_ended;
-            has_ended = !matches!(event, JobEvent::Progress { .. });
-            goes_on
+        // It ends with the job's last word, not when the last thread that could say something has gone.
+        let events = futures::stream::unfold((WatchStream::new(state), false), async |(mut state, has_ended)| {
+            if has_ended {
+                return None;
+            }
+            let event = state.next().await?;
+            let has_ended = !matches!(event, JobEvent::Progress { .. });
+            Some((event, (state, has_ended)))
         });
         Ok(Box::pin(events))
     }

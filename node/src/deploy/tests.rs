@@ -217,6 +217,18 @@ async fn releases_that_do_not_fit_this_machine_are_refused() {
 }
 
 #[tokio::test]
+async fn a_release_that_does_not_fit_beside_the_others_is_refused() {
+    let site = Site::new();
+    let memory_bytes = release(SPEAKS).requirements.memory_bytes;
+    let limits = Limits { all_memory_bytes: memory_bytes - 1, ..Limits::of_this_machine() };
+    let options = DeployOptions { accelerator: Some(Accelerator::Tcg), limits, ..DeployOptions::default() };
+    let deployer = Deployer::open(site.path(), Arc::new(Disks), options).await.unwrap();
+    let refused = deployer.deploy(&accepted(&release(SPEAKS)), DeploySpec::default(), quiet()).await.unwrap_err();
+    assert!(refused.to_string().contains("deploy.memory"), "{refused}");
+    assert_eq!(site.files("instances"), 0);
+}
+
+#[tokio::test]
 async fn images_that_cannot_be_had_or_are_not_what_was_said_fail_the_instance() {
     let site = Site::new();
     let deployer = site.open().await;
