@@ -36,10 +36,28 @@ type Result<T> = std::result::Result<T, PicturesError>;
 
 /// What lies on the market: name, version, length of its disk in MiB, what it is, tags.
 const MARKET: &[(&str, &str, u64, &str, &str)] = &[
-    ("batch-worker", "2.0.3", 320, "Worker node for batch jobs: HTCondor, CVMFS client, Debian 12", "\"batch\", \"htc\""),
-    ("jupyter", "4.2.0", 768, "Notebooks for a course of thirty: JupyterHub with Python and R", "\"teaching\", \"python\""),
+    (
+        "batch-worker",
+        "2.0.3",
+        320,
+        "Worker node for batch jobs: HTCondor, CVMFS client, Debian 12",
+        "\"batch\", \"htc\"",
+    ),
+    (
+        "jupyter",
+        "4.2.0",
+        768,
+        "Notebooks for a course of thirty: JupyterHub with Python and R",
+        "\"teaching\", \"python\"",
+    ),
     ("postgres", "16.4.0", 256, "A database that keeps to itself: PostgreSQL, nightly dumps, no shell", "\"database\""),
-    ("batch-worker", "2.1.0", 320, "Worker node for batch jobs: HTCondor, CVMFS client, Debian 12", "\"batch\", \"htc\""),
+    (
+        "batch-worker",
+        "2.1.0",
+        320,
+        "Worker node for batch jobs: HTCondor, CVMFS client, Debian 12",
+        "\"batch\", \"htc\"",
+    ),
 ];
 /// The one that the second picture is of.
 const SHOWN: usize = 3;
@@ -70,7 +88,7 @@ pub fn take(into: &Path) -> Result<()> {
         ids.push(text(&published, "release")?);
     }
     uni.json(&["endorse", &ids[SHOWN], "--key", "reviews", "--type", PREDICATE_TESTED])?;
-    let reason = "its OpenSSL is out of date; 2.1.0 has the update";
+    let reason = "its OpenSSL has CVE-2025-15467; 2.1.0 has the update";
     uni.json(&["revoke", &ids[0], "--key", "releases", "--reason", reason])?;
     for (id, verdict) in ids.iter().zip(["reject", "hold", "hold", "accept"]) {
         shop.verdict(id, verdict)?;
@@ -80,7 +98,8 @@ pub fn take(into: &Path) -> Result<()> {
     let browser = Browser::start()?;
     browser.view(SIZE.0, SIZE.1, Scheme::Light)?;
     browser.open(&text(&shop.json(&["web"])?, "url")?)?;
-    browser.until("the whole market", &format!("return document.querySelectorAll('.card').length === {}", ids.len()))?;
+    browser
+        .until("the whole market", &format!("return document.querySelectorAll('.card').length === {}", ids.len()))?;
     keep(&browser, &into.join("catalog.png"))?;
     browser.click(&format!("#r-{}", ids[SHOWN]))?;
     browser.until("the release", "return document.querySelector('#verdict .accept') !== null")?;
@@ -97,7 +116,7 @@ fn describe(base: &Path, name: &str, version: &str, mebibytes: u64, summary: &st
     fs::create_dir_all(&directory).map_err(at(&directory))?;
     let disk = directory.join("disk.raw");
     let file = File::create(&disk).map_err(at(&disk))?;
-    file.set_len(mebibytes << 20).and_then(|()| file.write_all_at(format!("{name} {version}").as_bytes(), 0)).map_err(at(&disk))?;
+    file.set_len(mebibytes << 20).and_then(|()| file.write_all_at(summary.as_bytes(), 0)).map_err(at(&disk))?;
     let path = directory.join("appliance.toml");
     let mut description = File::create(&path).map_err(at(&path))?;
     write!(

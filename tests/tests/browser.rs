@@ -30,7 +30,8 @@ fn tabbed(browser: &Browser) -> Outcome<Vec<String>> {
     let mut reached = Vec::new();
     for _ in 0..TABS {
         browser.press(TAB)?;
-        let at = browser.script("const at = document.activeElement; return at === document.body ? null : at.id || at.innerText")?;
+        let at = browser
+            .script("const at = document.activeElement; return at === document.body ? null : at.id || at.innerText")?;
         // Past the last of them the focus is nowhere, and then at the first.
         reached.extend(at.as_str().map(str::to_owned));
     }
@@ -83,23 +84,37 @@ fn a_release_is_found_judged_and_fetched_in_the_browser() -> Outcome {
     browser.until("the release's page", "return location.pathname.startsWith('/releases/')")?;
 
     let verdict = browser.text("#verdict")?;
-    for said in ["Held", "Rule 'reviewed' accepts it once", "endorsed-by:reviewers", "not met", "desy has not endorsed it"] {
+    for said in
+        ["Held", "Rule 'reviewed' accepts it once", "endorsed-by:reviewers", "not met", "desy has not endorsed it"]
+    {
         assert!(verdict.contains(said), "'{said}' is not in {verdict}");
     }
     assert!(browser.text("#voices")?.contains("Nobody has endorsed it yet"));
     assert!(browser.text("#facts")?.contains("1 site"), "{}", browser.text("#facts")?);
-    assert_eq!(browser.script("return document.querySelector('#deploy')")?, Value::Null, "a held release is not deployed");
+    assert_eq!(
+        browser.script("return document.querySelector('#deploy')")?,
+        Value::Null,
+        "a held release is not deployed"
+    );
 
     is_fetched_by_keyboard(&browser, &uni)?;
-    browser.until("the images complete", "return document.querySelector('#images').innerText.includes('✓ complete')")?;
-    browser.until("this site counted", "return /2 sites.*this one included/s.test(document.querySelector('#facts').innerText)")?;
+    browser
+        .until("the images complete", "return document.querySelector('#images').innerText.includes('✓ complete')")?;
+    browser.until(
+        "this site counted",
+        "return /2 sites.*this one included/s.test(document.querySelector('#facts').innerText)",
+    )?;
     assert_eq!(shop.status()?["images"], 1);
 
     // The page turns by itself, and offers what can be done now.
     uni.json(&["endorse", &release, "--key", "reviews", "--type", "https://desy.example/scanned"])?;
     browser.until("the verdict turned", "return document.querySelector('#verdict .badge.accept') !== null")?;
     browser.until("the form to deploy it", "return document.querySelector('#deploy') !== null")?;
-    assert!(browser.text("#voices")?.contains("desy says https://desy.example/scanned"), "{}", browser.text("#voices")?);
+    assert!(
+        browser.text("#voices")?.contains("desy says https://desy.example/scanned"),
+        "{}",
+        browser.text("#voices")?
+    );
     let reached = tabbed(&browser)?;
     assert!(reached.iter().any(|at| at == "deploy"), "{reached:?}");
     no_complaints(&browser)
@@ -125,7 +140,10 @@ fn is_fetched_by_keyboard(browser: &Browser, holder: &Site) -> Outcome {
     let pressed = browser.until("a fetch under way", "return document.querySelector('.job [data-cancel]:not([hidden])') !== null && document.querySelector('#fetch').disabled");
     kill_process(holder, Signal::CONT)?;
     pressed?;
-    browser.until("the end of the fetch", "return document.querySelector('.job.is-done .stage')?.innerText.includes('✓ Fetched 48 MiB')")?;
+    browser.until(
+        "the end of the fetch",
+        "return document.querySelector('.job.is-done .stage')?.innerText.includes('✓ Fetched 48 MiB')",
+    )?;
     assert!(browser.text(".job")?.contains("came from 1 site."), "{}", browser.text(".job")?);
     let seen = browser.script("return window.seen.filter((amount) => amount.includes(' of 48 MiB')).length")?;
     assert!(seen.as_u64() > Some(0), "no progress was shown");
@@ -151,7 +169,11 @@ fn what_a_stranger_wrote_is_shown_and_does_nothing() -> Outcome {
     );
     let description = stage.description("invoice", "1.0.0", &noise("invoice", 64 << 10))?;
     let written = std::fs::read_to_string(&description)?.replace("summary = \"An appliance of the tests\"", &hostile);
-    let asked = format!("\n[context.greeting]\ntype = \"string\"\ndefault = {}\ndescription = {}\n", json!(script), json!(summary));
+    let asked = format!(
+        "\n[context.greeting]\ntype = \"string\"\ndefault = {}\ndescription = {}\n",
+        json!(script),
+        json!(summary)
+    );
     let description = shown(&stage.file("invoice-1.0.0/hostile.toml", written + &asked)?);
     let release = text(&uni.json(&["publish", &description, "--key", "stranger"])?, "release")?;
     shop.verdict(&release, "hold")?;
@@ -162,7 +184,8 @@ fn what_a_stranger_wrote_is_shown_and_does_nothing() -> Outcome {
         browser.open(&format!("http://{web}{path}"))?;
         let main = browser.text("main")?;
         assert!(main.contains(script), "it is not shown as it was written: {main}");
-        let made = "return [...document.querySelectorAll('main script, main img, main svg, main a[href^=javascript]')].length";
+        let made =
+            "return [...document.querySelectorAll('main script, main img, main svg, main a[href^=javascript]')].length";
         assert_eq!(browser.script(made)?, 0, "{path}");
         assert_eq!(browser.script("return document.querySelectorAll('h1').length")?, 1, "{path}");
         let title = browser.script("return document.title")?;
@@ -264,7 +287,8 @@ fn a_guest_is_deployed_watched_stopped_and_removed_in_the_browser() -> Outcome {
     assert!(uni.guests().is_empty());
     browser.click(".confirm summary")?;
     browser.click(".confirm button")?;
-    browser.until("nothing left", "return document.querySelector('.empty')?.innerText.includes('Nothing runs here')")?;
+    browser
+        .until("nothing left", "return document.querySelector('.empty')?.innerText.includes('Nothing runs here')")?;
     assert_eq!(uni.json(&["ps"])?, json!([]));
     no_complaints(&browser)
 }

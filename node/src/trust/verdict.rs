@@ -323,7 +323,10 @@ impl<'a> Case<'a> {
             }
             (VerdictKind::Accept, otherwise) => {
                 let meanwhile = if otherwise == VerdictKind::Reject { "rejects" } else { "holds" };
-                format!("rule '{}' accepts it once all that it requires is met, and {meanwhile} it until then", rule.name)
+                format!(
+                    "rule '{}' accepts it once all that it requires is met, and {meanwhile} it until then",
+                    rule.name
+                )
             }
             (then, _) => format!("rule '{}' says {}", rule.name, then.as_str()),
         }
