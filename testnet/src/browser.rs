@@ -2,7 +2,6 @@
 //!
 //! A [`Browser`] has a fresh profile. What it starts it also ends: dropping it closes the browser, then its driver.
 
-use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, ChildStdout, Command, Stdio};
@@ -10,7 +9,6 @@ use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant};
 
 use data_encoding::BASE64;
-use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -21,8 +19,6 @@ use crate::wait::{self, WaitError, eventually};
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How long what a page is waited for may take.
 pub const SOON: Duration = Duration::from_secs(30);
-/// A browser that was told to end, or killed, is gone well within a second.
-const ENDED_WITHIN: Duration = Duration::from_secs(10);
 /// An answer of the driver is cut off here; a picture of a page is not near it.
 const MAX_ANSWER_BYTES: u64 = 64 << 20;
 
@@ -266,33 +262,11 @@ impl Browser {
 impl Drop for Browser {
     fn drop(&mut self) {
         if !self.session.is_empty() {
+            // The driver closes the browser; without it, the browser would stay.
             let _ = self.command("DELETE", &self.session, &json!({}));
         }
         wait::end(&mut self.driver);
-        // A browser outlives a driver that was ended before it had a session. Its processes are known by its profile,
-        // which can be removed once they are gone.
-        let profile = self.profile.path().display().to_string();
-        let _ = eventually(ENDED_WITHIN, "the end of the browser", || match processes_with(&profile) {
-            left if left.is_empty() => Ok(()),
-            left => {
-                for id in left.iter().filter_map(|id| Pid::from_raw(*id)) {
-                    let _ = kill_process(id, Signal::KILL);
-                }
-                Err(format!("{left:?} run"))
-            }
-        });
     }
-}
-
-/// Ids of the processes whose command line has this text. One that is dead already has none.
-fn processes_with(text: &str) -> Vec<i32> {
-    let has_text = |id: &i32| {
-        let line = fs::read(format!("/proc/{id}/cmdline")).unwrap_or_default();
-        String::from_utf8_lossy(&line).contains(text)
-    };
-    let Ok(processes) = fs::read_dir("/proc") else { return Vec::new() };
-    let ids = processes.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    ids.filter(has_text).collect()
 }
 
 /// The port that the driver says it listens on. Its output is read on, so that it never writes into a closed pipe.

@@ -88,7 +88,7 @@ pub fn take(into: &Path) -> Result<()> {
         ids.push(text(&published, "release")?);
     }
     uni.json(&["endorse", &ids[SHOWN], "--key", "reviews", "--type", PREDICATE_TESTED])?;
-    let reason = "its OpenSSL is out of date; 2.1.0 has the update";
+    let reason = "its OpenSSL has CVE-2025-15467; 2.1.0 has the update";
     uni.json(&["revoke", &ids[0], "--key", "releases", "--reason", reason])?;
     for (id, verdict) in ids.iter().zip(["reject", "hold", "hold", "accept"]) {
         shop.verdict(id, verdict)?;
@@ -116,9 +116,7 @@ fn describe(base: &Path, name: &str, version: &str, mebibytes: u64, summary: &st
     fs::create_dir_all(&directory).map_err(at(&directory))?;
     let disk = directory.join("disk.raw");
     let file = File::create(&disk).map_err(at(&disk))?;
-    file.set_len(mebibytes << 20)
-        .and_then(|()| file.write_all_at(format!("{name} {version}").as_bytes(), 0))
-        .map_err(at(&disk))?;
+    file.set_len(mebibytes << 20).and_then(|()| file.write_all_at(summary.as_bytes(), 0)).map_err(at(&disk))?;
     let path = directory.join("appliance.toml");
     let mut description = File::create(&path).map_err(at(&path))?;
     write!(

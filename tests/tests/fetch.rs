@@ -182,8 +182,9 @@ fn what_was_fetched_is_on_the_list_of_the_one_who_fetched() -> Outcome {
     shop.verdict(&release, "hold")?;
     assert_eq!(shop.json(&["search"])?["releases"][0]["is_fetched"], false);
     let fetched = shop.json(&["fetch", &release, "--held"])?;
-    let details = shop.json(&["show", &release])?;
-    assert!(details["is_fetched"] == true && details["sites_holding"] == 2, "{details}");
+    // That both have it is known once both have told the federation.
+    let is_known = |details: &Value| details["is_fetched"] == true && details["sites_holding"] == 2;
+    shop.until(SOON, "two sites that hold it", &["show", &release], is_known)?;
     let images = shop.json(&["image", "ls"])?;
     assert_eq!((&images[0]["image"], list(&images).len()), (&fetched["images"][0], 1));
     assert!(images[0]["used_by"][0].as_str().is_some_and(|title| title.ends_with("/hello@1.0.0")), "{images}");

@@ -777,6 +777,7 @@ fn attributes_are_ours(path: &str, page: &str) {
         "method",
         "min",
         "name",
+        "data-when",
         "pattern",
         "placeholder",
         "rel",

@@ -16,6 +16,7 @@ fn small(seed: u64) -> Scenario {
 
 #[test]
 fn everything_holds_whatever_the_seed() {
+    let mut stalled = 0;
     for seed in 0..6 {
         let summary = run(&small(seed)).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
         // Each of these happened.
@@ -25,9 +26,12 @@ fn everything_holds_whatever_the_seed() {
         assert!(summary.verdicts > 0 && summary.accepted > 0, "seed {seed}: releases were judged: {summary}");
         assert!(summary.fetched > 4, "seed {seed}: what was accepted was fetched: {summary}");
         assert!(summary.chunks_refused > 0, "seed {seed}: holders lied: {summary}");
-        assert!(summary.stalled > 0 && summary.streams_broken > 0, "seed {seed}: streams failed: {summary}");
+        assert!(summary.streams_broken > 0, "seed {seed}: streams failed: {summary}");
+        stalled += summary.stalled;
         assert!(summary.crowd_percent >= 100, "seed {seed}: the crowd had nobody else to begin with: {summary}");
     }
+    // Whether anybody happens to ask one who stalls depends on the seed.
+    assert!(stalled > 0, "no download ever met a holder that stalls");
 }
 
 #[test]

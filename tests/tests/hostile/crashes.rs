@@ -85,6 +85,7 @@ fn a_fetch_killed_at_any_moment_goes_on_with_what_is_missing() {
         verify(&shop, &kept);
         let left = missing(&shop, &image.name()).unwrap_or(lacked);
         assert!(left <= lacked, "a kill took away what an earlier one had left: {left} of {lacked} are missing");
+        assert!(left + step >= lacked, "{left} of {lacked} are missing at moment {moment}, after {step} were sent");
         let lost = left + step - lacked;
         assert!(lost <= LOST, "{lost} chunks were lost");
         most_lost = most_lost.max(lost);

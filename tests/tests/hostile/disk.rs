@@ -183,12 +183,13 @@ fn a_store_with_a_damaged_segment_opens_and_serves_what_is_good() {
     add(&other, &second);
 
     type Damage = fn(&Path);
+    // Each in another chunk: what was damaged before is replaced, and lies there unused.
     let damages: [(&str, bool, Damage); 4] = [
         ("a byte of a chunk", false, |path| flip(path, 3 << 20)),
-        ("a byte of a chunk, and no index", true, |path| flip(path, (3 << 20) + 12_345)),
+        ("a byte of a chunk, and no index", true, |path| flip(path, (3 << 20) + 300_000)),
         ("the segment's own head, and no index", true, |path| {
             flip(path, 3);
-            flip(path, (3 << 20) + 54_321);
+            flip(path, (3 << 20) + 600_000);
         }),
         ("the end of the segment cut off", false, |path| {
             let file = File::options().write(true).open(path).expect("the segment");

@@ -358,9 +358,12 @@ fn a_fetch_from_liars_alone_fails_and_keeps_what_was_good() {
         .collect();
     let mut ends = Vec::new();
     for (peer, image, asked, fetch) in fetches {
-        eventually(SOON, "more asked than was answered", || match asked.load(Ordering::SeqCst) {
-            few @ 0..=GOOD => Err(few),
-            _ => Ok(()),
+        let lacked = image.chunks.len() - GOOD;
+        eventually(SOON, "what is good stored, and more asked than that", || {
+            match (asked.load(Ordering::SeqCst) > GOOD, missing(&shop, &image.name())) {
+                (true, Some(left)) if left == lacked => Ok(()),
+                found => Err(format!("{found:?}")),
+            }
         })
         .expect("it is asked");
         drop(peer);

@@ -1,7 +1,6 @@
 //! What all pages share: head, header, banner, footer, and the small signs that mean the same everywhere.
 
 use maud::{DOCTYPE, Markup, html};
-use rialto_protocol::ids::{ImageId, RecordId};
 
 use super::{Place, ok, sentence, text};
 use crate::api::{SignerShown, Status, VerdictKind};
@@ -126,18 +125,7 @@ pub(super) fn said(message: &str) -> Markup {
     let sentence = sentence(&text::line(message));
     html! {
         @for (at, piece) in sentence.split('`').enumerate() {
-            @if at % 2 == 1 { code { (piece) } } @else { (with_short_ids(piece)) }
-        }
-    }
-}
-
-/// Text in which ids of records and images are as short as elsewhere.
-fn with_short_ids(text: &str) -> Markup {
-    let is_id = |word: &str| word.parse::<RecordId>().is_ok() || word.parse::<ImageId>().is_ok();
-    html! {
-        @for word in text.split_inclusive(|c: char| !c.is_ascii_alphanumeric()) {
-            @let bare = word.trim_end_matches(|c: char| !c.is_ascii_alphanumeric());
-            @if is_id(bare) { (id(bare)) (word[bare.len()..]) } @else { (word) }
+            @if at % 2 == 1 { code { (piece) } } @else { (piece) }
         }
     }
 }

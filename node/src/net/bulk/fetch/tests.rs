@@ -60,11 +60,11 @@ async fn a_holder_that_still_fetches_passes_on_what_it_gets() {
     let (shopping, mut seen) = start(&shop.exchange, image);
     within(seen.wait_for(|progress| progress.bytes_done >= LENGTH as u64 / 3)).await.unwrap();
     assert!(!shop.store.is_complete(&image).unwrap());
-    // The rest comes to the relay, and through it to the shop, which never speaks with the seed.
+    // The rest comes to the relay, and through it to the shop (or straight from the seed, once the shop hears of it).
     seed.net.dial(&relay.net).await;
     within(relaying).await.unwrap().unwrap();
     let report = within(shopping).await.unwrap().unwrap();
-    assert_eq!(report.peers.keys().collect::<Vec<_>>(), [&relay.net.local()]);
+    assert!(report.peers.get(&relay.net.local()).is_some_and(|&bytes| bytes >= LENGTH as u64 / 3), "{report:?}");
     assert!(shop.store.is_complete(&image).unwrap());
 }
 
