@@ -45,13 +45,16 @@ pub enum Part {
     Swarm,
 }
 
+/// Bytes to be gossiped, and where to say whether they were.
+type Publication = (Vec<u8>, oneshot::Sender<Result<(), PublishError>>);
+
 /// One hostile peer, connected to one node. Dropping it closes its connection.
 pub struct Hostile {
     peer: PeerId,
     federation: String,
     target: PeerId,
     control: libp2p_stream::Control,
-    commands: mpsc::Sender<(Vec<u8>, oneshot::Sender<Result<(), PublishError>>)>,
+    commands: mpsc::Sender<Publication>,
     scripts: Arc<Mutex<[Option<Script>; 2]>>,
     task: tokio::task::JoinHandle<()>,
 }
@@ -230,7 +233,7 @@ fn swarm(federation: &str, topic: &IdentTopic) -> libp2p::Swarm<Behaviour> {
 async fn drive(
     mut swarm: libp2p::Swarm<Behaviour>,
     topic: IdentTopic,
-    mut commands: mpsc::Receiver<(Vec<u8>, oneshot::Sender<Result<(), PublishError>>)>,
+    mut commands: mpsc::Receiver<Publication>,
     heard: oneshot::Sender<()>,
 ) {
     let mut heard = Some(heard);

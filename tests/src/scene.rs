@@ -176,10 +176,11 @@ pub fn segment_bytes(site: &Site) -> u64 {
     entries.filter_map(|entry| Some(entry.metadata().ok()?.len())).sum()
 }
 
-/// Chunks of an image that a site lacks; `None` while it does not list the image.
+/// Chunks of an image that a site lacks; `None` while it does not list the image, or knows nothing of it but its id.
 pub fn missing(site: &Site, image: &str) -> Option<usize> {
     let listed = site.json(&["image", "ls"]).expect("the list of images");
     let found = listed.as_array().into_iter().flatten().find(|listed| listed["image"] == image)?;
+    found["chunks"].as_u64().filter(|&chunks| chunks > 0)?;
     found["missing_chunks"].as_u64().map(|missing| missing as usize)
 }
 

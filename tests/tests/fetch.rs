@@ -6,6 +6,7 @@ use rialto_testnet::site::{SOON, Site, text};
 use rialto_testnet::wait::run_within;
 use rialto_tests::forge::{fetch_partly, store};
 use rialto_tests::stage::{Outcome, Stage, list, noise, shown};
+use serde_json::Value;
 
 /// Adds a file of noise at a site.
 fn add(stage: &Stage, site: &Site, name: &str, length: usize) -> Outcome<ImageId> {

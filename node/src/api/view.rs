@@ -223,7 +223,8 @@ pub(super) fn image(node: &Node, image: &StoredImage) -> ImageSummary {
         bytes: image.bytes,
         data_bytes: image.data_bytes,
         chunks: image.chunks,
-        missing_chunks: image.missing_chunks,
+        // How many are missing is not known before the manifest is here; that it is not complete is.
+        missing_chunks: image.missing_chunks.max((!image.is_complete).into()),
         used_by: node.used_by(&image.image),
         is_pinned: image.is_pinned,
         added: time(image.added),

@@ -205,7 +205,8 @@ fn a_store_with_a_damaged_segment_opens_and_serves_what_is_good() {
         site.start().unwrap_or_else(|error| panic!("{what}: {error}"));
         verify(&site, &good);
         let verified = site.rialto(&["image", "verify", &bad, "--json"]).expect("it ends");
-        assert_eq!(verified.code, Some(1), "{what}: {verified}");
+        // Damaged, or so much so that the node does not know what it should be.
+        assert!(matches!(verified.code, Some(1 | 3)), "{what}: {verified}");
         // What is good is served, and what is bad comes again from others.
         site.meets(&[&other]).expect("they meet again");
         site.json(&["fetch", &bad]).unwrap_or_else(|error| panic!("{what}: {error}\n{}", site.log()));

@@ -340,10 +340,12 @@ fn a_fetch_from_liars_alone_fails_and_keeps_what_was_good() {
     });
     let leaves = lie(|image: Arc<Held>, mut talk, index, position| async move {
         if position < GOOD {
-            image.send(&mut talk, index).await.ok();
+            let is_sent = image.send(&mut talk, index).await.is_ok();
+            return (talk, is_sent);
         }
-        // Not again: the stream ends, and so does the connection below.
-        (talk, position < GOOD)
+        // No more of it: the connection goes, below, once what was sent is there.
+        talk.until_closed().await;
+        (talk, false)
     });
     // All at once: what takes time is that the node hopes for another holder.
     let fetches: Vec<_> = [wrong, endless, leaves]
