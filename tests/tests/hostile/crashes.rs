@@ -123,7 +123,9 @@ fn a_node_killed_at_any_moment_of_a_deployment_leaves_no_guest_that_cannot_be_re
     site.write_policy(&accepting(&public)).expect("a policy");
     let release = scene.published(&site);
     // In the order in which they come to be.
-    let moments: [(&str, fn(&Path) -> bool); 6] = [
+    /// Whether the instance's directory is that far.
+    type Moment = fn(&Path) -> bool;
+    let moments: [(&str, Moment); 6] = [
         ("the instance's record", |path| path.ends_with("instance.json")),
         ("its base, half written or whole", |path| path.parent().is_some_and(|above| above.ends_with("bases"))),
         ("its base", |path| path.extension().is_some_and(|extension| extension == "raw")),
