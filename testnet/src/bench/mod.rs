@@ -1,4 +1,4 @@
-//! Benchmarks: what the issue of the day asks for in figures, measured on real nodes and printed as a table or as JSON.
+//! Benchmarks: figures of real nodes on this machine, printed as a table or as JSON.
 //!
 //! Nothing here asserts a speed: a figure depends on the machine, and belongs beside another one from the same run.
 
