@@ -57,7 +57,7 @@ impl Held {
     /// index of each that is asked for, and ends the stream by `false`.
     pub async fn serve(&self, mut talk: Talk, mut chunk: impl AsyncFnMut(&mut Talk, u32) -> bool) {
         match talk.hear().await {
-            Some(Message::Hello { image }) if image == self.id => {}
+            Some(Message::Hello { image, .. }) if image == self.id => {}
             // Another image: this holder has only one.
             _ => {
                 talk.say(&Message::Absent).await.ok();

@@ -24,6 +24,7 @@ use std::time::Instant;
 use rialto_protocol::ids::{Hash, ImageId, Sha256};
 use rialto_protocol::image::chunker::{Chunker, Piece};
 use rialto_protocol::image::encoding::Encoding;
+use rialto_protocol::image::similarity::Features;
 use rialto_protocol::image::manifest::{self, ManifestBuilder, ManifestError, NewPage};
 use rustix::fs::{OFlags, SeekFrom};
 use sha2::Digest;
@@ -141,12 +142,11 @@ impl<'a> Addition<'a> {
             Packed::Held if index.find(&key)?.is_none() => Packed::of(plain),
             packed => packed,
         };
-        let (encoding, bytes) = match &packed {
+        let entry = match &packed {
             Packed::Held => return self.entry(manifest::Entry::Chunk { hash, length }),
-            Packed::Raw => (Encoding::Raw, plain),
-            Packed::Zstd(bytes) => (Encoding::Zstd, &bytes[..]),
+            Packed::Raw => Entry::new(key, length, Encoding::Raw, plain),
+            Packed::Zstd(bytes, features) => Entry::new(key, length, Encoding::Zstd, bytes).with_features(features),
         };
-        let entry = Entry::new(key, length, encoding, bytes);
         if self.store.put(&entry)? {
             self.new_chunks += 1;
             self.stored_bytes += entry.bytes();
@@ -218,12 +218,14 @@ enum Packed {
     /// It was held when the worker looked.
     Held,
     Raw,
-    Zstd(Vec<u8>),
+    /// With its similarity features.
+    Zstd(Vec<u8>, [u8; Features::BYTES]),
 }
 
 impl Packed {
     fn of(plain: &[u8]) -> Self {
-        coding::compress(plain).map_or(Self::Raw, Self::Zstd)
+        let packed = coding::compress(plain);
+        packed.map_or(Self::Raw, |packed| Self::Zstd(packed, Features::of(plain).to_bytes()))
     }
 }
 
