@@ -89,9 +89,9 @@ impl Store {
         if self.has_chunk(&hash)? {
             return Ok(false);
         }
-        let packed = coding::compress(plain);
-        let (encoding, bytes) = match &packed {
-            Some(packed) => (Encoding::Zstd, &packed[..]),
+        let mut buffer = vec![0; plain.len()];
+        let (encoding, bytes) = match coding::compress_to(plain, &mut buffer) {
+            Some(length) => (Encoding::Zstd, &buffer[..length]),
             None => (Encoding::Raw, plain),
         };
         let features = features_of(plain, encoding).to_bytes();

@@ -39,9 +39,8 @@ pub fn encode_against(reference: &[u8], plain: &[u8], limit: usize) -> Option<Ve
     }
     // Whatever does not fit is not worth sending.
     let mut packed = vec![0; limit.saturating_sub(1)];
-    let length = ENCODER.with_borrow_mut(|encoder| {
-        encoder.compress_using_dict(&mut packed[..], plain, reference, LEVEL).ok()
-    })?;
+    let length = ENCODER
+        .with_borrow_mut(|encoder| encoder.compress_using_dict(&mut packed[..], plain, reference, LEVEL).ok())?;
     packed.truncate(length);
     packed.shrink_to_fit();
     Some(packed)

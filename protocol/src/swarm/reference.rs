@@ -95,7 +95,7 @@ pub struct Base {
     /// The first eight bytes of each chunk's name and where it lies, in order.
     names: Vec<(u64, u32)>,
     /// Each chunk's features and where it lies, in order.
-    features: [Vec<(u64, u32)>; FEATURES],
+    features: [Vec<(u32, u32)>; FEATURES],
 }
 
 impl Base {

@@ -87,7 +87,8 @@ fn a_fetcher_that_begins_with_rubbish_is_shown_out() {
     let scene = Scene::new();
     let (mut site, image) = holder(&scene, 4);
     let peer = hostile(&site);
-    let unoffered = Message::Hello { image: ImageId::of(b"no such image"), bases: Vec::new() }.frame().expect("a frame");
+    let unoffered =
+        Message::Hello { image: ImageId::of(b"no such image"), bases: Vec::new() }.frame().expect("a frame");
     let endless = FrameHead { kind: FrameKind::Hello, length: u32::MAX as usize }.encode();
     let not_hello = Message::Want { chunks: indices(0..1) }.frame().expect("a frame");
     let a_chunk = [&FrameHead { kind: FrameKind::Chunk, length: 100 }.encode()[..], &[0; 100]].concat();

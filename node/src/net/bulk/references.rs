@@ -73,12 +73,7 @@ impl References {
     }
 
     /// An encoder of chunks of an image for a fetcher that holds `bases`. Blocks on disk and processor.
-    pub(super) fn encoder(
-        &self,
-        store: &Store,
-        bases: &[ImageId],
-        may_be_used: impl Fn(&ImageId) -> bool,
-    ) -> Encoder {
+    pub(super) fn encoder(&self, store: &Store, bases: &[ImageId], may_be_used: impl Fn(&ImageId) -> bool) -> Encoder {
         let held = (0..).zip(bases.iter().take(MAX_BASES)).filter(|(_, base)| may_be_used(base));
         let known = held.filter_map(|(number, base)| Some((number, self.known(store, base)?))).take(MAX_USED);
         Encoder { references: self.clone(), finder: Finder::new(known), runs: Runs::new(store.clone()) }

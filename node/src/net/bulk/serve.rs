@@ -81,7 +81,8 @@ impl Exchange {
         let Some((FrameKind::Hello, payload)) = hello else {
             return Err(invalid("the stream does not begin with Hello"));
         };
-        let Some(Message::Hello { image, bases }) = Message::decode(FrameKind::Hello, &payload).map_err(invalid)? else {
+        let Some(Message::Hello { image, bases }) = Message::decode(FrameKind::Hello, &payload).map_err(invalid)?
+        else {
             return Err(invalid("not a Hello"));
         };
         let refusal = match self.holding(image, bases, has_seat).await {
