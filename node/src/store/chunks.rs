@@ -80,7 +80,7 @@ impl Store {
     ) -> Result<bool, StoreError> {
         coding::check(hash, plain_length, encoding, bytes, |_| ())?;
         let entry = Entry::new(Key::chunk(hash), plain_length, encoding, bytes);
-        self.put(&entry)
+        self.put(&entry, Floor::Reserved)
     }
 
     /// Whether the page of a manifest is held.
@@ -120,15 +120,15 @@ impl Store {
     }
 
     pub(super) fn put_page_unguarded(&self, hash: Hash, bytes: &[u8]) -> Result<bool, StoreError> {
-        self.put(&Entry::new(Key::page(hash), bytes.len() as u32, Encoding::Raw, bytes))
+        self.put(&Entry::new(Key::page(hash), bytes.len() as u32, Encoding::Raw, bytes), Floor::Reserved)
     }
 
-    pub(super) fn put(&self, entry: &Entry<'_>) -> Result<bool, StoreError> {
+    pub(super) fn put(&self, entry: &Entry<'_>, floor: Floor) -> Result<bool, StoreError> {
         let inner = &self.0;
         if inner.index.find(&entry.key)?.is_some() {
             return Ok(false);
         }
-        inner.writer.append(&inner.segments, &inner.index, entry, Floor::Respect)
+        inner.writer.append(&inner.segments, &inner.index, entry, floor)
     }
 
     /// What is stored under `key`, unchecked.

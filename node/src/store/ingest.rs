@@ -17,6 +17,7 @@ use rialto_protocol::image::manifest::{self, ManifestBuilder, ManifestError, New
 
 use super::journal::Origin;
 use super::segment::{Entry, Key};
+use super::writer::Floor;
 use super::{Store, StoreError, coding};
 use source::Source;
 
@@ -140,7 +141,7 @@ impl<'a> Addition<'a> {
             Packed::Zstd(bytes) => (Encoding::Zstd, bytes),
         };
         let entry = Entry::new(key, length, encoding, bytes);
-        if self.store.put(&entry)? {
+        if self.store.put(&entry, Floor::Respect)? {
             self.new_chunks += 1;
             self.stored_bytes += entry.bytes();
         }
@@ -158,7 +159,7 @@ impl<'a> Addition<'a> {
             let key = Key::page(page.hash);
             self.rely_on(key);
             let entry = Entry::new(key, page.bytes.len() as u32, Encoding::Raw, &page.bytes);
-            if self.store.put(&entry)? {
+            if self.store.put(&entry, Floor::Respect)? {
                 self.stored_bytes += entry.bytes();
             }
         }
