@@ -20,6 +20,7 @@ mod index;
 mod ingest;
 mod journal;
 mod open;
+mod referenced;
 mod reserve;
 mod segment;
 mod usage;
@@ -41,6 +42,7 @@ pub use gc::Collected;
 pub use images::StoredImage;
 pub use ingest::{Added, Digests, FlatDigests};
 pub use journal::Origin;
+pub use referenced::{Hold, Runs, encode_against};
 pub use reserve::Reservation;
 pub use usage::Usage;
 
@@ -90,6 +92,8 @@ struct Inner {
     ledger: Mutex<reserve::Ledger>,
     /// What images take, as it was found last.
     usage: Mutex<usage::LastUsage>,
+    /// Images that are not collected for now, and how often each is held.
+    held: Mutex<BTreeMap<ImageId, usize>>,
     /// Held by the one collection that may run.
     collecting: Mutex<()>,
     /// Released last.

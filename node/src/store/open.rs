@@ -41,6 +41,7 @@ pub(super) fn open(folder: &Path, options: Options) -> Result<Inner, StoreError>
         adding: Mutex::new(BTreeMap::new()),
         ledger: Mutex::default(),
         usage: Mutex::default(),
+        held: Mutex::new(BTreeMap::new()),
         collecting: Mutex::new(()),
         _lock: lock,
     })
