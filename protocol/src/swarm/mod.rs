@@ -7,9 +7,13 @@
 mod download;
 mod message;
 mod ranges;
+mod share;
+mod upload;
 
 pub use download::{Action, Download, DropReason, Outcome, PeerKey, Progress, Timing, Wanted};
 pub use message::{
     ChunkHeader, FrameHead, FrameKind, MAX_PAGES_ASKED, MAX_WANTED, Message, MessageError, WIRE_ENCODINGS,
 };
 pub use ranges::{MAX_RANGES, Ranges};
+pub use share::{Bucket, Granted, Shares, Ticket};
+pub use upload::{Batch, Queue, Spread, TooMany};

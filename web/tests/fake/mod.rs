@@ -463,6 +463,20 @@ impl Backend for Fake {
     async fn status(&self) -> Result<Status> {
         Ok(self.status.clone())
     }
+    async fn rates(&self) -> Result<Rates> {
+        Ok(Rates::default())
+    }
+
+    async fn change_rates(&self, request: ChangeRates) -> Result<Rates> {
+        let limit = |limit: Option<RateLimit>| limit.and_then(RateLimit::bytes_per_second);
+        Ok(Rates {
+            upload: limit(request.upload),
+            upload_per_peer: limit(request.upload_per_peer),
+            download: limit(request.download),
+            is_overridden: !request.reset,
+        })
+    }
+
     async fn peers(&self) -> Result<Vec<Peer>> {
         Ok(self.peers.clone())
     }
