@@ -157,7 +157,7 @@ pub struct PolicyStatus {
 }
 
 /// One connected peer.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Peer {
     /// Its libp2p peer id.
     pub peer_id: String,

@@ -7,7 +7,6 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
-use rialto_protocol::image::encoding::Encoding;
 use rialto_web::api::{ApiError, Result};
 
 use crate::node::Node;
@@ -78,11 +77,11 @@ fn traffic(node: &Node, registry: &mut Registry) {
         registry.register_with_unit(name, help, Unit::Bytes, counter(value));
     }
     let chunks = Family::<Vec<(&str, String)>, Counter<u64, AtomicU64>>::default();
-    for (code, count) in &totals.chunks {
-        let Ok(encoding) = Encoding::try_from(*code) else { continue };
-        let name = format!("{encoding:?}").to_lowercase();
+    for (encoding, count) in &totals.chunks {
         for (direction, value) in [("sent", count.sent), ("received", count.received)] {
-            chunks.get_or_create(&vec![("encoding", name.clone()), ("direction", direction.into())]).inc_by(value);
+            chunks
+                .get_or_create(&vec![("encoding", (*encoding).to_owned()), ("direction", direction.into())])
+                .inc_by(value);
         }
     }
     registry.register("chunks", "Chunks by encoding", chunks);

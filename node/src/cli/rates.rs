@@ -10,7 +10,7 @@ use crate::units::Rate;
 /// What to change; nothing to be shown what holds now.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// To all sites together: \"10 MB/s\", \"100 Mbit/s\" or unlimited
+    /// To all sites together: "10 MB/s", "100 Mbit/s" or unlimited
     #[arg(long, value_name = "RATE")]
     upload: Option<Rate>,
     /// To one site

@@ -20,6 +20,7 @@ mod index;
 mod ingest;
 mod journal;
 mod open;
+mod referenced;
 mod segment;
 mod writer;
 
@@ -39,6 +40,7 @@ pub use gc::Collected;
 pub use images::StoredImage;
 pub use ingest::{Added, Digests, FlatDigests};
 pub use journal::Origin;
+pub use referenced::{Hold, Runs, encode_against};
 
 use index::Index;
 use journal::Journal;
@@ -79,6 +81,8 @@ struct Inner {
     reachable: RwLock<()>,
     /// What additions in progress rely on, by the number of the addition.
     adding: Mutex<BTreeMap<u64, HashSet<u64>>>,
+    /// Images that are not collected for now, and how often each is held.
+    held: Mutex<BTreeMap<ImageId, usize>>,
     /// Held by the one collection that may run.
     collecting: Mutex<()>,
     /// Released last.
@@ -101,6 +105,15 @@ impl Store {
     /// A full or failing disk. What was put can still be read.
     pub fn commit(&self) -> Result<(), StoreError> {
         self.0.writer.commit(&self.0.segments, &self.0.index)
+    }
+
+    /// Gives everything put so far to the operating system: if this process is killed, it is there at the next start. Only
+    /// [`Store::commit`] makes it survive the machine's end.
+    ///
+    /// # Errors
+    /// As [`Store::commit`].
+    pub fn write_out(&self) -> Result<(), StoreError> {
+        self.0.writer.flush(&self.0.segments)
     }
 
     /// Bytes of our own that the store takes on disk, its index not counted.

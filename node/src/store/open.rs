@@ -38,6 +38,7 @@ pub(super) fn open(folder: &Path, options: Options) -> Result<Inner, StoreError>
         complete: Mutex::default(),
         reachable: RwLock::new(()),
         adding: Mutex::new(BTreeMap::new()),
+        held: Mutex::new(BTreeMap::new()),
         collecting: Mutex::new(()),
         _lock: lock,
     })

@@ -11,7 +11,7 @@ use crate::swarm::{MAX_WANTED, Ranges};
 
 /// So long a chunk that one fetcher was sent is not sent to another one, as long as the holder is complete: about what it
 /// takes to pass it on.
-const HOLD_BACK: Duration = Duration::from_millis(1500);
+const HOLD_BACK: Duration = Duration::from_millis(1000);
 /// With fewer fetchers of an image nothing is held back: they need not know each other.
 const CROWD: usize = 3;
 

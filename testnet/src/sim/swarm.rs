@@ -41,7 +41,7 @@ impl World {
         self.uploads.entry((holder, image)).or_default().insert(number);
         let chunks = self.contents.get(&image).map_or(0, |content| content.manifest.chunks.len());
         self.spreads.entry((holder, image)).or_insert_with(|| Spread::new(chunks)).joined();
-        self.say(number, true, &Message::Hello { image })?;
+        self.say(number, true, &Message::Hello { image, bases: Vec::new() })?;
         Ok(number)
     }
 

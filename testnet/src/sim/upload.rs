@@ -87,10 +87,10 @@ impl World {
         self.timeline.note("ask", &[number, frame.len() as u64, u64::from(message.is_some())]);
         match (message, self.sites[holder].character) {
             (_, Character::Mute) => Ok(()),
-            (Some(Message::Hello { image: named }), Character::Silent | Character::Liar) if named == image => {
+            (Some(Message::Hello { image: named, .. }), Character::Silent | Character::Liar) if named == image => {
                 self.say(number, false, &Message::Have { is_complete: true, chunks: Ranges::default() })
             }
-            (Some(Message::Hello { image: named }), Character::Honest) if named == image => {
+            (Some(Message::Hello { image: named, .. }), Character::Honest) if named == image => {
                 self.greet(number, MANIFEST_TRIES)
             }
             (Some(_), Character::Silent) => Ok(()),

@@ -155,6 +155,9 @@ impl Fake {
                 images: 0,
                 store_bytes: 0,
                 free_bytes: 80 << 30,
+                sent_bytes: 0,
+                received_bytes: 0,
+                duplicate_bytes: 0,
                 policy: PolicyStatus {
                     hash: Some("9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08".into()),
                     error: None,
@@ -268,6 +271,7 @@ impl Fake {
                 address: "/ip4/192.0.2.17/tcp/4701".into(),
                 agent: Some("rialto/0.1.0".into()),
                 rtt_ms: Some(rtt),
+                ..Peer::default()
             })
             .into();
         fake.images = vec![
@@ -401,7 +405,13 @@ impl Fake {
             });
         }
         for peer in &mut fake.peers {
-            *peer = Peer { peer_id: evil("peer"), address: evil("address"), agent: Some(evil("agent")), rtt_ms: None };
+            *peer = Peer {
+                peer_id: evil("peer"),
+                address: evil("address"),
+                agent: Some(evil("agent")),
+                rtt_ms: None,
+                ..Peer::default()
+            };
         }
         for image in &mut fake.images {
             image.used_by = vec![evil("used by")];

@@ -3,6 +3,7 @@
 //! Only this task decides; sessions carry bytes, and a bounded number of blocking tasks verifies and stores them. When
 //! those are busy, sessions are not listened to, and the holders feel it through their sockets.
 
+mod bases;
 mod batches;
 mod holders;
 #[cfg(test)]
@@ -18,9 +19,11 @@ use rialto_protocol::image::manifest::{self, Manifest};
 use rialto_protocol::swarm::{
     Action, Download, DropReason, MAX_PAGES_ASKED, Message, Outcome, PeerKey, Ranges, Timing, Wanted,
 };
+use tokio::sync::broadcast::error::TryRecvError;
 use tokio::sync::{broadcast, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 
+use self::bases::Bases;
 use self::batches::{Arrived, Batches, Done, Stored};
 use self::holders::{Holders, Pause};
 use super::rates::Rates;
@@ -97,7 +100,8 @@ pub struct FetchProgress {
 
 impl Exchange {
     /// Fetches what the store lacks of an image, from every holder that can be found, and makes it durable. Who asks for
-    /// an image that is being fetched already waits for that.
+    /// an image that is being fetched already waits for that. Images that it is probably `like`, such as those of other
+    /// releases of one appliance, are named first to holders, who can then send less.
     ///
     /// Dropping the future stops it; what was stored stays.
     ///
@@ -106,11 +110,15 @@ impl Exchange {
     pub async fn fetch(
         &self,
         image: ImageId,
+        like: &[ImageId],
         progress: &watch::Sender<FetchProgress>,
     ) -> Result<FetchReport, FetchError> {
         let share = self.begin(image);
         let _turn = share.turn.lock().await;
-        Fetch::new(self, &share, progress).run().await
+        let (store, offers, like) = (self.store.clone(), Arc::clone(&self.offers), like.to_vec());
+        let bases = tokio::task::spawn_blocking(move || Bases::choose(&store, &like, &offers)).await;
+        let bases = bases.map_err(|_| FetchError::Interrupted(image))??;
+        Fetch::new(self, &share, bases, progress).run().await
     }
 }
 
@@ -119,11 +127,13 @@ struct Fetch<'a> {
     image: ImageId,
     news: broadcast::Sender<u32>,
     manifest_is_known: watch::Sender<bool>,
+    companions: broadcast::Receiver<PeerId>,
     progress: &'a watch::Sender<FetchProgress>,
     report: FetchReport,
     patience: Patience,
     traffic: Traffic,
     rates: Rates,
+    bases: Arc<Bases>,
     holders: Holders,
     started: Instant,
     /// How long sessions were not listened to because the disk was busy: no time that a holder can be blamed for.
@@ -142,7 +152,7 @@ enum Event {
 }
 
 impl<'a> Fetch<'a> {
-    fn new(exchange: &'a Exchange, share: &Share, progress: &'a watch::Sender<FetchProgress>) -> Self {
+    fn new(exchange: &'a Exchange, share: &Share, bases: Bases, progress: &'a watch::Sender<FetchProgress>) -> Self {
         let now = Instant::now();
         let image = share.image;
         Self {
@@ -150,12 +160,14 @@ impl<'a> Fetch<'a> {
             image,
             news: share.news.clone(),
             manifest_is_known: share.manifest.clone(),
+            companions: share.companions.subscribe(),
             progress,
             report: FetchReport::default(),
             patience: exchange.patience,
             traffic: exchange.traffic.clone(),
             rates: exchange.rates.clone(),
-            holders: Holders::new(exchange.net.clone(), image),
+            holders: Holders::new(exchange.net.clone(), image, bases.ids()),
+            bases: Arc::new(bases),
             started: now,
             deaf: Duration::ZERO,
             hopeful_at: now,
@@ -284,7 +296,7 @@ impl<'a> Fetch<'a> {
         getrandom::fill(&mut seed).ok();
         let mut download = Download::new(wanted, u64::from_le_bytes(seed), Timing::default());
         self.join_holders(&mut download);
-        let mut batches = Batches::new(self.store.clone());
+        let mut batches = Batches::new(self.store.clone(), Arc::clone(&self.bases));
         while !download.is_complete() {
             if let Some(closed) = self.seek().await? {
                 download.left(closed);
@@ -340,13 +352,13 @@ impl<'a> Fetch<'a> {
         }
         let now = self.now();
         match said {
-            Said::Chunk { index, encoding, payload } if self.holders.has_spoken(key) => {
-                self.traffic.received_chunk(encoding);
+            Said::Chunk { index, form, payload } if self.holders.has_spoken(key) => {
+                self.traffic.received_chunk(form.name());
                 match download.arrived(key, index, now) {
                     Outcome::Needed => {
                         self.was_useful(key);
                         let manifest::ChunkRef { hash, length, .. } = chunk(manifest, index);
-                        batches.gather(Arrived { key, peer, index, hash, length, encoding, payload });
+                        batches.gather(Arrived { key, peer, index, hash, length, form, payload });
                     }
                     Outcome::Duplicate | Outcome::Unasked => self.report.duplicate_bytes += bytes,
                 }
@@ -387,6 +399,16 @@ impl<'a> Fetch<'a> {
                         download.left(session);
                     }
                 }
+                Err(error @ (StoreError::Damaged { .. } | StoreError::NotHeld { .. })) => {
+                    // Nobody's fault but this disk's: what was encoded against it is asked for again without.
+                    tracing::warn!(%error, "a base cannot be read; holders are told of no bases any more");
+                    self.useless(wire_bytes);
+                    download.again(index);
+                    self.holders.name_no_bases();
+                    for key in self.holders.close_all() {
+                        download.left(key);
+                    }
+                }
                 Err(error) => return Err(error.into()),
             }
         }
@@ -425,6 +447,13 @@ impl<'a> Fetch<'a> {
     // --- holders ----------------------------------------------------------------------------------------------------
 
     async fn seek(&mut self) -> Result<Option<PeerKey>, FetchError> {
+        loop {
+            match self.companions.try_recv() {
+                Ok(peer) => self.holders.fetches_too(peer),
+                Err(TryRecvError::Lagged(_)) => {}
+                Err(TryRecvError::Empty | TryRecvError::Closed) => break,
+            }
+        }
         self.holders.seek().await.map_err(|_| FetchError::Interrupted(self.image))
     }
 

@@ -5,6 +5,7 @@
 
 mod fetch;
 mod rates;
+mod references;
 mod serve;
 mod session;
 mod spreads;
@@ -23,6 +24,7 @@ pub use rates::Limits;
 pub use traffic::{ChunkCount, PeerTraffic, Totals};
 
 use self::rates::Rates;
+use self::references::References;
 use self::spreads::Spreads;
 use self::traffic::Traffic;
 use super::Net;
@@ -30,6 +32,9 @@ use crate::store::Store;
 
 /// Chunks that a slow reader of a download's news may lag behind; it hears of what it missed by the next `Have`.
 const NEWS_QUEUE: usize = 4096;
+
+/// Sites that fetch the same image, of which a fetch has not heard yet: it hears of them within a fraction of a second.
+const COMPANIONS_QUEUE: usize = 64;
 
 /// Whether this site offers an image to others.
 pub type Offers = Arc<dyn Fn(&ImageId) -> bool + Send + Sync>;
@@ -64,6 +69,7 @@ pub struct Exchange {
     traffic: Traffic,
     rates: Rates,
     spreads: Spreads,
+    references: References,
 }
 
 /// What is heard of a download in progress.
@@ -80,6 +86,8 @@ struct Ongoing {
     news: broadcast::Sender<u32>,
     /// Whether the manifest is known.
     manifest: watch::Sender<bool>,
+    /// Sites that asked us for it: they fetch it too.
+    companions: broadcast::Sender<PeerId>,
     /// Held by the one task that fetches; others that want the same image wait for it.
     turn: Arc<tokio::sync::Mutex<()>>,
     /// Tasks that fetch it, or wait to.
@@ -92,6 +100,7 @@ struct Share {
     downloads: Arc<Mutex<BTreeMap<ImageId, Ongoing>>>,
     news: broadcast::Sender<u32>,
     manifest: watch::Sender<bool>,
+    companions: broadcast::Sender<PeerId>,
     turn: Arc<tokio::sync::Mutex<()>>,
 }
 
@@ -119,6 +128,7 @@ impl Exchange {
             traffic: Traffic::default(),
             rates: Rates::new(),
             spreads: Spreads::new(),
+            references: References::new(),
         }
     }
 
@@ -147,6 +157,15 @@ impl Exchange {
         self.rates.set(limits);
     }
 
+    /// A site asks for an image: if it is being fetched here, the fetch hears of it.
+    fn is_asked_by(&self, image: &ImageId, peer: PeerId) {
+        let downloads = self.downloads.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(ongoing) = downloads.get(image) {
+            // An error means that the fetch only waits for its turn.
+            ongoing.companions.send(peer).ok();
+        }
+    }
+
     /// The news of a download in progress, from now on.
     fn news(&self, image: &ImageId) -> Option<News> {
         let downloads = self.downloads.lock().unwrap_or_else(PoisonError::into_inner);
@@ -159,12 +178,19 @@ impl Exchange {
         let begin = || Ongoing {
             news: broadcast::channel(NEWS_QUEUE).0,
             manifest: watch::channel(false).0,
+            companions: broadcast::channel(COMPANIONS_QUEUE).0,
             turn: Arc::default(),
             shares: 0,
         };
         let ongoing = downloads.entry(image).or_insert_with(begin);
         ongoing.shares += 1;
-        let (news, manifest, turn) = (ongoing.news.clone(), ongoing.manifest.clone(), Arc::clone(&ongoing.turn));
-        Share { image, downloads: Arc::clone(&self.downloads), news, manifest, turn }
+        Share {
+            image,
+            downloads: Arc::clone(&self.downloads),
+            news: ongoing.news.clone(),
+            manifest: ongoing.manifest.clone(),
+            companions: ongoing.companions.clone(),
+            turn: Arc::clone(&ongoing.turn),
+        }
     }
 }

@@ -224,8 +224,8 @@ mod tests {
         // Granted, and gone before it heard: what it was granted is given back.
         assert!(poll!(&mut granted).is_ready() || rates.grant().is_none());
         drop(granted);
-        let (waiting, peers) = (rates.state().waiting.len(), rates.state().shares.peers());
-        assert_eq!((waiting, peers), (0, 0));
+        let state = rates.state();
+        assert_eq!((state.waiting.len(), state.shares.peers()), (0, 0));
     }
 
     #[tokio::test]

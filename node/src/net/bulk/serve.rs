@@ -12,7 +12,7 @@ use futures::{AsyncReadExt as _, AsyncWriteExt as _, StreamExt as _};
 use libp2p::{PeerId, Stream};
 use rialto_protocol::ids::{Hash, ImageId};
 use rialto_protocol::image::manifest::{MAX_PAGE_BYTES, Manifest};
-use rialto_protocol::swarm::{Batch, ChunkHeader, FrameHead, FrameKind, Message, Queue, Ranges};
+use rialto_protocol::swarm::{Batch, FrameHead, FrameKind, Message, Queue, Ranges};
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::sync::{broadcast, mpsc};
 use tokio::time::{Instant, sleep_until, timeout};
@@ -22,8 +22,8 @@ use self::seats::{Seat, Seats};
 use super::super::frames::{invalid, read_frame};
 use super::super::{NetError, Protocol};
 use super::Exchange;
+use super::references::{Encoder, Framing};
 use super::spreads::Stream as Spreading;
-use crate::store::Encoded;
 
 /// A first message that does not come in this time does not come.
 const HELLO: Duration = Duration::from_secs(10);
@@ -84,10 +84,12 @@ impl Exchange {
         let Some((FrameKind::Hello, payload)) = hello else {
             return Err(invalid("the stream does not begin with Hello"));
         };
-        let Some(Message::Hello { image }) = Message::decode(FrameKind::Hello, &payload).map_err(invalid)? else {
+        let Some(Message::Hello { image, bases }) = Message::decode(FrameKind::Hello, &payload).map_err(invalid)?
+        else {
             return Err(invalid("not a Hello"));
         };
-        let refusal = match (self.holding(image, seat.is_some()).await, seat) {
+        self.is_asked_by(&image, peer);
+        let refusal = match (self.holding(image, bases, seat.is_some()).await, seat) {
             (Ok(holding), Some(seat)) => {
                 return tokio::select! {
                     uploaded = self.upload(peer, &seat, stream, holding) => uploaded,
@@ -103,7 +105,7 @@ impl Exchange {
     }
 
     /// What this node has of an image, or what to say instead.
-    async fn holding(&self, image: ImageId, has_seat: bool) -> Result<Holding, Message> {
+    async fn holding(&self, image: ImageId, bases: Vec<ImageId>, has_seat: bool) -> Result<Holding, Message> {
         let offers = Arc::clone(&self.offers);
         if !tokio::task::spawn_blocking(move || offers(&image)).await.unwrap_or(false) {
             return Err(Message::Absent);
@@ -133,7 +135,7 @@ impl Exchange {
             Ok((manifest, missing, told))
         });
         let (manifest, missing, told) = found.await.unwrap_or(Err(Message::Absent))?;
-        Ok(Holding { manifest, missing, told, news })
+        Ok(Holding { manifest, missing, told, news, bases })
     }
 
     async fn upload(&self, peer: PeerId, seat: &Seat, stream: Stream, holding: Holding) -> io::Result<()> {
@@ -152,7 +154,7 @@ impl Exchange {
         };
         let spreading = self.spreads.join(&holding.manifest);
         let (wanted, batch_bytes) = (Queue::default(), BATCH_MIN_BYTES);
-        let mut upload = Upload { exchange: self, peer, seat, holding, wanted, spreading, batch_bytes };
+        let mut upload = Upload { exchange: self, peer, seat, holding, wanted, spreading, batch_bytes, encoder: None };
         let writing = async {
             upload.tell_what_there_is(&mut write).await?;
             upload.run(&mut inbox, &mut write).await?;
@@ -174,6 +176,8 @@ struct Holding {
     told: Vec<Ranges>,
     /// Chunks as they are stored, while this node fetches the image itself.
     news: Option<broadcast::Receiver<u32>>,
+    /// Images that the fetcher holds.
+    bases: Vec<ImageId>,
 }
 
 struct Upload<'a> {
@@ -185,6 +189,8 @@ struct Upload<'a> {
     spreading: Spreading,
     /// Bytes to be sent in one go: about what the fetcher takes in [`BATCH_TIME`].
     batch_bytes: usize,
+    /// Made when the first chunks are sent to a fetcher that named bases.
+    encoder: Option<Encoder>,
 }
 
 impl Upload<'_> {
@@ -368,24 +374,19 @@ impl Upload<'_> {
             bytes += chunk.length as usize;
             batch.push((index, chunk.hash));
         }
-        let (store, traffic) = (self.exchange.store.clone(), self.exchange.traffic.clone());
-        let frames = tokio::task::spawn_blocking(move || {
-            let mut frames = Vec::with_capacity(bytes + batch.len() * 16);
-            for (index, hash) in batch {
-                match store.read_encoded(&hash) {
-                    Ok(Encoded { encoding, bytes, .. }) => {
-                        traffic.sent_chunk(encoding);
-                        frames.extend_from_slice(&ChunkHeader { index, encoding }.frame(bytes.len()));
-                        frames.extend_from_slice(&bytes);
-                    }
-                    // Damaged or collected meanwhile: the fetcher asks somebody else when it does not come.
-                    Err(error) => tracing::warn!(chunk = %hash, %error, "a chunk cannot be served"),
-                }
-            }
-            frames
-        })
-        .await
-        .map_err(io::Error::other)?;
+        let framing = Framing {
+            store: self.exchange.store.clone(),
+            references: self.exchange.references.clone(),
+            offers: Arc::clone(&self.exchange.offers),
+            manifest: Arc::clone(&self.holding.manifest),
+            bases: self.holding.bases.clone(),
+            traffic: self.exchange.traffic.clone(),
+        };
+        let encoder = self.encoder.take();
+        let (frames, encoder) = tokio::task::spawn_blocking(move || framing.frames(&batch, bytes, encoder))
+            .await
+            .map_err(io::Error::other)?;
+        self.encoder = encoder;
         self.send_bytes(&frames, write).await?;
         Ok(frames.len() as u64)
     }

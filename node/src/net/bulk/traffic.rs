@@ -15,6 +15,17 @@ const RATE_PERIOD: Duration = Duration::from_secs(1);
 /// A rate that was not measured again for this long is none any more.
 const RATE_FADES: Duration = Duration::from_secs(4);
 
+/// What a chunk that is encoded against a base counts as.
+pub(super) const REFERENCED: &str = "referenced";
+
+/// What a chunk of this encoding counts as.
+pub(super) fn name(encoding: Encoding) -> &'static str {
+    match encoding {
+        Encoding::Raw => "raw",
+        Encoding::Zstd => "zstd",
+    }
+}
+
 /// The counters of a node.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Traffic(Arc<Mutex<Counters>>);
@@ -41,8 +52,8 @@ pub struct Totals {
     pub received_bytes: u64,
     /// Of those, bytes that were of no use: received twice, or refused.
     pub duplicate_bytes: u64,
-    /// Chunks sent and received, by encoding.
-    pub chunks: BTreeMap<u8, ChunkCount>,
+    /// Chunks sent and received, by encoding: `raw`, `zstd`, `referenced`.
+    pub chunks: BTreeMap<&'static str, ChunkCount>,
 }
 
 /// Chunks of one encoding.
@@ -89,12 +100,12 @@ impl Traffic {
         self.counters().totals.duplicate_bytes += bytes;
     }
 
-    pub(super) fn sent_chunk(&self, encoding: Encoding) {
-        self.counters().totals.chunks.entry(encoding.code()).or_default().sent += 1;
+    pub(super) fn sent_chunk(&self, encoding: &'static str) {
+        self.counters().totals.chunks.entry(encoding).or_default().sent += 1;
     }
 
-    pub(super) fn received_chunk(&self, encoding: Encoding) {
-        self.counters().totals.chunks.entry(encoding.code()).or_default().received += 1;
+    pub(super) fn received_chunk(&self, encoding: &'static str) {
+        self.counters().totals.chunks.entry(encoding).or_default().received += 1;
     }
 
     pub(super) fn totals(&self) -> Totals {

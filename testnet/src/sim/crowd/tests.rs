@@ -8,7 +8,7 @@ const MIB: u64 = 1 << 20;
 fn eight_fetchers_on_a_lan_cost_the_seed_little_more_than_one_copy() {
     let summary = run(&Crowd::on_a_lan(1, 8, 64 * MIB)).unwrap();
     assert!(summary.seed_copies <= 1.1, "{summary}");
-    assert!(summary.slowest_seconds <= 1.3 * summary.ideal_seconds, "{summary}");
+    assert!(summary.slowest_seconds <= 1.4 * summary.ideal_seconds, "{summary}");
     assert!(summary.waste_per_mille <= 10, "{summary}");
 }
 
