@@ -194,6 +194,9 @@ impl Framing {
     }
 }
 
+/// A chunk that is encoded against a base, and what says how.
+type Referenced = (ReferencedHeader, Arc<[u8]>);
+
 /// Encodes the chunks of one upload against what its fetcher holds.
 pub(super) struct Encoder {
     references: References,
@@ -213,7 +216,7 @@ impl Encoder {
         manifest: &Manifest,
         index: u32,
         stored_bytes: usize,
-    ) -> Result<Option<(ReferencedHeader, Arc<[u8]>)>, StoreError> {
+    ) -> Result<Option<Referenced>, StoreError> {
         let Some(chunk) = manifest.chunks.get(index as usize) else { return Ok(None) };
         let features = store.features(&chunk.hash)?;
         let Some(reference) = self.finder.find(&manifest.chunks, index, &features) else { return Ok(None) };
