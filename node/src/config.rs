@@ -163,11 +163,13 @@ pub struct StoreConfig {
     /// Space on the file system that the store leaves free, in bytes: nothing is added or fetched below it.
     #[serde(alias = "free_space_floor")]
     pub free_space_floor: ByteSize,
+    /// What the store may take, in bytes; no bound where it is not set.
+    pub quota: Option<ByteSize>,
 }
 
 impl Default for StoreConfig {
     fn default() -> Self {
-        Self { free_space_floor: ByteSize::gib(1) }
+        Self { free_space_floor: ByteSize::gib(1), quota: None }
     }
 }
 
@@ -289,6 +291,8 @@ serve = "{serve}"
 [store]
 # Space that the store leaves free on its file system; nothing is added or fetched below it.
 free-space-floor = "1 GiB"
+# What the store may take; nothing is added or fetched beyond it.
+# quota = "200 GiB"
 
 [swarm]
 # What may be sent and received: "10 MB/s", "100 Mbit/s" or "unlimited"; to and from all sites together, and to one.

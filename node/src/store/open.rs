@@ -28,6 +28,7 @@ pub(super) fn open(folder: &Path, options: Options) -> Result<Inner, StoreError>
     let found = catch_up(&segments, &index)?;
     let roll_bytes = options.segment_bytes.clamp(1 << 20, MAX_SEGMENT_BYTES);
     let writer = Writer::new(&segments, &found, options.free_space_floor_bytes, roll_bytes)?;
+    writer.set_quota(options.quota_bytes.unwrap_or(u64::MAX));
     Ok(Inner {
         folder: folder.to_owned(),
         segments,
@@ -38,6 +39,8 @@ pub(super) fn open(folder: &Path, options: Options) -> Result<Inner, StoreError>
         complete: Mutex::default(),
         reachable: RwLock::new(()),
         adding: Mutex::new(BTreeMap::new()),
+        ledger: Mutex::default(),
+        usage: Mutex::default(),
         held: Mutex::new(BTreeMap::new()),
         collecting: Mutex::new(()),
         _lock: lock,
