@@ -4,6 +4,7 @@ mod judge;
 mod records;
 mod reference;
 mod revoked;
+mod scrub;
 pub(crate) mod work;
 
 use std::collections::BTreeSet;
@@ -22,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) use judge::Judged;
 pub(crate) use reference::fetch_target;
+use scrub::Scrub;
 
 use crate::api::Api;
 use crate::catalog::{Catalog, CatalogError};
@@ -114,6 +116,7 @@ pub(crate) struct Node {
     pub(crate) store: Store,
     /// Where disks are converted.
     pub(crate) scratch: Scratch,
+    pub(crate) scrub: Scrub,
     pub(crate) net: Net,
     pub(crate) exchange: Exchange,
     pub(crate) policy: watch::Receiver<Arc<PolicyState>>,
@@ -173,6 +176,7 @@ pub async fn run(
         catalog,
         store,
         scratch,
+        scrub: Scrub::new(dir.store().join("scrubbed")),
         net,
         exchange,
         policy,
@@ -194,6 +198,7 @@ pub async fn run(
     tokio::spawn(policy_file.follow(shutdown.clone()));
     tokio::spawn(shutdown.clone().run_until_cancelled_owned(Arc::clone(&node).follow_changes()));
     tokio::spawn(shutdown.clone().run_until_cancelled_owned(Arc::clone(&node).provide_images()));
+    tokio::spawn(shutdown.clone().run_until_cancelled_owned(Arc::clone(&node).scrub_in_background()));
 
     let unix = unix_listener(lock.bind_socket()?)?;
     let api = Arc::new(Api(Arc::clone(&node)));

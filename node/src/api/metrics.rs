@@ -55,6 +55,14 @@ pub(super) fn text(node: &Node) -> Result<String> {
         is_readable.into(),
     );
     gauge("uptime", "Time since the node started", Some(Unit::Seconds), node.started.elapsed().as_secs());
+    let scrub = node.scrub.status();
+    gauge("scrub_damaged_chunks", "Damaged chunks found since the node started", None, scrub.damaged_chunks);
+    gauge(
+        "scrub_read",
+        "Bytes of the store that were checked since the node started",
+        Some(Unit::Bytes),
+        scrub.read_bytes,
+    );
     let uploaded = Counter::<u64, AtomicU64>::default();
     uploaded.inc_by(node.exchange.uploaded_bytes());
     registry.register_with_unit("uploaded", "Chunks and pages sent to other sites", Unit::Bytes, uploaded);

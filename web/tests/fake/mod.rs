@@ -157,6 +157,7 @@ impl Fake {
                 free_bytes: 80 << 30,
                 quota_bytes: Some(200 << 30),
                 reserved_bytes: 0,
+                scrub: ScrubStatus::default(),
                 policy: PolicyStatus {
                     hash: Some("9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08".into()),
                     error: None,
@@ -509,6 +510,9 @@ impl Backend for Fake {
     async fn pin_image(&self, image: ImageId, is_pinned: bool) -> Result<()> {
         self.note(format!("pin {image} {is_pinned}"));
         Ok(())
+    }
+    async fn scrub(&self) -> Result<JobStarted> {
+        self.job("gc".into())
     }
     async fn collect_garbage(&self) -> Result<JobStarted> {
         self.job("gc".into())
