@@ -22,6 +22,7 @@ mod journal;
 mod open;
 mod referenced;
 mod reserve;
+mod scrub;
 mod segment;
 mod usage;
 mod writer;
@@ -44,6 +45,7 @@ pub use ingest::{Added, Digests, FlatDigests};
 pub use journal::Origin;
 pub use referenced::{Hold, Runs, encode_against};
 pub use reserve::Reservation;
+pub use scrub::{ScrubPlace, ScrubStep};
 pub use usage::Usage;
 
 use index::Index;
