@@ -43,7 +43,7 @@ pub use gc::Collected;
 pub use images::StoredImage;
 pub use ingest::{Added, Digests, FlatDigests};
 pub use journal::Origin;
-pub use referenced::{Hold, Runs, encode_against};
+pub use referenced::{Hold, RecentChunks, encode_against};
 pub use reserve::Reservation;
 pub use scrub::{ScrubPlace, ScrubStep};
 pub use usage::Usage;
