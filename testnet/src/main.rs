@@ -47,6 +47,9 @@ enum Command {
     },
     /// Measures real nodes on this machine
     Bench(bench::BenchArguments),
+    /// What the benchmark `index` does in processes of its own
+    #[command(subcommand, hide = true)]
+    IndexStep(bench::index::Step),
     /// Simulates sites in virtual time and checks what must hold among them
     Sim(sim::command::SimArguments),
 }
@@ -57,6 +60,7 @@ fn main() -> ExitCode {
         Command::Demo { once, keep, bin } => run_demo(&demo::Options { once, keep, binary: bin }),
         Command::Pictures { out } => take_pictures(&out),
         Command::Bench(arguments) => bench::run(&arguments).map_err(Into::into),
+        Command::IndexStep(step) => run_index_step(&step),
         Command::Sim(arguments) => sim::command::run(&arguments).map_err(Into::into),
     };
     match result {
@@ -73,6 +77,11 @@ fn main() -> ExitCode {
 fn build_appliance(out: Option<PathBuf>) -> anyhow::Result<()> {
     let appliance = Appliance::built_in(&out.unwrap_or_else(appliance::default_directory))?;
     writeln!(io::stdout(), "{}", appliance.directory().display())?;
+    Ok(())
+}
+
+fn run_index_step(step: &bench::index::Step) -> anyhow::Result<()> {
+    writeln!(io::stdout(), "{}", bench::index::run(step)?)?;
     Ok(())
 }
 

@@ -14,13 +14,18 @@ mod chunks;
 mod coding;
 mod error;
 mod export;
+mod filter;
 mod gc;
 mod images;
 mod index;
 mod ingest;
 mod journal;
 mod open;
+mod rebuild;
+mod run;
+mod runs;
 mod segment;
+mod tree;
 mod writer;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
@@ -39,6 +44,7 @@ pub use gc::Collected;
 pub use images::StoredImage;
 pub use ingest::Added;
 pub use journal::Origin;
+pub use rebuild::Rebuilt;
 
 use index::Index;
 use journal::Journal;
@@ -67,7 +73,7 @@ pub struct Store(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     folder: PathBuf,
-    segments: Segments,
+    segments: Arc<Segments>,
     index: Index,
     writer: Writer,
     journal: Mutex<Journal>,
@@ -92,7 +98,17 @@ impl Store {
     /// # Errors
     /// [`StoreError::InUse`], [`StoreError::Newer`], or what the operating system says.
     pub fn open(folder: &Path, options: Options) -> Result<Self, StoreError> {
-        open::open(folder, options).map(|inner| Self(Arc::new(inner)))
+        open::open(folder, options).map(|(inner, _)| Self(Arc::new(inner)))
+    }
+
+    /// Builds the index of the store in `folder` anew, from the segments alone, and says what they hold.
+    ///
+    /// # Errors
+    /// As [`Store::open`]: [`StoreError::InUse`] where a node is running.
+    pub fn rebuild(folder: &Path, options: Options) -> Result<Rebuilt, StoreError> {
+        let (inner, rebuilt) = open::rebuild(folder, options)?;
+        inner.index.flush()?;
+        Ok(rebuilt)
     }
 
     /// Makes everything put so far survive a crash. A download calls this at times; ending an addition or a fetch does.
