@@ -183,12 +183,17 @@ impl Description {
             .iter()
             .map(|disk| {
                 let added = added(&disk.file)?;
+                let reason = || PublishError::Value {
+                    key: "file",
+                    reason: format!("{} was added without its digests", disk.file.display()),
+                };
+                let digests = added.digests.ok_or_else(reason)?;
                 Ok(Disk {
                     image: added.image,
                     format: DiskFormat::Raw,
                     bytes: added.bytes,
-                    blake3: added.blake3,
-                    sha256: added.sha256,
+                    blake3: digests.blake3,
+                    sha256: digests.sha256,
                 })
             })
             .collect::<Result<Vec<_>, PublishError>>()?;

@@ -5,6 +5,8 @@ pub mod bench;
 pub mod browser;
 pub mod cpio;
 pub mod demo;
+pub mod held;
+pub mod hostile;
 pub mod http;
 pub mod pictures;
 pub mod sim;

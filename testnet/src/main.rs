@@ -47,6 +47,9 @@ enum Command {
     },
     /// Measures real nodes on this machine
     Bench(bench::BenchArguments),
+    /// One end of the bare stream that `bench` compares with
+    #[command(subcommand, hide = true)]
+    Raw(bench::raw::RawArguments),
     /// What the benchmark `index` does in processes of its own
     #[command(subcommand, hide = true)]
     IndexStep(bench::index::Step),
@@ -59,7 +62,8 @@ fn main() -> ExitCode {
         Command::Appliance { out } => build_appliance(out),
         Command::Demo { once, keep, bin } => run_demo(&demo::Options { once, keep, binary: bin }),
         Command::Pictures { out } => take_pictures(&out),
-        Command::Bench(arguments) => bench::run(&arguments).map_err(Into::into),
+        Command::Bench(arguments) => run_bench(&arguments),
+        Command::Raw(arguments) => bench::raw::run(&arguments).map_err(Into::into),
         Command::IndexStep(step) => run_index_step(&step),
         Command::Sim(arguments) => sim::command::run(&arguments).map_err(Into::into),
     };
@@ -93,6 +97,11 @@ fn take_pictures(out: &Path) -> anyhow::Result<()> {
 fn run_demo(options: &demo::Options) -> anyhow::Result<()> {
     listen_for_signals()?;
     Ok(demo::run(options)?)
+}
+
+fn run_bench(arguments: &bench::BenchArguments) -> anyhow::Result<()> {
+    listen_for_signals()?;
+    Ok(bench::run(arguments)?)
 }
 
 /// From now on Ctrl-C, SIGTERM and a closed terminal make every wait give up, so that what was started is ended in order.

@@ -139,6 +139,10 @@ pub struct Plan {
     pub bootstrap: Vec<String>,
     /// Which images it offers to strangers: `published`, `all` or `none`.
     pub serve: Option<String>,
+    /// Where it listens for others.
+    pub listen: String,
+    /// The network namespace that its node runs in, where that is not the one of this process.
+    pub namespace: Option<String>,
     /// Further arguments to `rialto init`.
     pub extra: Vec<String>,
 }
@@ -151,6 +155,8 @@ impl Plan {
             federation: federation.to_owned(),
             bootstrap: Vec::new(),
             serve: None,
+            listen: "/ip4/127.0.0.1/tcp/0".to_owned(),
+            namespace: None,
             extra: Vec::new(),
         }
     }
@@ -173,6 +179,7 @@ pub struct Site {
     log: PathBuf,
     rialto: Rialto,
     node: Option<Child>,
+    namespace: Option<String>,
     environment: Vec<(String, String)>,
 }
 
@@ -190,10 +197,11 @@ impl Site {
             log: base.join(format!("{}.log", plan.name)),
             rialto: rialto.clone(),
             node: None,
+            namespace: plan.namespace.clone(),
             environment: Vec::new(),
         };
         let mut arguments = vec!["init", "--name", &plan.name, "--federation", &plan.federation];
-        arguments.extend(["--listen", "/ip4/127.0.0.1/tcp/0", "--web", "127.0.0.1:0"]);
+        arguments.extend(["--listen", &plan.listen, "--web", "127.0.0.1:0"]);
         for address in &plan.bootstrap {
             arguments.extend(["--bootstrap", address]);
         }
@@ -243,7 +251,7 @@ impl Site {
         self.stop()?;
         let log = File::options().create(true).append(true).open(&self.log).map_err(at(&self.log))?;
         let mut node = self
-            .command(&["node"])
+            .node_command()
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(log)
@@ -315,8 +323,12 @@ impl Site {
     /// # Errors
     /// It cannot be run, or does not end within 180 s.
     pub fn rialto(&self, arguments: &[&str]) -> Result<Finished> {
+        self.rialto_within(COMMAND_WITHIN, arguments)
+    }
+
+    fn rialto_within(&self, within: Duration, arguments: &[&str]) -> Result<Finished> {
         let shown = shown(arguments);
-        let ended = run_within(&mut self.command(arguments), COMMAND_WITHIN)
+        let ended = run_within(&mut self.command(arguments), within)
             .map_err(|source| SiteError::Run { command: format!("{}: {shown}", self.name), source })?;
         Ok(Finished {
             command: format!("{}: {shown}", self.name),
@@ -335,12 +347,30 @@ impl Site {
         command
     }
 
+    /// The command that becomes the node. `ip netns exec` replaces itself by it, so the process id is the node's.
+    fn node_command(&self) -> Command {
+        let plain = self.command(&["node"]);
+        let Some(namespace) = &self.namespace else { return plain };
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", namespace]).arg(plain.get_program()).args(plain.get_args());
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        command
+    }
+
     /// Runs a command with `--json`, which must succeed, and returns its value.
     ///
     /// # Errors
     /// Another exit code than 0, or output that is not one JSON value.
     pub fn json(&self, arguments: &[&str]) -> Result<Value> {
-        let finished = self.rialto(&[arguments, &["--json"]].concat())?;
+        self.json_within(COMMAND_WITHIN, arguments)
+    }
+
+    /// As [`Site::json`], with another deadline than 180 s.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn json_within(&self, within: Duration, arguments: &[&str]) -> Result<Value> {
+        let finished = self.rialto_within(within, &[arguments, &["--json"]].concat())?;
         finished.expect(0)?.json()
     }
 

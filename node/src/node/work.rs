@@ -21,13 +21,13 @@ use crate::deploy::{DeploySpec, Progress};
 use crate::jobs::Reporter;
 use crate::net::bulk::{FetchError, FetchProgress, FetchReport};
 use crate::publish::Description;
-use crate::store::{Added, StoreError};
+use crate::store::{Added, Digests, StoreError};
 use crate::trust::Action;
 
 impl Node {
     /// Adds a file as an image.
     pub(crate) async fn add_image(self: Arc<Self>, file: PathBuf, reporter: Reporter) -> Result<ImageAdded, ApiError> {
-        let added = self.add_file(file, &reporter).await?;
+        let added = self.add_file(file, Digests::Skip, &reporter).await?;
         Ok(ImageAdded {
             image: added.image,
             bytes: added.bytes,
@@ -38,11 +38,11 @@ impl Node {
         })
     }
 
-    async fn add_file(&self, file: PathBuf, reporter: &Reporter) -> Result<Added, ApiError> {
+    async fn add_file(&self, file: PathBuf, digests: Digests, reporter: &Reporter) -> Result<Added, ApiError> {
         let (store, reporter) = (self.store.clone(), reporter.clone());
         let added = blocking(move || {
             let mut progress = |done, total| reporter.progress("reading", done, total);
-            store.add_file(&file, &mut progress, &|| reporter.cancel.is_cancelled())
+            store.add_file(&file, digests, &mut progress, &|| reporter.cancel.is_cancelled())
         })
         .await?
         .map_err(store_error)?;
@@ -64,7 +64,7 @@ impl Node {
         self.refuse_republishing(&publisher, &description)?;
         let mut images: BTreeMap<PathBuf, Added> = BTreeMap::new();
         for file in description.files() {
-            let added = self.add_file(file.clone(), &reporter).await?;
+            let added = self.add_file(file.clone(), Digests::Take, &reporter).await?;
             images.insert(file, added);
         }
         // One after the other from here: of two that publish one version, the second has to see the first.

@@ -6,11 +6,18 @@ use rialto_protocol::ids::Hash;
 use rialto_protocol::image::chunker::MAX_CHUNK_BYTES;
 use rialto_protocol::image::encoding::Encoding;
 use zstd::bulk::{Compressor, Decompressor};
+use zstd::zstd_safe::CParameter;
 
 use super::error::PeerFault;
 
-/// Fast enough to keep up with a disk, and within a few percent of what the default levels of other tools reach.
+/// Compression of chunks: level 3 with tables that fit a processor's second cache whole, and matches of at least 4 bytes.
+/// Of the ways measured on a system's disk in chunks it is the smallest that keeps up with two processors: 0.8 % smaller
+/// than plain level 3 and no slower. Level 1 takes 3/4 of its time and 2 % more space, level 5 more than twice the time
+/// for 2 % less.
 const LEVEL: i32 = 3;
+const HASH_LOG: u32 = 14;
+const CHAIN_LOG: u32 = 14;
+const MIN_MATCH: u32 = 4;
 
 thread_local! {
     static COMPRESSOR: RefCell<Option<Compressor<'static>>> = const { RefCell::new(None) };
@@ -19,19 +26,25 @@ thread_local! {
     static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Compresses a chunk, or returns `None` where that does not make it smaller.
-pub(super) fn compress(plain: &[u8]) -> Option<Vec<u8>> {
+/// Compresses a chunk to the front of `buffer` and returns the length of that, or `None` where the result would not be
+/// smaller than the chunk, or not fit.
+pub(super) fn compress_to(plain: &[u8], buffer: &mut [u8]) -> Option<usize> {
     COMPRESSOR.with_borrow_mut(|compressor| {
         if compressor.is_none() {
-            *compressor = Compressor::new(LEVEL).ok();
+            *compressor = new_compressor().ok();
         }
-        // A buffer one byte short of the input: whatever does not fit it is not worth compressing.
-        let mut packed = vec![0; plain.len().saturating_sub(1)];
-        let length = compressor.as_mut()?.compress_to_buffer(plain, &mut packed[..]).ok()?;
-        packed.truncate(length);
-        packed.shrink_to_fit();
-        Some(packed)
+        // One byte short of the input: whatever does not fit that is not worth compressing.
+        let most = buffer.len().min(plain.len().saturating_sub(1));
+        compressor.as_mut()?.compress_to_buffer(plain, &mut buffer[..most]).ok()
     })
+}
+
+fn new_compressor() -> std::io::Result<Compressor<'static>> {
+    let mut compressor = Compressor::new(LEVEL)?;
+    compressor.set_parameter(CParameter::HashLog(HASH_LOG))?;
+    compressor.set_parameter(CParameter::ChainLog(CHAIN_LOG))?;
+    compressor.set_parameter(CParameter::MinMatch(MIN_MATCH))?;
+    Ok(compressor)
 }
 
 /// Gives the plain bytes of a chunk that were decoded to exactly `plain_length` bytes and hash to `hash`.
@@ -78,6 +91,15 @@ fn decompress(bytes: &[u8], plain: &mut [u8]) -> Option<usize> {
         }
         decompressor.as_mut()?.decompress_to_buffer(bytes, plain).ok()
     })
+}
+
+/// [`compress_to`] a buffer of its own.
+#[cfg(test)]
+pub(super) fn compress(plain: &[u8]) -> Option<Vec<u8>> {
+    let mut packed = vec![0; plain.len()];
+    let length = compress_to(plain, &mut packed)?;
+    packed.truncate(length);
+    Some(packed)
 }
 
 #[cfg(test)]

@@ -100,14 +100,19 @@ pub enum StoreError {
     /// It is pinned.
     #[error("image {0} is pinned. Unpin it first: `rialto image unpin {0}`")]
     Pinned(ImageId),
-    /// Not a regular file.
-    #[error("{} is {found}, and only regular files can be images", path.display())]
+    /// Neither a regular file nor a block device.
+    #[error("{} is {found}, and only a regular file will do (or, to add it, a block device)", path.display())]
     NotAFile {
         /// What was named.
         path: PathBuf,
         /// What it is.
         found: &'static str,
     },
+    /// A block device that is mounted, or otherwise claimed.
+    #[error(
+        "{} is in use, so it can change while it is read. Unmount it first, or add a snapshot of it", .0.display()
+    )]
+    DeviceInUse(PathBuf),
     /// Written to while it was read.
     #[error("{} changed while it was read. Stop what writes to it (a running guest?) and add it again", .0.display())]
     Changed(PathBuf),

@@ -42,7 +42,7 @@ pub use error::{PeerFault, StoreError};
 pub use export::Verification;
 pub use gc::Collected;
 pub use images::StoredImage;
-pub use ingest::Added;
+pub use ingest::{Added, Digests, FlatDigests};
 pub use journal::Origin;
 pub use rebuild::Rebuilt;
 

@@ -44,7 +44,7 @@ fn add(store: &Store, content: &[u8]) -> Added {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("content");
     std::fs::write(&path, content).unwrap();
-    store.add_file(&path, &mut |_, _| (), &|| false).unwrap()
+    store.add_file(&path, Digests::Take, &mut |_, _| (), &|| false).unwrap()
 }
 
 /// Moves an image from one store to another as a download does, and returns how many chunks went over.
@@ -95,18 +95,19 @@ fn content_comes_back_whole_with_its_digests() {
         assert!(done >= last && total == content.len() as u64);
         (last, calls) = (done, calls + 1);
     };
-    let added = store.add_file(&path, &mut progress, &|| false).unwrap();
+    let added = store.add_file(&path, Digests::Take, &mut progress, &|| false).unwrap();
     assert_eq!((last, calls > 1), (content.len() as u64, true));
     assert_eq!(added.bytes, content.len() as u64);
-    assert_eq!(added.blake3, Hash::of(&content));
-    assert_eq!(added.sha256, Sha256(sha2::Sha256::digest(&content).into()));
+    let sha256 = Sha256(sha2::Sha256::digest(&content).into());
+    assert_eq!(added.digests, Some(FlatDigests { blake3: Hash::of(&content), sha256 }));
     assert_eq!(added.chunks, added.new_chunks);
     assert!(added.stored_bytes < 700_001 + 3_000_000 / 3 * 2, "text is compressed: {}", added.stored_bytes);
     assert_eq!(export(&store, &added.image).unwrap(), content);
 
     let again = store.add_bytes(&content).unwrap();
     assert_eq!((again.image, again.new_chunks, again.stored_bytes), (added.image, 0, 0));
-    assert_eq!((again.blake3, again.sha256), (added.blake3, added.sha256));
+    let undigested = store.add_file(&path, Digests::Skip, &mut |_, _| (), &|| false).unwrap();
+    assert_eq!((undigested.image, undigested.digests), (added.image, None));
     let listed = store.image(&added.image).unwrap();
     assert!(listed.is_complete && !listed.is_pinned && listed.origin == Origin::Local);
     assert!(listed.data_bytes < listed.bytes && listed.chunks == added.chunks);
@@ -121,9 +122,9 @@ fn a_sparse_and_a_dense_copy_have_one_id() {
     file.set_len(9_000_001).unwrap();
     file.write_all_at(&noise(1, 200_000), 1 << 20).unwrap();
     file.write_all_at(&noise(2, 5000), 6_000_123).unwrap();
-    let sparse = store.add_file(&path, &mut |_, _| (), &|| false).unwrap();
+    let sparse = store.add_file(&path, Digests::Take, &mut |_, _| (), &|| false).unwrap();
     let dense = add(&store, &std::fs::read(&path).unwrap());
-    assert_eq!((sparse.image, sparse.blake3, sparse.sha256), (dense.image, dense.blake3, dense.sha256));
+    assert_eq!((sparse.image, sparse.digests), (dense.image, dense.digests));
     assert_eq!(dense.new_chunks, 0);
 
     let flat = folder.path().join("flat");
@@ -131,6 +132,25 @@ fn a_sparse_and_a_dense_copy_have_one_id() {
     assert_eq!(std::fs::read(&flat).unwrap(), std::fs::read(&path).unwrap());
     let allocated = std::os::unix::fs::MetadataExt::blocks(&std::fs::metadata(&flat).unwrap()) * 512;
     assert!(allocated < 1 << 20, "the exported file has {allocated} bytes allocated");
+}
+
+#[test]
+#[expect(clippy::print_stderr, reason = "a test that is skipped says so")]
+fn a_block_device_is_added_like_the_file_behind_it() {
+    let (folder, store) = store();
+    let path = folder.path().join("disk");
+    std::fs::write(&path, [noise(1, 700_000), vec![0; 324_000], text(2, 1 << 20 | 512)].concat()).unwrap();
+    let losetup = |arguments: &[&str]| std::process::Command::new("losetup").args(arguments).output();
+    let attached = losetup(&["--find", "--show", "--read-only", path.to_str().unwrap()]);
+    let Some(device) = attached.ok().filter(|output| output.status.success()) else {
+        eprintln!("skipped: this machine makes no loop devices");
+        return;
+    };
+    let device = String::from_utf8(device.stdout).unwrap().trim().to_owned();
+    let added = store.add_file(Path::new(&device), Digests::Take, &mut |_, _| (), &|| false);
+    losetup(&["--detach", &device]).unwrap();
+    let (added, file) = (added.unwrap(), add(&store, &std::fs::read(&path).unwrap()));
+    assert_eq!((added.image, added.digests), (file.image, file.digests));
 }
 
 #[test]
@@ -152,10 +172,10 @@ fn what_is_not_a_file_is_refused() {
     let socket = folder.path().join("socket");
     let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
     for path in [folder.path(), &pipe, &socket, Path::new("/dev/null")] {
-        let found = store.add_file(path, &mut |_, _| (), &|| false);
+        let found = store.add_file(path, Digests::Skip, &mut |_, _| (), &|| false);
         assert!(matches!(found, Err(StoreError::NotAFile { .. })), "{found:?}");
     }
-    let found = store.add_file(&folder.path().join("absent"), &mut |_, _| (), &|| false);
+    let found = store.add_file(&folder.path().join("absent"), Digests::Skip, &mut |_, _| (), &|| false);
     assert!(matches!(found, Err(StoreError::Io { .. })), "{found:?}");
 
     let image = store.add_bytes(b"content").unwrap().image;
@@ -172,7 +192,7 @@ fn a_cancelled_addition_lists_nothing() {
     let path = folder.path().join("content");
     std::fs::write(&path, noise(1, 30 << 20)).unwrap();
     let done = std::cell::Cell::new(0);
-    let result = store.add_file(&path, &mut |now, _| done.set(now), &|| done.get() > 5 << 20);
+    let result = store.add_file(&path, Digests::Take, &mut |now, _| done.set(now), &|| done.get() > 5 << 20);
     assert!(matches!(result, Err(StoreError::Cancelled)));
     assert!(done.get() < 20 << 20);
     assert_eq!(store.images().unwrap(), []);

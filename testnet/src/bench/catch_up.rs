@@ -10,31 +10,26 @@ use rialto_protocol::ids::{PublicKey, RecordId};
 use rialto_protocol::record::{Body, Endorsement, EndorsementBody, PREDICATE_TESTED};
 use rialto_protocol::signed::Draft;
 
-use super::{BenchError, Result, Row};
-use crate::site::{Plan, Rialto, Site};
+use super::table::Row;
+use super::{Bench, BenchError, FEDERATION, Result};
+use crate::site::{Plan, Site};
 
 const RECORDS: u64 = 1_000;
-const FEDERATION: &str = "bench";
 
-pub(super) fn measure(rialto: &Rialto, base: &Path, runs: u32) -> Result<Vec<Row>> {
-    let mut knowing = Site::init(rialto, base, &Plan::new("knowing", FEDERATION))?;
+pub(super) fn measure(bench: &Bench) -> Result<Vec<Row>> {
+    let mut knowing = Site::init(&bench.rialto, &bench.base, &Plan::new("knowing", FEDERATION))?;
     write_records(&knowing.directory().join("records"))?;
     knowing.start()?;
-    let mut row = Row {
-        name: "catch-up",
-        what: format!("{RECORDS} missed records, from the node's start"),
-        unit: "s",
-        measured: vec![],
-    };
-    let mut ready =
-        Row { name: "catch-up", what: "of which: until the node is ready".into(), unit: "s", measured: vec![] };
-    for run in 0..runs {
-        let mut away = Site::init(rialto, base, &Plan::new(&format!("away{run}"), FEDERATION).knows(&knowing)?)?;
+    let mut row = Row::new("catch-up", format!("{RECORDS} missed records, from the node's start"), "s");
+    let mut ready = Row::new("catch-up", "of which: until the node is ready", "s");
+    for run in 0..bench.runs {
+        let plan = Plan::new(&format!("away{run}"), FEDERATION).knows(&knowing)?;
+        let mut away = Site::init(&bench.rialto, &bench.base, &plan)?;
         let started = Instant::now();
         away.start()?;
-        ready.measured.push(started.elapsed().as_secs_f64());
+        ready.push(started.elapsed().as_secs_f64(), f64::NAN);
         away.until(Duration::from_secs(60), "all records", &["status"], |status| status["records"] == RECORDS)?;
-        row.measured.push(started.elapsed().as_secs_f64());
+        row.push(started.elapsed().as_secs_f64(), f64::NAN);
         away.end();
     }
     Ok(vec![row, ready])

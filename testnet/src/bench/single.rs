@@ -1,74 +1,57 @@
 //! One holder to one fetcher: 1 GiB of random bytes over loopback, verified and stored.
 
-use std::fs::File;
-use std::io::Write as _;
-use std::path::Path;
+use std::fs;
 use std::time::Instant;
 
-use super::{BenchError, Result, Row, memory_mib};
-use crate::site::{Plan, Rialto, Site, text};
+use super::table::{Row, Target};
+use super::{Bench, BenchError, Result, add, fetch, figure, inputs, insist_on, peak_megabytes, raw};
 
 const BYTES: u64 = 1 << 30;
-const MIB: usize = 1 << 20;
 
-pub(super) fn measure(rialto: &Rialto, base: &Path, runs: u32) -> Result<Vec<Row>> {
-    let file = base.join("random.raw");
-    write_random(&file)?;
-    let mut holder = Site::init(rialto, base, &Plan { serve: Some("all".into()), ..Plan::new("holder", "bench") })?;
+pub(super) fn measure(bench: &Bench) -> Result<Vec<Row>> {
+    let libtorrent = bench.libtorrent();
+    let file = bench.base.join("random.raw");
+    inputs::write_random(&file, BYTES, 7)?;
+    let torrent = libtorrent.as_ref().map(|libtorrent| libtorrent.offer(&file)).transpose()?;
+    let mut holder = bench.holder("holder")?;
+    let (image, _) = add(&holder, &file)?;
+    // What it takes from now on, it takes for serving.
+    holder.stop()?;
     holder.start()?;
-    let added = holder.json(&["image", "add", &file.display().to_string()])?;
-    let image = text(&added, "image")?.to_owned();
-    let mut rows = [
-        Row {
-            name: "single",
-            what: "fetch of 1 GiB random, verified and stored".into(),
-            unit: "MB/s",
-            measured: vec![],
-        },
-        Row {
-            name: "single",
-            what: "plain copy of the same file, in the same run".into(),
-            unit: "MB/s",
-            measured: vec![],
-        },
-        Row { name: "single", what: "peak memory of the fetcher".into(), unit: "MiB", measured: vec![] },
-        Row { name: "single", what: "peak memory of the holder".into(), unit: "MiB", measured: vec![] },
-    ];
-    for run in 0..runs {
-        let name = format!("fetcher{run}");
-        let mut fetcher = Site::init(rialto, base, &Plan::new(&name, "bench").knows(&holder)?)?;
-        fetcher.start()?;
-        fetcher.meets(&[&holder])?;
-        let fetched = fetcher.json(&["fetch", &image])?;
-        let seconds = fetched["seconds"].as_f64().unwrap_or(f64::NAN);
-        let wire = fetched["wire_bytes"].as_u64().unwrap_or(0);
-        if wire < BYTES {
-            return Err(BenchError::Claim {
-                expected: format!("{BYTES} bytes over the wire"),
-                found: fetched.to_string(),
-            });
-        }
-        let copied = Instant::now();
-        std::fs::copy(&file, base.join("copy.raw"))?;
-        let copied = copied.elapsed().as_secs_f64();
-        rows[0].measured.push(BYTES as f64 / 1e6 / seconds);
-        rows[1].measured.push(BYTES as f64 / 1e6 / copied);
-        rows[2].measured.push(fetcher.node_pid().map(memory_mib).transpose()?.map_or(f64::NAN, |(_, peak)| peak));
-        rows[3].measured.push(holder.node_pid().map(memory_mib).transpose()?.map_or(f64::NAN, |(_, peak)| peak));
-        fetcher.end();
-        std::fs::remove_dir_all(base.join(&name))?;
-    }
-    rows[3].what += " (since it added the image)";
-    Ok(rows.into())
-}
 
-fn write_random(path: &Path) -> Result<()> {
-    let mut random = fastrand::Rng::with_seed(7);
-    let mut file = File::create(path)?;
-    let mut block = vec![0; MIB];
-    for _ in 0..BYTES / MIB as u64 {
-        random.fill(&mut block);
-        file.write_all(&block)?;
+    let fetched = || Row::new("single", "1 GiB random, verified and stored", "MB/s");
+    let mut beside_libtorrent = fetched().must(Target::RatioAtLeast(1.0));
+    if let Some(libtorrent) = &libtorrent {
+        beside_libtorrent = beside_libtorrent.beside(libtorrent.name());
     }
-    Ok(())
+    let mut beside_raw = fetched().beside("raw libp2p stream, TCP and TLS").reach(Target::RatioAtLeast(0.75));
+    let mut beside_copy = fetched().beside("plain copy of the file");
+    let mut fetching = Row::new("single", "peak memory of the fetcher", "MB");
+    let mut serving = Row::new("single", "peak memory of the holder", "MB");
+    for run in 0..bench.runs {
+        let fetcher = bench.fetcher(&format!("fetcher{run}"), &holder)?;
+        let said = fetch(&fetcher, &image)?;
+        if figure(&said, "wire_bytes")? < BYTES as f64 {
+            return Err(BenchError::Claim { expected: format!("{BYTES} bytes on the wire"), found: said.to_string() });
+        }
+        let ours = BYTES as f64 / 1e6 / figure(&said, "seconds")?;
+        fetching.push(peak_megabytes(&fetcher)?, f64::NAN);
+        serving.push(peak_megabytes(&holder)?, f64::NAN);
+        if run == 0 {
+            insist_on(&fetcher, &image, &file, &bench.base)?;
+        }
+        bench.remove(fetcher)?;
+
+        let other = match (&libtorrent, &torrent) {
+            (Some(libtorrent), Some(torrent)) => libtorrent.one_to_one(torrent, &bench.base)?,
+            _ => f64::NAN,
+        };
+        beside_libtorrent.push(ours, other);
+        beside_raw.push(ours, raw::megabytes_per_second(BYTES)?);
+        let (started, copy) = (Instant::now(), bench.base.join("copy.raw"));
+        fs::copy(&file, &copy)?;
+        beside_copy.push(ours, BYTES as f64 / 1e6 / started.elapsed().as_secs_f64());
+        fs::remove_file(&copy)?;
+    }
+    Ok(vec![beside_libtorrent, beside_raw, beside_copy, fetching, serving])
 }

@@ -1,4 +1,5 @@
-//! A peer that keeps to no rule: it speaks a federation's protocols message by message, so that a test decides every byte.
+//! A peer that keeps to no rule: it speaks a federation's protocols message by message, so that a test or
+//! a benchmark decides every byte.
 //!
 //! It is a member of the federation as far as anyone can see (identify, gossip, streams), with a key of its own.
 

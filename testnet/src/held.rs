@@ -1,4 +1,5 @@
-//! An image in memory, cut and listed as every site would, so that a test can serve it well or badly.
+//! An image in memory, cut and listed as every site would, so that a test or a benchmark can serve it well
+//! or badly.
 
 use std::collections::BTreeMap;
 
@@ -56,33 +57,40 @@ impl Held {
     /// Serves a fetcher as an honest holder would, except that `chunk` sends the chunks: it is given the stream and the
     /// index of each that is asked for, and ends the stream by `false`.
     pub async fn serve(&self, mut talk: Talk, mut chunk: impl AsyncFnMut(&mut Talk, u32) -> bool) {
+        if !self.greet(&mut talk).await {
+            return;
+        }
+        while let Some(indices) = self.asked(&mut talk).await {
+            for index in indices {
+                if !chunk(&mut talk, index).await {
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Claims to have everything; `false` where the fetcher asks for another image, or is gone.
+    pub async fn greet(&self, talk: &mut Talk) -> bool {
         match talk.hear().await {
-            Some(Message::Hello { image }) if image == self.id => {}
+            Some(Message::Hello { image }) if image == self.id => talk.claim_everything().await.is_ok(),
             // Another image: this holder has only one.
             _ => {
                 talk.say(&Message::Absent).await.ok();
-                return;
+                false
             }
         }
-        if talk.claim_everything().await.is_err() {
-            return;
-        }
-        while let Some(message) = talk.hear().await {
-            match message {
+    }
+
+    /// Sends the pages that the fetcher asks for, until it asks for chunks: their indices; `None` at the end.
+    pub async fn asked(&self, talk: &mut Talk) -> Option<Vec<u32>> {
+        loop {
+            match talk.hear().await? {
                 Message::WantPages { hashes } => {
                     for hash in hashes {
-                        if talk.page(&self.pages[&hash]).await.is_err() {
-                            return;
-                        }
+                        talk.page(&self.pages[&hash]).await.ok()?;
                     }
                 }
-                Message::Want { chunks } => {
-                    for index in chunks.indices_below(self.chunks.len() as u32) {
-                        if !chunk(&mut talk, index).await {
-                            return;
-                        }
-                    }
-                }
+                Message::Want { chunks } => return Some(chunks.indices_below(self.chunks.len() as u32).collect()),
                 _ => {}
             }
         }
