@@ -71,14 +71,16 @@ fn lock(folder: &Path) -> Result<File, StoreError> {
     }
 }
 
-/// Indexes what the index does not know of yet, and cuts off an unfinished tail. Returns the segments as they are then, the
-/// last of them with its entries if it can be appended to, and what was read.
+/// The segments as they are, the last of them with its entries if it can be appended to, and what was read.
+type CaughtUp = (Vec<Found>, Option<(Found, u64)>, Rebuilt);
+
+/// Indexes what the index does not know of yet, and cuts off an unfinished tail.
 fn catch_up(
     segments: &Segments,
     index: &Index,
     mut found: Vec<Found>,
     roll_bytes: u64,
-) -> Result<(Vec<Found>, Option<(Found, u64)>, Rebuilt), StoreError> {
+) -> Result<CaughtUp, StoreError> {
     let mut marks = index.marks()?;
     let sealed = index.sealed();
     let is_sealed = |id: &u32| sealed.binary_search(id).is_ok();

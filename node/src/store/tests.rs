@@ -514,3 +514,4 @@ fn a_collection_beside_a_fetch_and_an_addition_loses_nothing() {
 }
 
 mod model;
+mod sealed;
