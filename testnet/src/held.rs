@@ -72,7 +72,7 @@ impl Held {
     /// Claims to have everything; `false` where the fetcher asks for another image, or is gone.
     pub async fn greet(&self, talk: &mut Talk) -> bool {
         match talk.hear().await {
-            Some(Message::Hello { image }) if image == self.id => talk.claim_everything().await.is_ok(),
+            Some(Message::Hello { image, .. }) if image == self.id => talk.claim_everything().await.is_ok(),
             // Another image: this holder has only one.
             _ => {
                 talk.say(&Message::Absent).await.ok();

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use rialto_protocol::UnixSeconds;
 use rialto_protocol::bounded::{Name, Version};
 use rialto_protocol::ids::{Hash, ImageId, PublicKey, RecordId};
-use rialto_protocol::record::{Body, Record, RevocationSubject};
+use rialto_protocol::record::{Body, Record, Release, RevocationSubject};
 use rialto_protocol::signed::Verified;
 
 use super::budget::Charge;
@@ -85,11 +85,17 @@ impl Index {
 
     /// The highest sequence among the releases of one appliance.
     pub(super) fn highest_sequence(&self, publisher: &PublicKey, name: &Name) -> Option<u64> {
+        self.appliance(publisher, name).map(|release| release.sequence).max()
+    }
+
+    /// The releases of one appliance.
+    pub(super) fn appliance(&self, publisher: &PublicKey, name: &Name) -> impl Iterator<Item = &Release> {
         // No version sorts before "0".
-        let first = (*publisher, name.clone(), Version::try_from("0").ok()?);
-        let versions = self.by_version.range(first..).take_while(|((key, of, _), _)| key == publisher && of == name);
-        let releases = versions.flat_map(|(_, ids)| ids).filter_map(|id| self.records.get(id)?.record.body.release());
-        releases.map(|release| release.sequence).max()
+        let first = Version::try_from("0").ok().map(|first| (*publisher, name.clone(), first));
+        let (publisher, name) = (*publisher, name.clone());
+        let versions = first.into_iter().flat_map(|first| self.by_version.range(first..));
+        let versions = versions.take_while(move |((key, of, _), _)| *key == publisher && *of == name);
+        versions.flat_map(|(_, ids)| ids).filter_map(|id| self.records.get(id)?.record.body.release())
     }
 
     pub(super) fn endorsements(&self, release: &RecordId) -> impl Iterator<Item = &Held> {

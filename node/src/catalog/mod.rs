@@ -267,6 +267,24 @@ impl Catalog {
         shared(self.read().index.image(image))
     }
 
+    /// The other images of the appliances that this image belongs to, the latest releases' first: what it is probably
+    /// like. At most `count`.
+    pub fn relatives_of(&self, image: &ImageId, count: usize) -> Vec<ImageId> {
+        let state = self.read();
+        let index = &state.index;
+        let own = index.image(image).filter_map(|held| held.record.body.release());
+        let mut family: Vec<&Release> =
+            own.flat_map(|release| index.appliance(&release.publisher, &release.name)).collect();
+        family.sort_by_key(|release| std::cmp::Reverse(release.sequence));
+        let mut relatives = Vec::new();
+        for other in family.iter().flat_map(|release| release.images()) {
+            if relatives.len() < count && other != *image && !relatives.contains(&other) {
+                relatives.push(other);
+            }
+        }
+        relatives
+    }
+
     /// The highest sequence among the releases of an appliance that are known here.
     pub fn highest_sequence(&self, publisher: &PublicKey, name: &Name) -> Option<u64> {
         self.read().index.highest_sequence(publisher, name)

@@ -24,6 +24,10 @@ use crate::publish::Description;
 use crate::store::{Added, Digests, StoreError};
 use crate::trust::Action;
 
+/// Images of other releases that holders are told of first, where they are held here. A release has a handful of images,
+/// and not each release of an appliance is held.
+const MAX_RELATIVES: usize = 256;
+
 impl Node {
     /// Adds a file as an image.
     pub(crate) async fn add_image(self: Arc<Self>, file: PathBuf, reporter: Reporter) -> Result<ImageAdded, ApiError> {
@@ -197,8 +201,9 @@ impl Node {
             }
             std::future::pending::<()>().await
         };
+        let like = self.catalog.relatives_of(&image, MAX_RELATIVES);
         tokio::select! {
-            report = self.exchange.fetch(image, &progress) => report.map_err(fetch_error),
+            report = self.exchange.fetch(image, &like, &progress) => report.map_err(fetch_error),
             () = telling => Err(ApiError::failed("the fetch ended without a result")),
         }
     }

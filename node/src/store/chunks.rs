@@ -6,6 +6,7 @@ use std::sync::PoisonError;
 use rialto_protocol::ids::Hash;
 use rialto_protocol::image::encoding::Encoding;
 use rialto_protocol::image::manifest::MAX_PAGE_BYTES;
+use rialto_protocol::image::similarity::Features;
 
 use super::Store;
 use super::coding;
@@ -78,9 +79,34 @@ impl Store {
         encoding: Encoding,
         bytes: &[u8],
     ) -> Result<bool, StoreError> {
-        coding::check(hash, plain_length, encoding, bytes, |_| ())?;
-        let entry = Entry::new(Key::chunk(hash), plain_length, encoding, bytes);
-        self.put(&entry)
+        let features = coding::check(hash, plain_length, encoding, bytes, |plain| features_of(plain, encoding))?;
+        let features = features.to_bytes();
+        self.put(&Entry::new(Key::chunk(hash), plain_length, encoding, bytes).with_features(&features))
+    }
+
+    /// Stores a chunk whose name was checked. Returns whether it is new.
+    pub(super) fn put_plain(&self, hash: Hash, plain: &[u8]) -> Result<bool, StoreError> {
+        if self.has_chunk(&hash)? {
+            return Ok(false);
+        }
+        let mut buffer = vec![0; plain.len()];
+        let (encoding, bytes) = match coding::compress_to(plain, &mut buffer) {
+            Some(length) => (Encoding::Zstd, &buffer[..length]),
+            None => (Encoding::Raw, plain),
+        };
+        let features = features_of(plain, encoding).to_bytes();
+        self.put(&Entry::new(Key::chunk(hash), plain.len() as u32, encoding, bytes).with_features(&features))
+    }
+
+    /// The features that were stored with a chunk; `None` where there are none of the version in use.
+    pub(super) fn stored_features(&self, hash: &Hash) -> Result<Option<Features>, StoreError> {
+        let key = Key::chunk(*hash);
+        let location = self.0.index.find(&key)?.ok_or_else(|| key.not_held())?;
+        if location.encoding == Encoding::Raw {
+            return Ok(Some(Features::NONE));
+        }
+        // One that is not written to its file yet has none to read: they are computed then.
+        Ok(self.0.segments.features(&location))
     }
 
     /// Whether the page of a manifest is held.
@@ -159,6 +185,14 @@ impl Store {
             Ok(()) => error,
             Err(error) => error,
         }
+    }
+}
+
+/// The features to store with a chunk. What does not compress has little in common with anything but itself.
+pub(super) fn features_of(plain: &[u8], encoding: Encoding) -> Features {
+    match encoding {
+        Encoding::Raw => Features::NONE,
+        Encoding::Zstd => Features::of(plain),
     }
 }
 

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use rialto_protocol::ids::{Hash, ImageId};
 use rialto_protocol::image::encoding::Encoding;
 use rialto_protocol::image::manifest::ManifestError;
+use rialto_protocol::swarm::ReferenceError;
 
 /// Why the store did not do it.
 #[derive(Debug, thiserror::Error)]
@@ -165,6 +166,22 @@ pub enum PeerFault {
         hash: Hash,
         /// The encoding that was stated.
         encoding: Encoding,
+        /// Bytes that were promised.
+        expected: u64,
+    },
+    /// A reference that stands for nothing.
+    #[error("{hash} came with a reference that means nothing here: {source}")]
+    Reference {
+        /// Which chunk.
+        hash: Hash,
+        /// What is wrong with it.
+        source: ReferenceError,
+    },
+    /// Bytes that do not decode with the reference that was stated.
+    #[error("{hash} does not decode with its reference to the {expected} bytes that were promised")]
+    BadReference {
+        /// Which.
+        hash: Hash,
         /// Bytes that were promised.
         expected: u64,
     },

@@ -66,7 +66,8 @@ impl Store {
         let inner = &self.0;
         let _reachable = inner.reachable.write().unwrap_or_else(PoisonError::into_inner);
         let mut live: HashSet<u64> = inner.adding().values().flatten().copied().collect();
-        let roots: BTreeSet<ImageId> = inner.journal().images().keys().chain(keep).copied().collect();
+        let mut roots: BTreeSet<ImageId> = inner.journal().images().keys().chain(keep).copied().collect();
+        roots.extend(inner.held().keys());
         for image in &roots {
             self.mark(image, &mut live)?;
         }

@@ -14,6 +14,7 @@ use rialto_protocol::ids::{Hash, ImageId, Sha256};
 use rialto_protocol::image::chunker::{Chunker, Piece};
 use rialto_protocol::image::encoding::Encoding;
 use rialto_protocol::image::manifest::{self, ManifestBuilder, ManifestError, NewPage};
+use rialto_protocol::image::similarity::Features;
 
 use super::journal::Origin;
 use super::segment::{Entry, Key};
@@ -134,12 +135,15 @@ impl<'a> Addition<'a> {
             Packed::Held if index.find(&key)?.is_none() => Packed::of(plain, &mut buffer),
             packed => packed,
         };
-        let (encoding, bytes) = match packed {
+        let features;
+        let entry = match packed {
             Packed::Held => return self.entry(manifest::Entry::Chunk { hash, length }),
-            Packed::Raw => (Encoding::Raw, plain),
-            Packed::Zstd(bytes) => (Encoding::Zstd, bytes),
+            Packed::Raw => Entry::new(key, length, Encoding::Raw, plain),
+            Packed::Zstd(bytes, found) => {
+                features = found.to_bytes();
+                Entry::new(key, length, Encoding::Zstd, bytes).with_features(&features)
+            }
         };
-        let entry = Entry::new(key, length, encoding, bytes);
         if self.store.put(&entry)? {
             self.new_chunks += 1;
             self.stored_bytes += entry.bytes();
@@ -212,7 +216,8 @@ enum Packed<'a> {
     Held,
     /// It does not shrink.
     Raw,
-    Zstd(&'a [u8]),
+    /// With its features.
+    Zstd(&'a [u8], Features),
 }
 
 impl<'a> Packed<'a> {
@@ -220,7 +225,7 @@ impl<'a> Packed<'a> {
     fn of(plain: &[u8], buffer: &'a mut Vec<u8>) -> Self {
         buffer.resize(plain.len(), 0);
         match coding::compress_to(plain, buffer) {
-            Some(length) => Self::Zstd(&buffer[..length]),
+            Some(length) => Self::Zstd(&buffer[..length], Features::of(plain)),
             None => Self::Raw,
         }
     }

@@ -22,6 +22,7 @@ mod ingest;
 mod journal;
 mod open;
 mod rebuild;
+mod referenced;
 mod run;
 mod runs;
 mod segment;
@@ -45,6 +46,7 @@ pub use images::StoredImage;
 pub use ingest::{Added, Digests, FlatDigests};
 pub use journal::Origin;
 pub use rebuild::Rebuilt;
+pub use referenced::{Hold, Runs, encode_against};
 
 use index::Index;
 use journal::Journal;
@@ -85,6 +87,8 @@ struct Inner {
     reachable: RwLock<()>,
     /// What additions in progress rely on, by the number of the addition.
     adding: Mutex<BTreeMap<u64, HashSet<u64>>>,
+    /// Images that are not collected for now, and how often each is held.
+    held: Mutex<BTreeMap<ImageId, usize>>,
     /// Held by the one collection that may run.
     collecting: Mutex<()>,
     /// Released last.

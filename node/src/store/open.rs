@@ -44,6 +44,7 @@ pub(super) fn open(folder: &Path, options: Options) -> Result<(Inner, Rebuilt), 
         complete: Mutex::default(),
         reachable: RwLock::new(()),
         adding: Mutex::new(BTreeMap::new()),
+        held: Mutex::new(BTreeMap::new()),
         collecting: Mutex::new(()),
         _lock: lock,
     };

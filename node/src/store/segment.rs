@@ -18,6 +18,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rialto_protocol::ids::Hash;
 use rialto_protocol::image::chunker::MAX_CHUNK_BYTES;
 use rialto_protocol::image::encoding::Encoding;
+use rialto_protocol::image::similarity::{FEATURES_VERSION, Features};
 
 use super::error::StoreError;
 
@@ -111,7 +112,7 @@ pub(super) struct Entry<'a> {
     pub(super) key: Key,
     pub(super) plain: u32,
     pub(super) encoding: Encoding,
-    /// 0: none. Similarity features come with a later version; they are kept as they are.
+    /// 0: none. Those of other versions are kept as they are.
     pub(super) features_version: u8,
     pub(super) features: &'a [u8],
     pub(super) payload: &'a [u8],
@@ -123,6 +124,14 @@ impl<'a> Entry<'a> {
     pub(super) fn new(key: Key, plain: u32, encoding: Encoding, payload: &'a [u8]) -> Self {
         let crc = crc32fast::hash(payload);
         Self { key, plain, encoding, features_version: 0, features: &[], payload, crc }
+    }
+
+    /// The same with similarity features, [`Features::to_bytes`], unless these are none.
+    pub(super) fn with_features(self, features: &'a [u8; Features::BYTES]) -> Self {
+        if Features::from_bytes(features) == Features::NONE {
+            return self;
+        }
+        Self { features_version: FEATURES_VERSION, features, ..self }
     }
 
     /// Bytes that the whole entry takes.
@@ -409,6 +418,18 @@ impl Segments {
         file.read_exact_at(&mut bytes, location.offset.into())
             .map_err(|error| StoreError::io("read", &self.path(location.segment))(error))?;
         Ok(bytes)
+    }
+
+    /// The features of the entry at `location`, if it has any of the version in use. Unchecked, as they are hints.
+    pub(super) fn features(&self, location: &Location) -> Option<Features> {
+        if usize::from(location.features_length) != Features::BYTES {
+            return None;
+        }
+        let mut bytes = [0; ENTRY_HEAD_BYTES + Features::BYTES];
+        let start = u64::from(location.offset).checked_sub(bytes.len() as u64)?;
+        self.file(location.segment).ok()?.read_exact_at(&mut bytes, start).ok()?;
+        let is_ours = bytes.starts_with(ENTRY_MAGIC) && bytes[6] == FEATURES_VERSION;
+        bytes.last_chunk().filter(|_| is_ours).map(Features::from_bytes)
     }
 
     /// Reads the entries of a segment from `from` to `end`, checking every checksum.

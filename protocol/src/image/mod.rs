@@ -3,3 +3,4 @@
 pub mod chunker;
 pub mod encoding;
 pub mod manifest;
+pub mod similarity;

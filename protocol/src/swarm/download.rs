@@ -355,13 +355,18 @@ impl Download {
 
     /// A chunk that arrived was not what it should be: it is asked of others, and its sender is dropped.
     pub fn refused(&mut self, peer: PeerKey, index: u32) {
+        self.again(index);
+        if self.peers.contains_key(&peer) {
+            self.drop_peer(peer, DropReason::Lied);
+        }
+    }
+
+    /// A chunk that arrived could not be used, for no fault of its sender: it is asked for again.
+    pub fn again(&mut self, index: u32) {
         if let Some(slot) = self.slot(index)
             && self.chunks[slot as usize].state == State::Arrived
         {
             self.make_pending(slot);
-        }
-        if self.peers.contains_key(&peer) {
-            self.drop_peer(peer, DropReason::Lied);
         }
     }
 

@@ -1,7 +1,8 @@
 //! The frames of a swarm stream: one byte of kind, four of length (big-endian), then the payload.
 //!
 //! Control messages are canonical CBOR. A chunk is its index and encoding in five bytes, then the bytes as the holder
-//! stores them; a page is its bare bytes. Lengths are bounded by kind, and checked before anything is allocated.
+//! stores them; or its index and a [`Reference`] in ten, then what a zstd encoder made of it that knew the reference's
+//! bytes. A page is its bare bytes. Lengths are bounded by kind, and checked before anything is allocated.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,18 +12,22 @@ use crate::ids::{Hash, ImageId};
 use crate::image::chunker::MAX_CHUNK_BYTES;
 use crate::image::encoding::{Encoding, UnknownEncoding};
 use crate::image::manifest::MAX_PAGE_BYTES;
-use crate::swarm::Ranges;
+use crate::swarm::{Ranges, Reference};
 
 /// Pages asked for at once.
 pub const MAX_PAGES_ASKED: usize = 64;
 /// Chunks that one stream may have asked for and not received: what a holder keeps in mind for one peer.
 pub const MAX_WANTED: u64 = 4096;
+/// Images that a fetcher may name as bases of references.
+pub const MAX_BASES: usize = 16;
 /// The encodings this node can decode, named in its `Hello`.
 pub const WIRE_ENCODINGS: [Encoding; 2] = [Encoding::Raw, Encoding::Zstd];
 /// A control message fits this; the largest is a full list of ranges.
 const MAX_CONTROL_BYTES: usize = 64 * 1024;
 /// Index and encoding before the bytes of a chunk.
 const CHUNK_HEADER_BYTES: usize = 5;
+/// Index and reference before the bytes of a referenced chunk.
+const REFERENCED_HEADER_BYTES: usize = 10;
 
 /// The kind of a frame, as its first byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +51,8 @@ pub enum FrameKind {
     Busy = 19,
     /// Holder: it does not have, or does not offer, the image.
     Absent = 20,
+    /// Holder: a chunk, encoded against one of the bases that the fetcher named.
+    Referenced = 21,
 }
 
 /// The head of a frame: what comes, and how long it is.
@@ -66,6 +73,15 @@ pub struct ChunkHeader {
     pub encoding: Encoding,
 }
 
+/// The head of a referenced chunk's payload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReferencedHeader {
+    /// Which chunk of the image, holes not counted.
+    pub index: u32,
+    /// What the encoder knew.
+    pub reference: Reference,
+}
+
 /// A control message. Chunks and pages are not among them: their bytes are not copied through a decoder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Message {
@@ -73,6 +89,8 @@ pub enum Message {
     Hello {
         /// The image.
         image: ImageId,
+        /// Images that the fetcher holds whole: chunks may be encoded against runs of their chunks.
+        bases: Vec<ImageId>,
     },
     /// Fetcher: send these pages of its manifest.
     WantPages {
@@ -152,7 +170,8 @@ impl FrameHead {
 impl FrameKind {
     fn from_byte(byte: u8) -> Option<Self> {
         use FrameKind::*;
-        [Hello, WantPages, Want, Cancel, Have, Page, Chunk, Busy, Absent].into_iter().find(|&kind| kind as u8 == byte)
+        let kinds = [Hello, WantPages, Want, Cancel, Have, Page, Chunk, Busy, Absent, Referenced];
+        kinds.into_iter().find(|&kind| kind as u8 == byte)
     }
 
     fn bounds(self) -> std::ops::RangeInclusive<usize> {
@@ -160,6 +179,7 @@ impl FrameKind {
             Self::Hello | Self::WantPages | Self::Want | Self::Cancel | Self::Have => 1..=MAX_CONTROL_BYTES,
             Self::Page => 1..=MAX_PAGE_BYTES,
             Self::Chunk => CHUNK_HEADER_BYTES + 1..=CHUNK_HEADER_BYTES + MAX_CHUNK_BYTES,
+            Self::Referenced => REFERENCED_HEADER_BYTES + 1..=REFERENCED_HEADER_BYTES + MAX_CHUNK_BYTES,
             Self::Busy | Self::Absent => 0..=0,
         }
     }
@@ -190,11 +210,38 @@ impl ChunkHeader {
     }
 }
 
+impl ReferencedHeader {
+    /// Bytes before those of the chunk.
+    pub const BYTES: usize = REFERENCED_HEADER_BYTES;
+
+    /// Reads the header of a referenced chunk's payload. Whether there are such a base and such a run is for whoever named
+    /// the bases to say.
+    pub fn decode(bytes: [u8; REFERENCED_HEADER_BYTES]) -> Self {
+        let [a, b, c, d, base, e, f, g, h, count] = bytes;
+        let first = u32::from_be_bytes([e, f, g, h]);
+        Self { index: u32::from_be_bytes([a, b, c, d]), reference: Reference { base, first, count } }
+    }
+
+    /// A whole frame's start for a chunk of `length` encoded bytes, which follow it.
+    pub fn frame(&self, length: usize) -> [u8; FrameHead::BYTES + REFERENCED_HEADER_BYTES] {
+        let mut start = [0; FrameHead::BYTES + REFERENCED_HEADER_BYTES];
+        let head = FrameHead { kind: FrameKind::Referenced, length: REFERENCED_HEADER_BYTES + length };
+        let Reference { base, first, count } = self.reference;
+        start[..5].copy_from_slice(&head.encode());
+        start[5..9].copy_from_slice(&self.index.to_be_bytes());
+        start[9] = base;
+        start[10..14].copy_from_slice(&first.to_be_bytes());
+        start[14] = count;
+        start
+    }
+}
+
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Hello {
     image: ImageId,
     encodings: List<u8, 16>,
+    bases: List<ImageId, MAX_BASES>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -223,10 +270,11 @@ impl Message {
     /// More pages than one message can ask for.
     pub fn frame(&self) -> Result<Vec<u8>, MessageError> {
         let (kind, payload) = match self {
-            Self::Hello { image } => {
+            Self::Hello { image, bases } => {
                 let encodings = WIRE_ENCODINGS.map(|encoding| encoding.code()).to_vec();
                 let encodings = List::try_from(encodings).unwrap_or_default();
-                (FrameKind::Hello, codec::encode(&Hello { image: *image, encodings })?)
+                let bases = List::try_from(bases.clone()).map_err(|error| CodecError::Form(error.to_string()))?;
+                (FrameKind::Hello, codec::encode(&Hello { image: *image, encodings, bases })?)
             }
             Self::WantPages { hashes } => {
                 let hashes = List::try_from(hashes.clone()).map_err(|error| CodecError::Form(error.to_string()))?;
@@ -253,7 +301,10 @@ impl Message {
             codec::decode(payload, MAX_CONTROL_BYTES)
         }
         Ok(Some(match kind {
-            FrameKind::Hello => Self::Hello { image: read::<Hello>(payload)?.image },
+            FrameKind::Hello => {
+                let Hello { image, bases, .. } = read(payload)?;
+                Self::Hello { image, bases: bases.into_vec() }
+            }
             FrameKind::WantPages => Self::WantPages { hashes: read::<WantPages>(payload)?.hashes.into_vec() },
             FrameKind::Want => Self::Want { chunks: read::<Chunks>(payload)?.chunks },
             FrameKind::Cancel => Self::Cancel { chunks: read::<Chunks>(payload)?.chunks },
@@ -263,7 +314,7 @@ impl Message {
             }
             FrameKind::Busy => Self::Busy,
             FrameKind::Absent => Self::Absent,
-            FrameKind::Page | FrameKind::Chunk => return Ok(None),
+            FrameKind::Page | FrameKind::Chunk | FrameKind::Referenced => return Ok(None),
         }))
     }
 }
@@ -279,7 +330,10 @@ mod tests {
                 .prop_map(|set| Ranges::pieces(set.into_iter().map(u32::from)).pop().unwrap_or_default())
         };
         prop_oneof![
-            any::<[u8; 32]>().prop_map(|hash| Message::Hello { image: ImageId::from_hash(Hash(hash)) }),
+            (any::<[u8; 32]>(), prop::collection::vec(any::<[u8; 32]>(), 0..=MAX_BASES)).prop_map(|(image, bases)| {
+                let id = |hash| ImageId::from_hash(Hash(hash));
+                Message::Hello { image: id(image), bases: bases.into_iter().map(id).collect() }
+            }),
             prop::collection::vec(any::<[u8; 32]>().prop_map(Hash), 0..=MAX_PAGES_ASKED)
                 .prop_map(|hashes| Message::WantPages { hashes }),
             chunks().prop_map(|chunks| Message::Want { chunks }),
@@ -308,6 +362,23 @@ mod tests {
             }
             let _ = ChunkHeader::decode(head);
         }
+
+        #[test]
+        fn referenced_headers_come_back(index: u32, base: u8, first: u32, count: u8, length in 1..=MAX_CHUNK_BYTES) {
+            let header = ReferencedHeader { index, reference: Reference { base, first, count } };
+            let frame = header.frame(length);
+            let head = FrameHead::decode(*frame.first_chunk().unwrap()).unwrap();
+            prop_assert_eq!(head, FrameHead { kind: FrameKind::Referenced, length: ReferencedHeader::BYTES + length });
+            prop_assert_eq!(ReferencedHeader::decode(*frame.last_chunk().unwrap()), header);
+        }
+    }
+
+    #[test]
+    fn more_bases_than_can_be_named_are_refused() {
+        let image = ImageId::of(b"image");
+        let hello = |bases| Message::Hello { image, bases: vec![image; bases] }.frame();
+        assert!(hello(MAX_BASES).is_ok());
+        assert!(hello(MAX_BASES + 1).is_err());
     }
 
     #[test]

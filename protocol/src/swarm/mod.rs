@@ -7,9 +7,12 @@
 mod download;
 mod message;
 mod ranges;
+mod reference;
 
 pub use download::{Action, Download, DropReason, Outcome, PeerKey, Progress, Timing, Wanted};
 pub use message::{
-    ChunkHeader, FrameHead, FrameKind, MAX_PAGES_ASKED, MAX_WANTED, Message, MessageError, WIRE_ENCODINGS,
+    ChunkHeader, FrameHead, FrameKind, MAX_BASES, MAX_PAGES_ASKED, MAX_WANTED, Message, MessageError, ReferencedHeader,
+    WIRE_ENCODINGS,
 };
 pub use ranges::{MAX_RANGES, Ranges};
+pub use reference::{Base, Finder, MAX_REFERENCE_BYTES, MAX_REFERENCE_CHUNKS, Reference, ReferenceError};

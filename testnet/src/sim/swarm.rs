@@ -39,7 +39,7 @@ impl World {
         self.timeline.note("open", &[number, fetcher as u64, holder as u64]);
         self.streams.insert(number, Stream { fetcher, holder, image, upload: Upload::default(), last_arrival: [0; 2] });
         self.uploads.entry((holder, image)).or_default().insert(number);
-        self.say(number, true, &Message::Hello { image })?;
+        self.say(number, true, &Message::Hello { image, bases: Vec::new() })?;
         Ok(number)
     }
 

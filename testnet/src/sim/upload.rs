@@ -57,10 +57,10 @@ impl World {
         self.timeline.note("ask", &[number, frame.len() as u64, u64::from(message.is_some())]);
         match (message, self.sites[holder].character) {
             (_, Character::Mute) => Ok(()),
-            (Some(Message::Hello { image: named }), Character::Silent | Character::Liar) if named == image => {
+            (Some(Message::Hello { image: named, .. }), Character::Silent | Character::Liar) if named == image => {
                 self.say(number, false, &Message::Have { is_complete: true, chunks: Ranges::default() })
             }
-            (Some(Message::Hello { image: named }), Character::Honest) if named == image => self.greet(number),
+            (Some(Message::Hello { image: named, .. }), Character::Honest) if named == image => self.greet(number),
             (Some(_), Character::Silent) => Ok(()),
             (Some(message), _) => {
                 if self.answer(number, message).is_err() {

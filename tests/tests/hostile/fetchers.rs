@@ -45,7 +45,7 @@ fn want_of(count: u32) -> Vec<u8> {
 /// A stream on which the node has said what it has of the image.
 async fn begun(talk: Result<Talk, String>, image: ImageId) -> Talk {
     let mut talk = talk.expect("a stream");
-    talk.say(&Message::Hello { image }).await.expect("Hello is sent");
+    talk.say(&Message::Hello { image, bases: Vec::new() }).await.expect("Hello is sent");
     let have = talk.hear().await;
     assert!(matches!(have, Some(Message::Have { is_complete: true, .. })), "{have:?}");
     talk
@@ -87,7 +87,8 @@ fn a_fetcher_that_begins_with_rubbish_is_shown_out() {
     let scene = Scene::new();
     let (mut site, image) = holder(&scene, 4);
     let peer = hostile(&site);
-    let unoffered = Message::Hello { image: ImageId::of(b"no such image") }.frame().expect("a frame");
+    let unoffered =
+        Message::Hello { image: ImageId::of(b"no such image"), bases: Vec::new() }.frame().expect("a frame");
     let endless = FrameHead { kind: FrameKind::Hello, length: u32::MAX as usize }.encode();
     let not_hello = Message::Want { chunks: indices(0..1) }.frame().expect("a frame");
     let a_chunk = [&FrameHead { kind: FrameKind::Chunk, length: 100 }.encode()[..], &[0; 100]].concat();
@@ -152,7 +153,7 @@ fn five_hundred_streams_of_one_peer_keep_nobody_out() {
             // Where the node has had enough, it says so by ending them.
             let Ok(mut talk) = peer.open(Part::Swarm).await else { break };
             if number % 2 == 0 {
-                talk.say(&Message::Hello { image: image.id }).await.ok();
+                talk.say(&Message::Hello { image: image.id, bases: Vec::new() }).await.ok();
             }
             talks.push(talk);
         }

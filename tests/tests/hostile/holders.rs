@@ -67,7 +67,7 @@ pub(crate) fn holds(peer: &Hostile, image: &Arc<Held>, lie: Lie) -> Arc<AtomicUs
 
 async fn is_hello_of(talk: &mut Talk, image: &Held) -> bool {
     match talk.hear().await {
-        Some(Message::Hello { image: asked }) if asked == image.id => true,
+        Some(Message::Hello { image: asked, .. }) if asked == image.id => true,
         _ => {
             talk.say(&Message::Absent).await.ok();
             false

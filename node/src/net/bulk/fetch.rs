@@ -3,6 +3,7 @@
 //! Only this task decides; sessions carry bytes, and a bounded number of blocking tasks verifies and stores them. When
 //! those are busy, sessions are not listened to, and the holders feel it through their sockets.
 
+mod bases;
 mod batches;
 mod holders;
 #[cfg(test)]
@@ -21,6 +22,7 @@ use rialto_protocol::swarm::{
 use tokio::sync::{broadcast, watch};
 use tokio::time::{Instant, sleep_until};
 
+use self::bases::Bases;
 use self::batches::{Arrived, Batches, Done, Stored};
 use self::holders::{Holders, Pause};
 use super::session::{Heard, Said};
@@ -95,7 +97,8 @@ pub struct FetchProgress {
 
 impl Exchange {
     /// Fetches what the store lacks of an image, from every holder that can be found, and makes it durable. Who asks for
-    /// an image that is being fetched already waits for that.
+    /// an image that is being fetched already waits for that. Images that it is probably `like`, such as those of other
+    /// releases of one appliance, are named first to holders, who can then send less.
     ///
     /// Dropping the future stops it; what was stored stays.
     ///
@@ -104,11 +107,15 @@ impl Exchange {
     pub async fn fetch(
         &self,
         image: ImageId,
+        like: &[ImageId],
         progress: &watch::Sender<FetchProgress>,
     ) -> Result<FetchReport, FetchError> {
         let share = self.begin(image);
         let _turn = share.turn.lock().await;
-        Fetch::new(self, image, share.news.clone(), progress).run().await
+        let (store, offers, like) = (self.store.clone(), Arc::clone(&self.offers), like.to_vec());
+        let bases = tokio::task::spawn_blocking(move || Bases::choose(&store, &like, &offers)).await;
+        let bases = bases.map_err(|_| FetchError::Interrupted(image))??;
+        Fetch::new(self, image, bases, share.news.clone(), progress).run().await
     }
 }
 
@@ -119,6 +126,7 @@ struct Fetch<'a> {
     progress: &'a watch::Sender<FetchProgress>,
     report: FetchReport,
     patience: Patience,
+    bases: Arc<Bases>,
     holders: Holders,
     started: Instant,
     /// How long sessions were not listened to because the disk was busy: no time that a holder can be blamed for.
@@ -140,6 +148,7 @@ impl<'a> Fetch<'a> {
     fn new(
         exchange: &'a Exchange,
         image: ImageId,
+        bases: Bases,
         news: broadcast::Sender<u32>,
         progress: &'a watch::Sender<FetchProgress>,
     ) -> Self {
@@ -151,7 +160,8 @@ impl<'a> Fetch<'a> {
             progress,
             report: FetchReport::default(),
             patience: exchange.patience,
-            holders: Holders::new(exchange.net.clone(), image),
+            holders: Holders::new(exchange.net.clone(), image, bases.ids()),
+            bases: Arc::new(bases),
             started: now,
             deaf: Duration::ZERO,
             hopeful_at: now,
@@ -279,7 +289,7 @@ impl<'a> Fetch<'a> {
         getrandom::fill(&mut seed).ok();
         let mut download = Download::new(wanted, u64::from_le_bytes(seed), Timing::default());
         self.join_holders(&mut download);
-        let mut batches = Batches::new(self.store.clone());
+        let mut batches = Batches::new(self.store.clone(), Arc::clone(&self.bases));
         while !download.is_complete() {
             if let Some(closed) = self.seek().await? {
                 download.left(closed);
@@ -335,12 +345,12 @@ impl<'a> Fetch<'a> {
         }
         let now = self.now();
         match said {
-            Said::Chunk { index, encoding, payload } if self.holders.has_spoken(key) => {
+            Said::Chunk { index, form, payload } if self.holders.has_spoken(key) => {
                 match download.arrived(key, index, now) {
                     Outcome::Needed => {
                         self.was_useful(key);
                         let manifest::ChunkRef { hash, length, .. } = chunk(manifest, index);
-                        batches.gather(Arrived { key, peer, index, hash, length, encoding, payload });
+                        batches.gather(Arrived { key, peer, index, hash, length, form, payload });
                     }
                     Outcome::Duplicate | Outcome::Unasked => self.report.duplicate_bytes += bytes,
                 }
@@ -379,6 +389,16 @@ impl<'a> Fetch<'a> {
                     // It may have left and come back meanwhile: the ban is on the site, not on its session.
                     if let Some(session) = self.holders.ban(peer, &DropReason::Lied.to_string()) {
                         download.left(session);
+                    }
+                }
+                Err(error @ (StoreError::Damaged { .. } | StoreError::NotHeld { .. })) => {
+                    // Nobody's fault but this disk's: what was encoded against it is asked for again without.
+                    tracing::warn!(%error, "a base cannot be read; holders are told of no bases any more");
+                    self.report.duplicate_bytes += wire_bytes;
+                    download.again(index);
+                    self.holders.name_no_bases();
+                    for key in self.holders.close_all() {
+                        download.left(key);
                     }
                 }
                 Err(error) => return Err(error.into()),

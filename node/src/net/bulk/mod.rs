@@ -4,6 +4,7 @@
 //! as they are stored.
 
 mod fetch;
+mod references;
 mod serve;
 mod session;
 
@@ -16,6 +17,7 @@ use tokio::sync::broadcast;
 
 pub use fetch::{FetchError, FetchProgress, FetchReport};
 
+use self::references::References;
 use super::Net;
 use crate::store::Store;
 
@@ -53,6 +55,7 @@ pub struct Exchange {
     /// Downloads in progress, by image: who listens hears of chunks as they are stored.
     downloads: Arc<Mutex<BTreeMap<ImageId, Ongoing>>>,
     uploaded: Arc<std::sync::atomic::AtomicU64>,
+    references: References,
 }
 
 /// One image that is being fetched.
@@ -88,7 +91,8 @@ impl Drop for Share {
 impl Exchange {
     /// Both sides over one store. Nothing is served before [`Exchange::serve`].
     pub fn new(net: Net, store: Store, offers: Offers, patience: Patience) -> Self {
-        Self { net, store, offers, patience, downloads: Arc::default(), uploaded: Arc::default() }
+        let (downloads, uploaded) = Default::default();
+        Self { net, store, offers, patience, downloads, uploaded, references: References::new() }
     }
 
     /// Bytes of chunks and pages sent to others since the node started.

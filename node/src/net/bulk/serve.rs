@@ -11,7 +11,7 @@ use futures::{AsyncReadExt as _, AsyncWriteExt as _, StreamExt as _};
 use libp2p::{PeerId, Stream};
 use rialto_protocol::ids::{Hash, ImageId};
 use rialto_protocol::image::manifest::{MAX_PAGE_BYTES, Manifest};
-use rialto_protocol::swarm::{ChunkHeader, FrameHead, FrameKind, MAX_WANTED, Message, Ranges};
+use rialto_protocol::swarm::{FrameHead, FrameKind, MAX_WANTED, Message, Ranges};
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, mpsc};
 use tokio::time::timeout;
@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use super::super::frames::{invalid, read_frame};
 use super::super::{NetError, Protocol};
 use super::Exchange;
-use crate::store::Encoded;
+use super::references::{Encoder, Framing};
 
 /// Streams served at once. More are told `Busy`, which costs them a retry and us nothing.
 const MAX_STREAMS: usize = 128;
@@ -81,10 +81,11 @@ impl Exchange {
         let Some((FrameKind::Hello, payload)) = hello else {
             return Err(invalid("the stream does not begin with Hello"));
         };
-        let Some(Message::Hello { image }) = Message::decode(FrameKind::Hello, &payload).map_err(invalid)? else {
+        let Some(Message::Hello { image, bases }) = Message::decode(FrameKind::Hello, &payload).map_err(invalid)?
+        else {
             return Err(invalid("not a Hello"));
         };
-        let refusal = match self.holding(image, has_seat).await {
+        let refusal = match self.holding(image, bases, has_seat).await {
             Ok(holding) => return self.upload(stream, holding).await,
             Err(refusal) => refusal,
         };
@@ -93,7 +94,7 @@ impl Exchange {
     }
 
     /// What this node has of an image, or what to say instead.
-    async fn holding(&self, image: ImageId, has_seat: bool) -> Result<Holding, Message> {
+    async fn holding(&self, image: ImageId, bases: Vec<ImageId>, has_seat: bool) -> Result<Holding, Message> {
         // Subscribed before the store is asked, so that no chunk falls between the two.
         let news = self.news(&image);
         let (store, offers) = (self.store.clone(), Arc::clone(&self.offers));
@@ -114,7 +115,7 @@ impl Exchange {
             Ok((manifest, missing, told))
         });
         let (manifest, missing, told) = found.await.unwrap_or(Err(Message::Absent))?;
-        Ok(Holding { manifest, missing, told, news })
+        Ok(Holding { manifest, missing, told, news, bases })
     }
 
     async fn upload(&self, stream: Stream, holding: Holding) -> io::Result<()> {
@@ -131,7 +132,7 @@ impl Exchange {
             }
             io::Result::Ok(())
         };
-        let mut upload = Upload { exchange: self, holding, wanted: VecDeque::new() };
+        let mut upload = Upload { exchange: self, holding, wanted: VecDeque::new(), encoder: None };
         let writing = async {
             upload.tell_what_there_is(&mut write).await?;
             upload.run(&mut inbox, &mut write).await?;
@@ -188,12 +189,16 @@ struct Holding {
     told: Vec<Ranges>,
     /// Chunks as they are stored, while this node fetches the image itself.
     news: Option<broadcast::Receiver<u32>>,
+    /// Images that the fetcher holds.
+    bases: Vec<ImageId>,
 }
 
 struct Upload<'a> {
     exchange: &'a Exchange,
     holding: Holding,
     wanted: VecDeque<u32>,
+    /// Made when the first chunks are sent to a fetcher that named bases.
+    encoder: Option<Encoder>,
 }
 
 impl Upload<'_> {
@@ -344,23 +349,18 @@ impl Upload<'_> {
             bytes += chunk.length as usize;
             batch.push((index, chunk.hash));
         }
-        let store = self.exchange.store.clone();
-        let frames = tokio::task::spawn_blocking(move || {
-            let mut frames = Vec::with_capacity(bytes + batch.len() * 16);
-            for (index, hash) in batch {
-                match store.read_encoded(&hash) {
-                    Ok(Encoded { encoding, bytes, .. }) => {
-                        frames.extend_from_slice(&ChunkHeader { index, encoding }.frame(bytes.len()));
-                        frames.extend_from_slice(&bytes);
-                    }
-                    // Damaged or collected meanwhile: the fetcher asks somebody else when it does not come.
-                    Err(error) => tracing::warn!(chunk = %hash, %error, "a chunk cannot be served"),
-                }
-            }
-            frames
-        })
-        .await
-        .map_err(io::Error::other)?;
+        let framing = Framing {
+            store: self.exchange.store.clone(),
+            references: self.exchange.references.clone(),
+            offers: Arc::clone(&self.exchange.offers),
+            manifest: Arc::clone(&self.holding.manifest),
+            bases: self.holding.bases.clone(),
+        };
+        let encoder = self.encoder.take();
+        let (frames, encoder) = tokio::task::spawn_blocking(move || framing.frames(&batch, bytes, encoder))
+            .await
+            .map_err(io::Error::other)?;
+        self.encoder = encoder;
         self.send_bytes(&frames, write).await
     }
 

@@ -6,9 +6,8 @@ use std::time::Duration;
 use futures::io::BufReader;
 use futures::{AsyncReadExt as _, AsyncWriteExt as _};
 use libp2p::{PeerId, Stream};
-use rialto_protocol::ids::ImageId;
 use rialto_protocol::image::encoding::Encoding;
-use rialto_protocol::swarm::{ChunkHeader, FrameKind, Message, PeerKey};
+use rialto_protocol::swarm::{ChunkHeader, FrameKind, Message, PeerKey, Reference, ReferencedHeader};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
@@ -24,6 +23,25 @@ const OPEN: Duration = Duration::from_secs(15);
 /// A holder that has not said by then what it has does not say it: it looks every chunk up before.
 const ANSWER: Duration = Duration::from_secs(30);
 
+/// How the bytes of a chunk are to be read, and that they follow a header of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    /// By themselves.
+    Encoded(Encoding),
+    /// With a run of one of the bases that this node named.
+    Referenced(Reference),
+}
+
+impl Form {
+    /// Bytes before those of the chunk.
+    pub(super) fn header_bytes(self) -> usize {
+        match self {
+            Self::Encoded(_) => ChunkHeader::BYTES,
+            Self::Referenced(_) => ReferencedHeader::BYTES,
+        }
+    }
+}
+
 /// What a holder said or did.
 #[derive(Debug)]
 pub(super) enum Said {
@@ -31,8 +49,8 @@ pub(super) enum Said {
     Have { is_complete: bool, chunks: rialto_protocol::swarm::Ranges },
     /// A manifest page.
     Page(Vec<u8>),
-    /// A chunk; the encoded bytes start at [`ChunkHeader::BYTES`].
-    Chunk { index: u32, encoding: Encoding, payload: Vec<u8> },
+    /// A chunk.
+    Chunk { index: u32, form: Form, payload: Vec<u8> },
     /// Not now.
     Busy,
     /// It does not have the image.
@@ -46,7 +64,7 @@ impl Said {
     pub(super) fn payload_bytes(&self) -> u64 {
         match self {
             Self::Page(page) => page.len() as u64,
-            Self::Chunk { payload, .. } => payload.len().saturating_sub(ChunkHeader::BYTES) as u64,
+            Self::Chunk { payload, form, .. } => payload.len().saturating_sub(form.header_bytes()) as u64,
             _ => 0,
         }
     }
@@ -76,10 +94,11 @@ impl Drop for AbortOnDrop {
 }
 
 impl Session {
-    pub(super) fn open(net: Net, peer: PeerId, image: ImageId, key: PeerKey, heard: mpsc::Sender<Heard>) -> Self {
+    /// Opens a stream to the peer, and begins it with `hello`.
+    pub(super) fn open(net: Net, peer: PeerId, hello: Message, key: PeerKey, heard: mpsc::Sender<Heard>) -> Self {
         let (outbox, messages) = mpsc::channel(OUTBOX);
         let task = tokio::spawn(async move {
-            let fault = match converse(net, peer, image, key, messages, &heard).await {
+            let fault = match converse(net, peer, hello, key, messages, &heard).await {
                 Ok(()) => None,
                 Err(error) => (error.kind() == io::ErrorKind::InvalidData).then(|| error.to_string()),
             };
@@ -98,7 +117,7 @@ impl Session {
 async fn converse(
     net: Net,
     peer: PeerId,
-    image: ImageId,
+    hello: Message,
     key: PeerKey,
     mut messages: mpsc::Receiver<Message>,
     heard: &mpsc::Sender<Heard>,
@@ -108,7 +127,7 @@ async fn converse(
     let (read, mut write) = stream.split();
     let mut read = BufReader::with_capacity(READ_BUFFER, read);
     let writing = async {
-        write.write_all(&Message::Hello { image }.frame().map_err(io::Error::other)?).await?;
+        write.write_all(&hello.frame().map_err(io::Error::other)?).await?;
         write.flush().await?;
         while let Some(message) = messages.recv().await {
             write.write_all(&message.frame().map_err(io::Error::other)?).await?;
@@ -141,7 +160,13 @@ fn understand(kind: FrameKind, payload: Vec<u8>) -> io::Result<Said> {
             let header =
                 payload.first_chunk::<{ ChunkHeader::BYTES }>().ok_or_else(|| invalid("a chunk without a header"))?;
             let ChunkHeader { index, encoding } = ChunkHeader::decode(*header).map_err(invalid)?;
-            return Ok(Said::Chunk { index, encoding, payload });
+            return Ok(Said::Chunk { index, form: Form::Encoded(encoding), payload });
+        }
+        FrameKind::Referenced => {
+            let header = payload.first_chunk::<{ ReferencedHeader::BYTES }>();
+            let header = header.ok_or_else(|| invalid("a referenced chunk without a header"))?;
+            let ReferencedHeader { index, reference } = ReferencedHeader::decode(*header);
+            return Ok(Said::Chunk { index, form: Form::Referenced(reference), payload });
         }
         _ => {}
     }

@@ -21,6 +21,7 @@ use std::thread;
 use rialto_protocol::ids::{Hash, Sha256};
 use rialto_protocol::image::chunker::{Chunker, MAX_CHUNK_BYTES, Piece};
 use rialto_protocol::image::manifest;
+use rialto_protocol::image::similarity::Features;
 use sha2::Digest;
 
 use super::super::{Store, StoreError, coding};
@@ -114,8 +115,8 @@ enum Stored {
     Held,
     /// It does not shrink.
     Raw,
-    /// As these bytes of `packed`.
-    Zstd(Range<usize>),
+    /// As these bytes of `packed`, with its features.
+    Zstd(Range<usize>, Features),
 }
 
 impl Batch {
@@ -146,7 +147,7 @@ impl Batch {
                 Stored::Held
             } else if let Some(length) = coding::compress_to(plain, &mut self.packed[used..]) {
                 used += length;
-                Stored::Zstd(used - length..used)
+                Stored::Zstd(used - length..used, Features::of(plain))
             } else {
                 Stored::Raw
             };
@@ -170,7 +171,7 @@ impl Batch {
                         let packed = match stored {
                             Stored::Held => Packed::Held,
                             Stored::Raw => Packed::Raw,
-                            Stored::Zstd(range) => Packed::Zstd(&self.packed[range.clone()]),
+                            Stored::Zstd(range, features) => Packed::Zstd(&self.packed[range.clone()], *features),
                         };
                         addition.chunk(*hash, plain, packed)?;
                     }

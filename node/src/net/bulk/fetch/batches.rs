@@ -1,11 +1,14 @@
 //! Chunks on their way to the disk: verified and stored by a bounded number of blocking tasks, and made durable now and then.
 
+use std::sync::Arc;
+
 use libp2p::PeerId;
 use rialto_protocol::ids::Hash;
-use rialto_protocol::image::encoding::Encoding;
-use rialto_protocol::swarm::{ChunkHeader, PeerKey};
+use rialto_protocol::swarm::PeerKey;
 use tokio::task::{JoinError, JoinSet};
 
+use super::super::session::Form;
+use super::bases::Bases;
 use crate::store::{Store, StoreError};
 
 /// Chunk bytes that one blocking task verifies and stores.
@@ -24,7 +27,7 @@ pub(super) struct Arrived {
     pub(super) index: u32,
     pub(super) hash: Hash,
     pub(super) length: u32,
-    pub(super) encoding: Encoding,
+    pub(super) form: Form,
     pub(super) payload: Vec<u8>,
 }
 
@@ -48,6 +51,7 @@ pub(super) enum Done {
 /// The blocking tasks of a fetch, and the chunks that wait for one.
 pub(super) struct Batches {
     store: Store,
+    bases: Arc<Bases>,
     tasks: JoinSet<Done>,
     gathered: Vec<Arrived>,
     gathered_bytes: usize,
@@ -56,9 +60,10 @@ pub(super) struct Batches {
 }
 
 impl Batches {
-    pub(super) fn new(store: Store) -> Self {
+    pub(super) fn new(store: Store, bases: Arc<Bases>) -> Self {
         Self {
             store,
+            bases,
             tasks: JoinSet::new(),
             gathered: Vec::new(),
             gathered_bytes: 0,
@@ -81,10 +86,12 @@ impl Batches {
     pub(super) fn dispatch(&mut self, is_idle: bool) {
         let is_worth_it = !self.has_room() || (is_idle && !self.gathered.is_empty());
         if is_worth_it && self.tasks.len() < MAX_BATCHES {
-            let (store, batch) = (self.store.clone(), std::mem::take(&mut self.gathered));
+            let (store, bases) = (self.store.clone(), Arc::clone(&self.bases));
+            let batch = std::mem::take(&mut self.gathered);
             self.gathered_bytes = 0;
-            self.tasks
-                .spawn_blocking(move || Done::Batch(batch.into_iter().map(|chunk| store_one(&store, chunk)).collect()));
+            self.tasks.spawn_blocking(move || {
+                Done::Batch(batch.into_iter().map(|chunk| store_one(&store, &bases, chunk)).collect())
+            });
         }
         if self.uncommitted_bytes >= COMMIT_BYTES && !self.is_committing {
             (self.uncommitted_bytes, self.is_committing) = (0, true);
@@ -108,14 +115,12 @@ impl Batches {
     }
 }
 
-fn store_one(store: &Store, chunk: Arrived) -> Stored {
-    let encoded = &chunk.payload[ChunkHeader::BYTES..];
-    let result = store.put_encoded(chunk.hash, chunk.length, chunk.encoding, encoded);
-    Stored {
-        key: chunk.key,
-        peer: chunk.peer,
-        index: chunk.index,
-        wire_bytes: encoded.len() as u64,
-        result: result.map(drop),
-    }
+fn store_one(store: &Store, bases: &Bases, chunk: Arrived) -> Stored {
+    let Arrived { key, peer, index, hash, length, form, payload } = chunk;
+    let bytes = &payload[form.header_bytes()..];
+    let result = match form {
+        Form::Encoded(encoding) => store.put_encoded(hash, length, encoding, bytes).map(drop),
+        Form::Referenced(reference) => bases.put(store, hash, length, reference, bytes),
+    };
+    Stored { key, peer, index, wire_bytes: bytes.len() as u64, result }
 }

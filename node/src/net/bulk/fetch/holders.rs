@@ -41,6 +41,8 @@ const MAX_RANGES_KEPT: usize = 65_536;
 pub(super) struct Holders {
     net: Net,
     image: ImageId,
+    /// Images that holders may encode chunks against.
+    bases: Vec<ImageId>,
     seats: BTreeMap<PeerKey, Seat>,
     next_key: PeerKey,
     /// Peers that are left alone until a time, and how often in a row they had nothing.
@@ -90,12 +92,13 @@ pub(super) enum Pause {
 }
 
 impl Holders {
-    pub(super) fn new(net: Net, image: ImageId) -> Self {
+    pub(super) fn new(net: Net, image: ImageId, bases: Vec<ImageId>) -> Self {
         let (heard, inbox) = mpsc::channel(HEARD_QUEUE);
         let now = Instant::now();
         Self {
             net,
             image,
+            bases,
             seats: BTreeMap::new(),
             next_key: 0,
             left_alone: BTreeMap::new(),
@@ -235,11 +238,18 @@ impl Holders {
         self.seek_at = now;
     }
 
-    /// Ends all sessions; whoever did not lie is asked again at once.
-    pub(super) fn close_all(&mut self) {
-        for key in self.seats.keys().copied().collect::<Vec<_>>() {
+    /// Names no bases from now on: they turned out not to be readable.
+    pub(super) fn name_no_bases(&mut self) {
+        self.bases.clear();
+    }
+
+    /// Ends all sessions, and gives them; whoever did not lie is asked again at once.
+    pub(super) fn close_all(&mut self) -> Vec<PeerKey> {
+        let keys: Vec<PeerKey> = self.seats.keys().copied().collect();
+        for &key in &keys {
             self.close(key, Pause::None);
         }
+        keys
     }
 
     /// Never asks this peer again for this image. Gives its session, where it has one.
@@ -256,7 +266,8 @@ impl Holders {
     fn open(&mut self, peer: PeerId, now: Instant) {
         let key = self.next_key;
         self.next_key += 1;
-        let session = Session::open(self.net.clone(), peer, self.image, key, self.heard.clone());
+        let hello = Message::Hello { image: self.image, bases: self.bases.clone() };
+        let session = Session::open(self.net.clone(), peer, hello, key, self.heard.clone());
         self.seats.insert(key, Seat { session, holds: None, useful_at: now });
     }
 

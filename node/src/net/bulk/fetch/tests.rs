@@ -4,7 +4,7 @@ use std::task::Poll;
 
 use futures::{AsyncReadExt as _, AsyncWriteExt as _, StreamExt as _, poll};
 use libp2p::identity::Keypair;
-use rialto_protocol::swarm::{FrameHead, FrameKind};
+use rialto_protocol::swarm::{ChunkHeader, FrameHead, FrameKind, Reference, ReferencedHeader};
 use tempfile::{TempDir, tempdir};
 
 use super::*;
@@ -21,7 +21,7 @@ fn start(
 ) -> (tokio::task::JoinHandle<Result<FetchReport, FetchError>>, watch::Receiver<FetchProgress>) {
     let (progress, seen) = watch::channel(FetchProgress::default());
     let exchange = exchange.clone();
-    (tokio::spawn(async move { exchange.fetch(image, &progress).await }), seen)
+    (tokio::spawn(async move { exchange.fetch(image, &[], &progress).await }), seen)
 }
 
 async fn fetch(exchange: &Exchange, image: ImageId) -> Result<FetchReport, FetchError> {
@@ -45,6 +45,57 @@ async fn one_holder_is_asked_for_everything_once() {
     assert!(report.wire_bytes < LENGTH as u64 * 102 / 100, "{report:?}");
     assert_eq!(report.peers, BTreeMap::from([(seed.net.local(), report.wire_bytes)]));
     assert!(seed.exchange.uploaded_bytes() >= report.wire_bytes);
+}
+
+/// Text of hexadecimal digits, which compresses by half and no better; and the same with a word changed in every chunk.
+fn versions() -> (Vec<u8>, Vec<u8>) {
+    let mut bytes = vec![0; LENGTH / 2];
+    blake3::Hasher::new().finalize_xof().fill(&mut bytes);
+    let old = data_encoding::HEXLOWER.encode(&bytes).into_bytes();
+    let new = old.chunks(5000).flat_map(|piece| [piece, b"a security update"].concat()).collect();
+    (old, new)
+}
+
+#[tokio::test]
+async fn of_an_update_little_more_than_the_difference_is_sent() {
+    let [a, b] = folders();
+    let seed = Site::new(a.path(), &[]).await;
+    let (old, new) = versions();
+    let (base, image) = (seed.store.add_bytes(&old).unwrap().image, seed.store.add_bytes(&new).unwrap().image);
+    let shop = Site::new(b.path(), &[&seed.net]).await;
+    let first = fetch(&shop.exchange, base).await.unwrap();
+    let update = fetch(&shop.exchange, image).await.unwrap();
+    assert!(shop.store.is_complete(&image).unwrap());
+    assert!(shop.store.verify(&image, &mut |_, _| (), &|| false).unwrap().damaged.is_empty());
+    // The same bytes encoded again come from memory.
+    assert!(update.wire_bytes < first.wire_bytes / 10, "{update:?} after {first:?}");
+    let [c] = folders();
+    let other = Site::new(c.path(), &[&seed.net]).await;
+    fetch(&other.exchange, base).await.unwrap();
+    assert_eq!(fetch(&other.exchange, image).await.unwrap().wire_bytes, update.wire_bytes);
+}
+
+#[tokio::test]
+async fn a_base_that_cannot_be_read_costs_bytes_and_nothing_else() {
+    let [a, b] = folders();
+    let seed = Site::new(a.path(), &[]).await;
+    let (old, new) = versions();
+    let (base, image) = (seed.store.add_bytes(&old).unwrap().image, seed.store.add_bytes(&new).unwrap().image);
+    let shop = Site::new(b.path(), &[&seed.net]).await;
+    fetch(&shop.exchange, base).await.unwrap();
+    shop.store.commit().unwrap();
+    let segments = std::fs::read_dir(b.path().join("store/segments")).unwrap();
+    for segment in segments {
+        let path = segment.unwrap().path();
+        let mut bytes = std::fs::read(&path).unwrap();
+        // A flipped byte every so often: no run of the base can be read.
+        bytes.iter_mut().skip(1000).step_by(5000).for_each(|byte| *byte ^= 1);
+        std::fs::write(&path, bytes).unwrap();
+    }
+    let update = fetch(&shop.exchange, image).await.unwrap();
+    assert!(shop.store.is_complete(&image).unwrap());
+    assert!(shop.store.verify(&image, &mut |_, _| (), &|| false).unwrap().damaged.is_empty());
+    assert!(update.wire_bytes > LENGTH as u64 / 3, "{update:?}");
 }
 
 #[tokio::test]
@@ -76,8 +127,8 @@ async fn a_fetch_that_was_cancelled_leaves_nothing_behind_and_can_be_started_aga
     let shop = Site::new(b.path(), &[]).await;
     let (progress, _seen) = watch::channel(FetchProgress::default());
     {
-        let first = shop.exchange.fetch(image, &progress);
-        let second = shop.exchange.fetch(image, &progress);
+        let first = shop.exchange.fetch(image, &[], &progress);
+        let second = shop.exchange.fetch(image, &[], &progress);
         let (mut first, mut second) = (Box::pin(first), Box::pin(second));
         assert!(matches!((poll!(&mut first), poll!(&mut second)), (Poll::Pending, Poll::Pending)));
         drop(first);
@@ -94,7 +145,7 @@ async fn an_image_that_nobody_knows_does_not_stay_on_the_list() {
     let shop = Site::new(a.path(), &[]).await;
     let (progress, _seen) = watch::channel(FetchProgress::default());
     let nobody = ImageId::from_hash(Hash([9; 32]));
-    let error = within(shop.exchange.fetch(nobody, &progress)).await.unwrap_err();
+    let error = within(shop.exchange.fetch(nobody, &[], &progress)).await.unwrap_err();
     assert!(matches!(error, FetchError::NoHolder { missing_chunks: 0, .. }), "{error}");
     assert_eq!(shop.store.images().unwrap(), []);
 }
@@ -135,8 +186,8 @@ async fn a_holder_that_left_and_came_back_is_fetched_from_again() {
     assert!(shop.store.is_complete(&image).unwrap());
 }
 
-/// A holder of the test's making: says that it has everything, gives pages, and lies about chunks.
-async fn lie(net: Net, store: Store) {
+/// A holder of the test's making: says that it has everything, gives pages, and answers what is wanted with a lie.
+async fn lie(net: Net, store: Store, lie: fn(u32) -> Vec<u8>) {
     let mut streams = net.accept(Protocol::Swarm).unwrap();
     while let Some((_, mut stream)) = streams.next().await {
         let store = store.clone();
@@ -154,10 +205,7 @@ async fn lie(net: Net, store: Store) {
                         }
                     }
                     Some(Message::Want { chunks }) => {
-                        let index = chunks.indices_below(u32::MAX).next().unwrap();
-                        let encoding = rialto_protocol::image::encoding::Encoding::Raw;
-                        answer.extend(rialto_protocol::swarm::ChunkHeader { index, encoding }.frame(100));
-                        answer.extend([0; 100]);
+                        answer.extend(lie(chunks.indices_below(u32::MAX).next().unwrap()));
                     }
                     _ => {}
                 }
@@ -169,14 +217,34 @@ async fn lie(net: Net, store: Store) {
     }
 }
 
+fn wrong_bytes(index: u32) -> Vec<u8> {
+    let header = ChunkHeader { index, encoding: rialto_protocol::image::encoding::Encoding::Raw };
+    [&header.frame(100)[..], &[0; 100]].concat()
+}
+
+/// Against a base that was never named.
+fn unnamed_base(index: u32) -> Vec<u8> {
+    let header = ReferencedHeader { index, reference: Reference { base: 3, first: 0, count: 1 } };
+    [&header.frame(100)[..], &[0; 100]].concat()
+}
+
 #[tokio::test]
 async fn a_liar_is_banned_and_the_image_comes_from_another() {
+    is_banned(wrong_bytes).await;
+}
+
+#[tokio::test]
+async fn who_refers_to_what_was_not_named_is_banned_and_the_image_comes_from_another() {
+    is_banned(unnamed_base).await;
+}
+
+async fn is_banned(falsehood: fn(u32) -> Vec<u8>) {
     let [a, b] = folders();
     let seed = Site::new(a.path(), &[]).await;
     let image = seed.add(a.path(), LENGTH);
     let (liar, _incoming) = testing::net(Keypair::generate_ed25519(), &[]).await;
     let _catch_up = liar.accept(Protocol::Sync).unwrap();
-    let lying = tokio::spawn(lie(liar.clone(), seed.store.clone()));
+    let lying = tokio::spawn(lie(liar.clone(), seed.store.clone(), falsehood));
     let shop = Site::new(b.path(), &[&liar]).await;
     acquainted(&shop.net, &liar).await;
     let (shopping, mut seen) = start(&shop.exchange, image);
@@ -200,7 +268,7 @@ async fn a_peer_that_never_closes_its_streams_gives_its_seats_back() {
     acquainted(&seed.net, &guest).await;
     let ask = async || {
         let mut stream = guest.open(seed.net.local(), Protocol::Swarm).await.unwrap();
-        stream.write_all(&Message::Hello { image }.frame().unwrap()).await.unwrap();
+        stream.write_all(&Message::Hello { image, bases: Vec::new() }.frame().unwrap()).await.unwrap();
         stream.flush().await.unwrap();
         let (kind, _) = read_frame(&mut stream).await.unwrap().unwrap();
         (stream, kind)

@@ -1,0 +1,226 @@
+//! Chunks encoded against others: what a receiver holds already need not be sent.
+//!
+//! The reference is the plain bytes of a run of chunks, one after the other, used as a raw-content zstd dictionary
+//! (RFC 8878 §5). Nothing is stored so: a chunk of the store can be read without any other.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rialto_protocol::ids::{Hash, ImageId};
+use rialto_protocol::image::chunker::MAX_CHUNK_BYTES;
+use rialto_protocol::image::manifest::ChunkRef;
+use rialto_protocol::image::similarity::Features;
+use zstd::zstd_safe::{CCtx, DCtx};
+
+use super::error::PeerFault;
+use super::journal::{Listed, Origin};
+use super::{Store, StoreError};
+
+/// As [`super::coding`] stores chunks: higher levels gain little against a similar run, and cost several times as much.
+const LEVEL: i32 = 3;
+/// What a dictionary of the other kind begins with. A run that does so is not used: zstd would not take it for content.
+const DICTIONARY_MAGIC: [u8; 4] = 0xec30_a437_u32.to_le_bytes();
+
+/// Plain bytes of chunks that [`Runs`] keeps.
+const KEPT_BYTES: usize = 8 << 20;
+
+thread_local! {
+    static ENCODER: RefCell<CCtx<'static>> = RefCell::new(CCtx::create());
+    static DECODER: RefCell<DCtx<'static>> = RefCell::new(DCtx::create());
+    /// Where a referenced chunk is decoded to be checked: [`MAX_CHUNK_BYTES`] once it is used.
+    static PLAIN: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Encodes a chunk against a reference, or returns `None` where less than `limit` bytes are not enough.
+pub fn encode_against(reference: &[u8], plain: &[u8], limit: usize) -> Option<Vec<u8>> {
+    if reference.starts_with(&DICTIONARY_MAGIC) {
+        return None;
+    }
+    // Whatever does not fit is not worth sending.
+    let mut packed = vec![0; limit.saturating_sub(1)];
+    let length = ENCODER
+        .with_borrow_mut(|encoder| encoder.compress_using_dict(&mut packed[..], plain, reference, LEVEL).ok())?;
+    packed.truncate(length);
+    packed.shrink_to_fit();
+    Some(packed)
+}
+
+impl Store {
+    /// Decodes a chunk that another site encoded against `reference`, checks it against its name, and stores it. Returns
+    /// whether it is new.
+    ///
+    /// # Errors
+    /// [`StoreError::Peer`] where it is not the chunk of that name; else the disk is full or fails.
+    pub fn put_referenced(
+        &self,
+        expected: Hash,
+        plain_length: u32,
+        reference: &[u8],
+        bytes: &[u8],
+    ) -> Result<bool, StoreError> {
+        PLAIN.with_borrow_mut(|buffer| {
+            let plain = decode(expected, plain_length, reference, bytes, buffer)?;
+            self.put_plain(expected, plain)
+        })
+    }
+
+    /// The similarity features of a chunk: as they were stored with it, or else computed from its bytes.
+    ///
+    /// # Errors
+    /// As [`Store::read_chunk`].
+    pub fn features(&self, hash: &Hash) -> Result<Features, StoreError> {
+        match self.stored_features(hash)? {
+            Some(features) => Ok(features),
+            None => Ok(Features::of(&self.read_chunk(hash)?)),
+        }
+    }
+
+    /// Whole images that another one may be encoded against, `preferred` first and then the newest; at most `count`.
+    ///
+    /// # Errors
+    /// A failing disk or index.
+    pub fn bases(
+        &self,
+        preferred: &[ImageId],
+        count: usize,
+        mut may_be_named: impl FnMut(&ImageId, Origin) -> bool,
+    ) -> Result<Vec<ImageId>, StoreError> {
+        let listed = self.0.journal().images().clone();
+        let mut newest: Vec<(&ImageId, &Listed)> = listed.iter().filter(|(_, listed)| !listed.is_partial).collect();
+        newest.sort_by_key(|(image, listed)| (!preferred.contains(image), std::cmp::Reverse(listed.added)));
+        let mut bases = Vec::new();
+        for (image, listed) in newest {
+            if bases.len() == count {
+                break;
+            }
+            if may_be_named(image, listed.origin) && self.is_complete(image)? {
+                bases.push(*image);
+            }
+        }
+        Ok(bases)
+    }
+
+    /// Keeps images from being collected, whether or not they are listed, until the hold is dropped.
+    pub fn hold(&self, images: Vec<ImageId>) -> Hold {
+        let mut held = self.0.held();
+        for image in &images {
+            *held.entry(*image).or_default() += 1;
+        }
+        drop(held);
+        Hold { store: self.clone(), images }
+    }
+}
+
+/// Images that are not collected while this lives.
+#[derive(Debug)]
+pub struct Hold {
+    store: Store,
+    images: Vec<ImageId>,
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        let mut held = self.store.0.held();
+        for image in &self.images {
+            if let Some(times) = held.get_mut(image) {
+                *times -= 1;
+                if *times == 0 {
+                    held.remove(image);
+                }
+            }
+        }
+    }
+}
+
+/// Reads runs of chunks, and keeps the plain bytes of those read last: neighbouring runs share most of theirs.
+#[derive(Debug)]
+pub struct Runs {
+    store: Store,
+    kept: Mutex<Kept>,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    chunks: BTreeMap<Hash, Arc<[u8]>>,
+    /// In the order in which they were read.
+    order: VecDeque<Hash>,
+    bytes: usize,
+}
+
+impl Runs {
+    /// Over the chunks of a store. Keeps at most 8 MiB of them.
+    pub fn new(store: Store) -> Self {
+        Self { store, kept: Mutex::default() }
+    }
+
+    /// The plain bytes of a run, one chunk after the other.
+    ///
+    /// # Errors
+    /// As [`Store::read_chunk`].
+    pub fn read(&self, run: &[ChunkRef]) -> Result<Vec<u8>, StoreError> {
+        let mut bytes = Vec::with_capacity(run.iter().map(|chunk| chunk.length as usize).sum());
+        for chunk in run {
+            bytes.extend_from_slice(&self.chunk(&chunk.hash)?);
+        }
+        Ok(bytes)
+    }
+
+    fn chunk(&self, hash: &Hash) -> Result<Arc<[u8]>, StoreError> {
+        let kept = || self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(chunk) = kept().chunks.get(hash) {
+            return Ok(Arc::clone(chunk));
+        }
+        let chunk: Arc<[u8]> = self.store.read_chunk(hash)?.into();
+        let mut kept = kept();
+        if kept.chunks.insert(*hash, Arc::clone(&chunk)).is_none() {
+            kept.order.push_back(*hash);
+            kept.bytes += chunk.len();
+        }
+        while kept.bytes > KEPT_BYTES
+            && let Some(oldest) = kept.order.pop_front()
+        {
+            let gone = kept.chunks.remove(&oldest);
+            kept.bytes -= gone.map_or(0, |chunk| chunk.len());
+        }
+        Ok(chunk)
+    }
+}
+
+impl super::Inner {
+    /// How often each image is held.
+    pub(super) fn held(&self) -> std::sync::MutexGuard<'_, BTreeMap<ImageId, usize>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Gives the chunk's plain bytes, which were decoded to exactly `plain_length` bytes and hash to `hash`. Nothing is
+/// allocated for what is larger than a chunk may be.
+fn decode<'a>(
+    hash: Hash,
+    plain_length: u32,
+    reference: &[u8],
+    bytes: &[u8],
+    buffer: &'a mut Vec<u8>,
+) -> Result<&'a [u8], PeerFault> {
+    let expected = u64::from(plain_length);
+    if plain_length == 0 || plain_length as usize > MAX_CHUNK_BYTES {
+        return Err(PeerFault::Oversized { hash, length: expected, max: MAX_CHUNK_BYTES as u64 });
+    }
+    if bytes.len() as u64 >= expected {
+        return Err(PeerFault::Oversized { hash, length: bytes.len() as u64, max: expected - 1 });
+    }
+    buffer.resize(MAX_CHUNK_BYTES, 0);
+    let plain = &mut buffer[..plain_length as usize];
+    let is_content = !reference.starts_with(&DICTIONARY_MAGIC);
+    let decoded = DECODER.with_borrow_mut(|decoder| {
+        is_content.then(|| decoder.decompress_using_dict(&mut *plain, bytes, reference).ok()).flatten()
+    });
+    if decoded != Some(plain.len()) {
+        return Err(PeerFault::BadReference { hash, expected });
+    }
+    match Hash::of(plain) {
+        found if found == hash => Ok(plain),
+        found => Err(PeerFault::WrongHash { expected: hash, found }),
+    }
+}
