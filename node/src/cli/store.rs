@@ -53,7 +53,7 @@ pub(super) fn run(face: &Face, dir: &NodeDir, command: Command) -> Outcome {
         page.fields([
             ("found", found.into()),
             ("read", read.into()),
-            ("speed", rate(bytes, seconds).into()),
+            ("speed", some(bytes, rate(bytes, seconds)).into()),
             ("damaged", damaged),
             ("cut off", some(cut_bytes, format!("{} that were never finished", ByteSize(cut_bytes))).into()),
             ("left alone", some(unknown, format!("{} of a later version", count(unknown, "thing"))).into()),

@@ -2,22 +2,22 @@
 //!
 //! ```text
 //! index/*.run       sorted, immutable: the entries of sealed segments                (run, runs)
-//! index/recent/     a sled tree: the committed entries of the others                 (tree)
-//! in memory         the entries that are not committed yet
+//! in memory         the entries of the others, committed or not
+//! index/recent/     a sled tree: those that are committed, for the next start        (tree)
 //! ```
 //!
-//! An entry goes from memory into the tree when it is committed, and from the tree into a run when its segment is sealed.
-//! It is always in the later place before it leaves the earlier one, and a look-up goes the same way, so it never misses.
-//! A later copy of an entry (a collection moved it, or it was fetched again after damage) hides the earlier ones.
+//! An entry goes from memory into a run when its segment is sealed. It is in the run before it leaves the memory, and a
+//! look-up goes the same way, so it never misses. A later copy of an entry (a collection moved it, or it was fetched
+//! again after damage) hides the earlier ones.
 //!
-//! **Bounds.** The tree holds the entries of the segment that is appended to, and of those sealed since the last commit. A
-//! segment is sealed at [`SEGMENT_ENTRIES`](super::writer::SEGMENT_ENTRIES) entries. The runs take 0.11 bytes of memory
-//! for each entry, and up to 16 MiB besides for filters.
+//! **Bounds.** In memory are the entries of the segment that is appended to, and of those sealed since the last commit. A
+//! segment is sealed at [`SEGMENT_ENTRIES`](super::writer::SEGMENT_ENTRIES) entries, so that is about 20 MB. The runs take
+//! 0.11 bytes of memory for each entry, and up to 16 MiB besides for filters.
 //!
 //! **Repair.** A run that is missing, damaged, or about a segment that has another length or nonce by now does not count:
 //! its segments are read again, when the store is opened or when the damage is met.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
@@ -25,7 +25,7 @@ use super::error::StoreError;
 use super::rebuild::{self, Rebuilt};
 use super::run::{Broken, Covered};
 use super::runs::{self, Runs, Shaping, Trouble};
-use super::segment::{Found, Key, Location, Segments};
+use super::segment::{Found, Key, Location, Segments, position};
 use super::tree::Tree;
 
 pub(super) use super::tree::Mark;
@@ -43,7 +43,10 @@ const MENDINGS: usize = 3;
 pub(super) struct Index {
     folder: PathBuf,
     segments: Arc<Segments>,
+    /// The entries that no run has.
     recent: RwLock<HashMap<Key, Location>>,
+    /// How much of each segment that no run speaks for is settled; the tree says the same.
+    marks: Mutex<BTreeMap<u32, Mark>>,
     tree: Tree,
     runs: Runs,
     /// Sealed segments whose entries are still in the tree.
@@ -67,21 +70,53 @@ impl Index {
                 Err(_) => tree.unbury([&dead])?,
             }
         }
-        Ok(Self { folder: path, segments, recent: RwLock::default(), tree, runs, waiting: Mutex::default() })
+        let index = Self {
+            folder: path,
+            segments,
+            recent: RwLock::default(),
+            marks: Mutex::default(),
+            tree,
+            runs,
+            waiting: Mutex::default(),
+        };
+        index.load(found)?;
+        Ok(index)
+    }
+
+    /// Takes over what the tree has of segments that no run speaks for.
+    fn load(&self, found: &[Found]) -> Result<(), StoreError> {
+        let (mut entries, mut marks) = self.tree.load()?;
+        let sealed = self.runs.segments();
+        let is_ours = |id: &u32, mark: &Mark| {
+            let found = found.binary_search_by_key(id, |found| found.id).map(|at| found[at]);
+            found.is_ok_and(|found| found.nonce == mark.nonce && found.length >= mark.length)
+        };
+        let all = marks.len();
+        marks.retain(|id, mark| sealed.binary_search(id).is_err() && is_ours(id, mark));
+        entries.retain(|(key, location)| {
+            let mark = marks.get(&location.segment);
+            mark.is_some_and(|mark| location.end() <= position(location.segment, mark.length))
+                && !self.runs.is_dead(key, location)
+        });
+        if marks.len() < all {
+            // A crash came after a segment was sealed, or these are other segments.
+            self.tree.replace(&entries, &marks)?;
+        }
+        // Of several copies the last came last.
+        *self.recent.write().unwrap_or_else(PoisonError::into_inner) = entries.into_iter().collect();
+        *self.marks.lock().unwrap_or_else(PoisonError::into_inner) = marks;
+        Ok(())
     }
 
     /// Where the entry lies, whether or not it is committed.
     pub(super) fn find(&self, key: &Key) -> Result<Option<Location>, StoreError> {
-        if let Some(location) = self.find_recent(key) {
-            return Ok(Some(location));
-        }
-        match self.tree.find(key)? {
+        match self.find_recent(key) {
             None => self.mending(|| Ok(self.runs.find(key)?)),
             location => Ok(location),
         }
     }
 
-    /// Where the entry lies, if it is not committed.
+    /// Where the entry lies, if no run has it yet.
     pub(super) fn find_recent(&self, key: &Key) -> Option<Location> {
         self.recent.read().unwrap_or_else(PoisonError::into_inner).get(key).copied()
     }
@@ -106,28 +141,21 @@ impl Index {
         self.recent.write().unwrap_or_else(PoisonError::into_inner).insert(key, location);
     }
 
-    /// Moves entries whose bytes are on disk into the tree, and then the marks that say so.
+    /// Writes entries whose bytes are on disk into the tree, with the marks that say so.
     pub(super) fn settle(
         &self,
         entries: &[(Key, Location)],
         marks: impl IntoIterator<Item = (u32, Mark)>,
     ) -> Result<(), StoreError> {
-        self.tree.insert(entries)?;
-        self.tree.mark(marks)?;
-        let mut recent = self.recent.write().unwrap_or_else(PoisonError::into_inner);
-        for (key, location) in entries {
-            if recent.get(key) == Some(location) {
-                recent.remove(key);
-            }
-        }
-        if recent.is_empty() {
-            // What a large commit took is not kept for small ones.
-            recent.shrink_to(1024);
-        }
+        let marks: BTreeMap<u32, Mark> = marks.into_iter().collect();
+        // Held all the while: who replaces what the tree has must know of all that is in it.
+        let mut all = self.marks.lock().unwrap_or_else(PoisonError::into_inner);
+        self.tree.add(entries, &marks)?;
+        all.extend(marks);
         Ok(())
     }
 
-    /// Moves the entries of a sealed segment, which are all settled, into a run. Where that fails, they stay in the tree,
+    /// Moves the entries of a sealed segment, which are all settled, into a run. Where that fails, they stay in memory,
     /// and the next call tries again.
     pub(super) fn seal(&self, segment: Covered) {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
@@ -142,55 +170,83 @@ impl Index {
     }
 
     fn seal_locked(&self, shaping: &mut Shaping, covered: &[Covered]) -> Result<(), StoreError> {
-        let segments: Vec<u32> = covered.iter().map(|row| row.segment).collect();
-        let entries = self.tree.sorted(Some(&segments))?;
+        let is_covered = |location: &Location| covered.iter().any(|row| row.segment == location.segment);
+        let mut entries = self.recent_where(is_covered);
+        runs::sort(&mut entries);
         self.runs.add(shaping, &entries, covered)?;
-        self.tree.remove_all(entries.iter().map(|(key, _)| key))?;
-        segments.iter().try_for_each(|&segment| self.tree.unmark(segment))?;
+        self.leave_to_runs(covered.iter().map(|row| row.segment))?;
         self.mending_locked(shaping, |shaping| self.runs.tidy(shaping))
+    }
+
+    /// Takes the entries of segments out of memory and out of the tree, because runs have them.
+    pub(super) fn leave_to_runs(&self, segments: impl IntoIterator<Item = u32>) -> Result<(), StoreError> {
+        let segments: Vec<u32> = segments.into_iter().collect();
+        let mut marks = self.marks.lock().unwrap_or_else(PoisonError::into_inner);
+        marks.retain(|id, _| !segments.contains(id));
+        let mut recent = self.recent.write().unwrap_or_else(PoisonError::into_inner);
+        recent.retain(|_, location| !segments.contains(&location.segment));
+        // A large segment's memory is not kept for small ones.
+        recent.shrink_to(1024);
+        drop(recent);
+        self.tree.replace(&self.settled(&marks), &marks)
+    }
+
+    /// The entries in memory that are committed.
+    fn settled(&self, marks: &BTreeMap<u32, Mark>) -> Vec<(Key, Location)> {
+        self.recent_where(|location| {
+            let mark = marks.get(&location.segment);
+            mark.is_some_and(|mark| location.end() <= position(location.segment, mark.length))
+        })
+    }
+
+    fn recent_where(&self, is_wanted: impl Fn(&Location) -> bool) -> Vec<(Key, Location)> {
+        let recent = self.recent.read().unwrap_or_else(PoisonError::into_inner);
+        recent.iter().filter(|(_, location)| is_wanted(location)).map(|(key, location)| (*key, *location)).collect()
     }
 
     /// Forgets an entry, unless it lies elsewhere by now.
     pub(super) fn forget(&self, key: &Key, location: &Location) -> Result<(), StoreError> {
+        if self.find(key)?.as_ref() != Some(location) {
+            return Ok(());
+        }
+        let dead = runs::dead(key, location);
+        self.tree.bury(&dead)?;
+        let buried = self.runs.bury(dead);
         let mut recent = self.recent.write().unwrap_or_else(PoisonError::into_inner);
         if recent.get(key) == Some(location) {
             recent.remove(key);
         }
         drop(recent);
-        // A mismatch means that it lies elsewhere, or nowhere: both are well.
-        self.tree.remove(key, location)?;
-        if self.mending(|| Ok(self.runs.find(key)?))?.as_ref() != Some(location) {
-            return Ok(());
-        }
-        let dead = runs::dead(key, location);
-        self.tree.bury(&dead)?;
-        if self.runs.bury(dead) <= MAX_DEAD {
-            return Ok(());
-        }
-        self.rewrite(&mut self.runs.shape(), &|_| true)
+        if buried <= MAX_DEAD { Ok(()) } else { self.rewrite(&mut self.runs.shape(), &|_| true) }
     }
 
     /// Forgets the committed entries that are not to be kept, and returns how many those were.
     pub(super) fn retain(&self, keep: &dyn Fn(&Key) -> bool) -> Result<u64, StoreError> {
         let mut shaping = self.runs.shape();
-        let garbage = |shaping: &mut Shaping| {
-            self.mending_locked(shaping, |_| {
-                let mut garbage = 0;
-                self.runs.for_each(vec![self.tree.sorted(None)?], |key, _| {
-                    garbage += u64::from(!keep(&key));
-                    Ok(())
-                })?;
-                Ok(garbage)
-            })
-        };
-        let removed = garbage(&mut shaping)?;
+        let marks = self.marks.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut settled = self.settled(&marks);
+        runs::sort(&mut settled);
+        let removed = self.mending_locked(&mut shaping, |_| {
+            let mut removed = 0;
+            self.runs.for_each(vec![settled.clone()], |key, _| {
+                removed += u64::from(!keep(&key));
+                Ok(())
+            })?;
+            Ok(removed)
+        })?;
         if removed == 0 {
             return Ok(0);
         }
-        let in_tree = self.tree.sorted(None)?;
         // First what can fail for want of room.
         self.rewrite(&mut shaping, keep)?;
-        self.tree.remove_all(in_tree.iter().map(|(key, _)| key).filter(|key| !keep(key)))?;
+        let garbage = settled.extract_if(.., |(key, _)| !keep(key)).collect::<Vec<_>>();
+        self.tree.replace(&settled, &marks)?;
+        let mut recent = self.recent.write().unwrap_or_else(PoisonError::into_inner);
+        for (key, location) in garbage {
+            if recent.get(&key) == Some(&location) {
+                recent.remove(&key);
+            }
+        }
         Ok(removed)
     }
 
@@ -206,7 +262,12 @@ impl Index {
     pub(super) fn forget_segment(&self, segment: u32) -> Result<(), StoreError> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner).retain(|row| row.segment != segment);
         self.runs.forget_segment(&mut self.runs.shape(), segment)?;
-        self.tree.unmark(segment)
+        let is_here = self.marks.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&segment);
+        if !is_here {
+            return Ok(());
+        }
+        self.leave_to_runs([segment])?;
+        self.flush()
     }
 
     /// Visits every entry once, where it was put last. May begin again with another `start`, if it finds damage.
@@ -217,15 +278,9 @@ impl Index {
     ) -> Result<T, StoreError> {
         self.mending(|| {
             let mut folded = start();
-            let mut recent: Vec<_> = self
-                .recent
-                .read()
-                .unwrap_or_else(PoisonError::into_inner)
-                .iter()
-                .map(|(&key, &at)| (key, at))
-                .collect();
+            let mut recent = self.recent_where(|_| true);
             runs::sort(&mut recent);
-            self.runs.for_each(vec![recent, self.tree.sorted(None)?], |key, location| {
+            self.runs.for_each(vec![recent], |key, location| {
                 visit(&mut folded, key, location);
                 Ok(())
             })?;
@@ -233,29 +288,14 @@ impl Index {
         })
     }
 
-    /// How much of each segment is indexed in the tree.
-    pub(super) fn marks(&self) -> Result<std::collections::BTreeMap<u32, Mark>, StoreError> {
-        self.tree.marks()
+    /// How much is indexed of each segment that no run speaks for.
+    pub(super) fn marks(&self) -> BTreeMap<u32, Mark> {
+        self.marks.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The sealed segments that are indexed.
     pub(super) fn sealed(&self) -> Vec<u32> {
         self.runs.segments()
-    }
-
-    /// Empties the tree, to be filled from the segments.
-    pub(super) fn clear_tree(&self) -> Result<(), StoreError> {
-        self.tree.clear()
-    }
-
-    /// Takes the entries of segments out of the tree, because runs have them.
-    pub(super) fn leave_to_runs(&self, segments: &[u32]) -> Result<(), StoreError> {
-        if segments.is_empty() {
-            return Ok(());
-        }
-        let entries = self.tree.sorted(Some(segments))?;
-        self.tree.remove_all(entries.iter().map(|(key, _)| key))?;
-        segments.iter().try_for_each(|&segment| self.tree.unmark(segment))
     }
 
     /// Builds a run from sealed segments. `last` is the last of the store. Returns the segments as they are then.

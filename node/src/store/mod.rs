@@ -3,9 +3,16 @@
 //! ```text
 //! store/  segments/*.segment   chunks and manifest pages: the truth      (segment, writer)
 //!         images.journal       which images are listed, and pinned        (journal)
-//!         index/               where each entry lies; rebuilt at need     (index)
+//!         index/               where each entry lies; rebuilt at need     (index, tree, runs, run, rebuild)
 //!         lock                 one process at a time
 //! ```
+//!
+//! **What survives a crash.** A chunk or page, once [`Store::commit`] has returned: it fsyncs each segment that has grown,
+//! whose name was fsynced when it was begun, while others go on appending. Many wait for one fsync: an addition commits
+//! at its end, a download every 64 MiB and at its end, and an append does it by itself after 256 MiB or 65,536 entries.
+//! What the journal says, once the method that says it has returned: it fsyncs each entry, and an image is not said to be
+//! whole before its chunks are committed. The index need not survive. Runs are fsynced, so that a crash does not cost
+//! reading their segments; the tree is not, until the store is closed, so a crash costs reading the last segment.
 //!
 //! An image is held when no chunk of its manifest is missing; there is no other notion of a download. The methods block
 //! on disk and processor, so async callers run them on blocking threads. [`Store`] is cheap to clone.

@@ -82,21 +82,9 @@ fn catch_up(
     mut found: Vec<Found>,
     roll_bytes: u64,
 ) -> Result<CaughtUp, StoreError> {
-    let mut marks = index.marks()?;
+    let marks = index.marks();
     let sealed = index.sealed();
     let is_sealed = |id: &u32| sealed.binary_search(id).is_ok();
-    let is_ours = |(id, mark): (&u32, &Mark)| {
-        let is_it = |found: &Found| found.id == *id && found.nonce == mark.nonce && found.length >= mark.length;
-        is_sealed(id) || found.iter().any(is_it)
-    };
-    if !marks.iter().all(is_ours) {
-        tracing::warn!("a part of the index does not belong to the segments; building it anew");
-        index.clear_tree()?;
-        marks.clear();
-    }
-    // A crash came before they were taken out of the tree.
-    let left: Vec<u32> = marks.keys().copied().filter(is_sealed).collect();
-    index.leave_to_runs(&left)?;
 
     let mut rebuilt = Rebuilt::default();
     let mut active = None;
@@ -122,7 +110,9 @@ fn catch_up(
         found.iter_mut().filter(|found| found.id == read.id).for_each(|found| *found = *read);
     }
     let read: Vec<u32> = read.iter().map(|read| read.id).filter(|id| marks.contains_key(id)).collect();
-    index.leave_to_runs(&read)?;
+    if !read.is_empty() {
+        index.leave_to_runs(read)?;
+    }
     if let Some((full, _)) = active.take_if(|(_, entries)| *entries >= SEGMENT_ENTRIES) {
         index.seal(Covered { segment: full.id, nonce: full.nonce, length: full.length });
     }
@@ -153,6 +143,7 @@ fn catch_up_last(
     };
     rebuilt.add(&read);
     let all = before + entries.len() as u64;
+    entries.iter().for_each(|(key, location)| index.add_recent(*key, *location));
     index.settle(&entries, [(last.id, Mark { nonce: last.nonce, length, entries: all })])?;
     Ok(Some((Found { length, ..last }, all)))
 }

@@ -36,7 +36,7 @@ const MAGIC: &[u8; 16] = b"rialto index 1\0\0";
 const HEAD_BYTES: usize = 60;
 const PAGE_BYTES: usize = 4096;
 const PAGE_HEAD_BYTES: usize = 6;
-const ENTRY_BYTES: usize = 55;
+pub(super) const ENTRY_BYTES: usize = 55;
 /// Entries of a full page.
 const PAGE_ENTRIES: usize = (PAGE_BYTES - PAGE_HEAD_BYTES) / ENTRY_BYTES;
 const FENCE_BYTES: usize = 8;
@@ -273,11 +273,7 @@ impl RunWriter {
             self.page.resize(PAGE_HEAD_BYTES, 0);
             self.fences.push(fence(&key.hash));
         }
-        self.page.extend_from_slice(&key.hash.0);
-        self.page.extend_from_slice(&[key.kind as u8, location.encoding.code(), location.features_length]);
-        for word in [location.segment, location.offset, location.stored, location.plain, location.crc] {
-            self.page.extend_from_slice(&word.to_le_bytes());
-        }
+        push_entry(&mut self.page, key, location);
         self.filter.insert(print(key));
         self.entries += 1;
         if self.page.len() + ENTRY_BYTES > PAGE_BYTES { self.end_page() } else { Ok(()) }
@@ -365,7 +361,17 @@ fn search<'a>(page: &'a [u8], key: &Key) -> Option<&'a [u8]> {
     entries.get(found).map(|entry| &entry[..])
 }
 
-fn entry_of(bytes: &[u8]) -> io::Result<(Key, Location)> {
+/// Adds the [`ENTRY_BYTES`] bytes of an entry.
+pub(super) fn push_entry(bytes: &mut Vec<u8>, key: &Key, location: &Location) {
+    bytes.extend_from_slice(&key.hash.0);
+    bytes.extend_from_slice(&[key.kind as u8, location.encoding.code(), location.features_length]);
+    for word in [location.segment, location.offset, location.stored, location.plain, location.crc] {
+        bytes.extend_from_slice(&word.to_le_bytes());
+    }
+}
+
+/// Reads [`ENTRY_BYTES`] bytes.
+pub(super) fn entry_of(bytes: &[u8]) -> io::Result<(Key, Location)> {
     let mut hash = [0; 32];
     hash.copy_from_slice(&bytes[..32]);
     let kind = [Kind::Chunk, Kind::Page].into_iter().find(|&kind| kind as u8 == bytes[32]);

@@ -201,7 +201,7 @@ impl Runs {
         set.is_owner(run.number, location.segment) && !self.is_dead(key, location)
     }
 
-    fn is_dead(&self, key: &Key, location: &Location) -> bool {
+    pub(super) fn is_dead(&self, key: &Key, location: &Location) -> bool {
         self.has_dead.load(Ordering::Acquire)
             && self.dead.read().unwrap_or_else(PoisonError::into_inner).contains(&dead(key, location))
     }

@@ -513,5 +513,6 @@ fn a_collection_beside_a_fetch_and_an_addition_loses_nothing() {
     }
 }
 
+mod damage;
 mod model;
 mod sealed;

@@ -265,20 +265,18 @@ impl Scene {
     }
 
     fn hear(&mut self, said: Said) {
-        let mut listed = |number| {
-            self.loose.remove(&number);
-            self.known.entry(number).or_default()
-        };
         match said {
             Said::Ready | Said::Collecting | Said::Durable(..) => {}
-            Said::Begun(number) => drop(listed(number)),
+            Said::Begun(number) => {
+                self.listed(number);
+            }
             Said::Holds(number, chunks) => {
-                let known = listed(number);
+                let known = self.listed(number);
                 known.chunks = known.chunks.max(chunks);
             }
-            Said::Whole(number) => listed(number).is_whole = true,
-            Said::Pinned(number) => listed(number).is_pinned = Some(true),
-            Said::Unpinned(number) => listed(number).is_pinned = Some(false),
+            Said::Whole(number) => self.listed(number).is_whole = true,
+            Said::Pinned(number) => self.listed(number).is_pinned = Some(true),
+            Said::Unpinned(number) => self.listed(number).is_pinned = Some(false),
             Said::Loosening(number) => {
                 if let Some(known) = self.known.get_mut(&number) {
                     // What is pinned cannot be removed.
@@ -293,6 +291,11 @@ impl Scene {
                 self.loose.remove(&number);
             }
         }
+    }
+
+    fn listed(&mut self, number: u64) -> &mut Known {
+        self.loose.remove(&number);
+        self.known.entry(number).or_default()
     }
 
     /// Takes away, or spoils, what no disk need have kept.
