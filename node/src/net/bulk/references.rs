@@ -190,6 +190,9 @@ impl Framing {
     }
 }
 
+/// A chunk's header, and what it was encoded to.
+type Referenced = (ReferencedHeader, Arc<[u8]>);
+
 /// Encodes the chunks of one upload against what its fetcher holds.
 pub(super) struct Encoder {
     references: References,
@@ -209,7 +212,7 @@ impl Encoder {
         manifest: &Manifest,
         index: u32,
         stored_bytes: usize,
-    ) -> Result<Option<(ReferencedHeader, Arc<[u8]>)>, StoreError> {
+    ) -> Result<Option<Referenced>, StoreError> {
         let Some(chunk) = manifest.chunks.get(index as usize) else { return Ok(None) };
         let features = store.features(&chunk.hash)?;
         let Some(reference) = self.finder.find(&manifest.chunks, index, &features) else { return Ok(None) };
