@@ -13,9 +13,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use rialto_node::store::{Options, Store};
+use rialto_node::store::{Options, Store, StoreError};
 use rialto_protocol::ids::{Hash, ImageId};
 use rialto_protocol::image::encoding::Encoding;
+use rialto_testnet::site::SOON;
+use rialto_testnet::wait::eventually;
 use rialto_tests::held::{Held, noise};
 
 /// Where the child finds its store, and what it does there.
@@ -112,6 +114,16 @@ fn segment(folder: &Path, number: u64) -> PathBuf {
     folder.join(format!("segments/{number:08}.segment"))
 }
 
+/// Opens a store. Where these tests share a process, a child that another of them starts holds our lock too, from its fork
+/// to its exec.
+fn open(folder: &Path) -> Store {
+    let opened = eventually(SOON, "the lock", || match Store::open(folder, OPTIONS) {
+        Err(StoreError::InUse(path)) => Err(path.display().to_string()),
+        opened => Ok(opened),
+    });
+    opened.expect("nobody holds the lock").expect("the store opens")
+}
+
 /// Not a test: what the tests below start and kill.
 #[test]
 #[ignore = "a process that the other tests start"]
@@ -119,7 +131,7 @@ fn child() {
     let Some(folder) = std::env::var_os(STORE).map(PathBuf::from) else { return };
     let seed = std::env::var(SEED).ok().and_then(|seed| seed.parse().ok()).expect("a seed");
     let mut random = fastrand::Rng::with_seed(seed);
-    let store = Store::open(&folder, OPTIONS).expect("the store opens");
+    let store = open(&folder);
     say(Said::Ready);
     let is_over = AtomicBool::new(false);
     thread::scope(|scope| {
@@ -317,7 +329,7 @@ impl Scene {
 
     /// Opens the store, and looks whether all is there that the child said was.
     fn check(&mut self) {
-        let store = Store::open(self.folder.path(), OPTIONS).expect("the store opens");
+        let store = open(self.folder.path());
         let listed: BTreeMap<ImageId, bool> =
             store.images().expect("the list").iter().map(|image| (image.image, image.is_pinned)).collect();
         for number in std::mem::take(&mut self.loose) {
