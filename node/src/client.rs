@@ -417,7 +417,7 @@ mod tests {
     #[tokio::test]
     async fn requests_and_answers_are_json() {
         let node = FakeNode::answering(&[&answer("202 Accepted", r#"{"job":"7"}"#), &answer("204 No Content", "")]);
-        let body = rialto_web::api::AddImageRequest { file: "/tmp/disk.raw".into() };
+        let body = rialto_web::api::AddImageRequest { file: "/tmp/disk.raw".into(), format: None, member: None };
         let started: JobStarted = node.client.post("images", &body).await.unwrap();
         assert_eq!(started.job, "7");
         node.client.delete::<()>("jobs/7").await.unwrap();

@@ -159,11 +159,13 @@ pub struct StoreConfig {
     /// Space on the file system that the store leaves free, in bytes: nothing is added or fetched below it.
     #[serde(alias = "free_space_floor")]
     pub free_space_floor: ByteSize,
+    /// What the store may take, in bytes; no bound where it is not set.
+    pub quota: Option<ByteSize>,
 }
 
 impl Default for StoreConfig {
     fn default() -> Self {
-        Self { free_space_floor: ByteSize::gib(1) }
+        Self { free_space_floor: ByteSize::gib(1), quota: None }
     }
 }
 
@@ -285,6 +287,8 @@ serve = "{serve}"
 [store]
 # Space that the store leaves free on its file system; nothing is added or fetched below it.
 free-space-floor = "1 GiB"
+# What the store may take; nothing is added or fetched beyond it.
+# quota = "200 GiB"
 
 [deploy]
 # How long a guest has to shut down before it is stopped the hard way.

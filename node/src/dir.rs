@@ -156,6 +156,11 @@ impl NodeDir {
         self.0.join("records")
     }
 
+    /// Flat content of disks that are being converted.
+    pub fn scratch(&self) -> PathBuf {
+        self.0.join("scratch")
+    }
+
     /// Overlays, seeds and consoles of instances.
     pub fn instances(&self) -> PathBuf {
         self.0.join("instances")

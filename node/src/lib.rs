@@ -11,6 +11,7 @@ pub mod catalog;
 pub mod cli;
 pub mod client;
 pub mod config;
+pub mod convert;
 pub mod deploy;
 pub mod dir;
 pub mod jobs;

@@ -26,6 +26,7 @@ pub(crate) use reference::fetch_target;
 use crate::api::Api;
 use crate::catalog::{Catalog, CatalogError};
 use crate::config::{Config, Membership, Serve};
+use crate::convert::Scratch;
 use crate::deploy::{DeployError, DeployOptions, Deployer, Limits};
 use crate::dir::{DirError, NodeDir};
 use crate::jobs::Jobs;
@@ -76,6 +77,9 @@ pub enum NodeError {
         /// Why.
         source: std::io::Error,
     },
+    /// The folder where disks are converted.
+    #[error("cannot use the folder for converted disks: {0}")]
+    Scratch(std::io::Error),
     /// The control socket.
     #[error("cannot serve the control socket: {0}")]
     Socket(std::io::Error),
@@ -108,6 +112,8 @@ pub(crate) struct Node {
     pub(crate) started: Instant,
     pub(crate) catalog: Catalog,
     pub(crate) store: Store,
+    /// Where disks are converted.
+    pub(crate) scratch: Scratch,
     pub(crate) net: Net,
     pub(crate) exchange: Exchange,
     pub(crate) policy: watch::Receiver<Arc<PolicyState>>,
@@ -144,6 +150,7 @@ pub async fn run(
     let keys = Keys::of(&dir);
     let keypair = keys::to_libp2p(&keys.site()?)?;
     let store = Store::open(&dir.store(), store_options(&config))?;
+    let scratch = Scratch::open(dir.scratch(), config.store.free_space_floor.bytes()).map_err(NodeError::Scratch)?;
     let catalog = Catalog::open(&dir.records(), config.federation.clone(), CATALOG_BUDGET_BYTES)?;
     let policy_file = PolicyFile::open(dir.policy_file());
     let policy = policy_file.subscribe();
@@ -165,6 +172,7 @@ pub async fn run(
         started: Instant::now(),
         catalog,
         store,
+        scratch,
         net,
         exchange,
         policy,
@@ -373,6 +381,7 @@ fn net_settings(config: &Config, keypair: libp2p::identity::Keypair) -> net::Set
 pub(crate) fn store_options(config: &Config) -> crate::store::Options {
     crate::store::Options {
         free_space_floor_bytes: config.store.free_space_floor.bytes(),
+        quota_bytes: config.store.quota.map(|quota| quota.bytes()),
         ..crate::store::Options::default()
     }
 }

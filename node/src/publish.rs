@@ -10,6 +10,7 @@ use rialto_protocol::record::{
 };
 use serde::Deserialize;
 
+use crate::convert::SourceFormat;
 use crate::dir::read_bounded;
 use crate::store::Added;
 use crate::strict_toml::{self, TomlError};
@@ -47,17 +48,24 @@ pub enum PublishError {
         /// Why.
         reason: String,
     },
-    /// A disk format that is not published as it is.
-    #[error(
-        "disk {file} is said to be {format}; this version publishes raw disks only. Convert it first: qemu-img convert \
-         -f {format} -O raw {file} disk.raw"
-    )]
-    Format {
-        /// The disk's file.
-        file: String,
-        /// Its format.
-        format: &'static str,
-    },
+}
+
+/// A file that a release is made of.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SourceFile {
+    /// Where it is.
+    pub path: PathBuf,
+    /// How it is to be read, where it is a disk; anything else is taken as it is.
+    pub disk: Option<DiskSource>,
+}
+
+/// How a disk is to be read.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct DiskSource {
+    /// What the file is.
+    pub format: SourceFormat,
+    /// Which disk of an archive, where it has several.
+    pub member: Option<String>,
 }
 
 /// A description, read and checked as far as it can be without its files.
@@ -96,15 +104,8 @@ struct File {
 struct DiskFile {
     file: PathBuf,
     format: SourceFormat,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum SourceFormat {
-    Raw,
-    Qcow2,
-    Vmdk,
-    Vhd,
+    /// Which disk of an archive, where it has several.
+    member: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -151,15 +152,25 @@ impl Description {
     }
 
     /// The files that are to be added as images, each once.
-    pub fn files(&self) -> Vec<PathBuf> {
-        let mut files: Vec<PathBuf> = Vec::new();
-        for file in self.file.paths() {
-            let file = self.directory.join(file);
+    pub fn files(&self) -> Vec<SourceFile> {
+        let mut files: Vec<SourceFile> = Vec::new();
+        for file in
+            self.file.disks.iter().map(|disk| self.disk(disk)).chain(self.file.others().map(|file| self.plain(file)))
+        {
             if !files.contains(&file) {
                 files.push(file);
             }
         }
         files
+    }
+
+    fn disk(&self, disk: &DiskFile) -> SourceFile {
+        let source = DiskSource { format: disk.format, member: disk.member.clone() };
+        SourceFile { path: self.directory.join(&disk.file), disk: Some(source) }
+    }
+
+    fn plain(&self, file: &Path) -> SourceFile {
+        SourceFile { path: self.directory.join(file), disk: None }
     }
 
     /// The release, once its files are images. `next_sequence` is used where the file gives none.
@@ -171,18 +182,20 @@ impl Description {
         publisher: PublicKey,
         now: u64,
         next_sequence: u64,
-        images: &BTreeMap<PathBuf, Added>,
+        images: &BTreeMap<SourceFile, Added>,
     ) -> Result<Release, PublishError> {
         let file = &self.file;
-        let added = |path: &Path| {
-            let reason = || PublishError::Value { key: "file", reason: format!("{} was not added", path.display()) };
-            images.get(&self.directory.join(path)).ok_or_else(reason)
+        let added = |file: SourceFile| {
+            let reason =
+                || PublishError::Value { key: "file", reason: format!("{} was not added", file.path.display()) };
+            images.get(&file).ok_or_else(reason)
         };
+        let plain = |path: &Path| added(self.plain(path));
         let disks = file
             .disks
             .iter()
             .map(|disk| {
-                let added = added(&disk.file)?;
+                let added = added(self.disk(disk))?;
                 let reason = || PublishError::Value {
                     key: "file",
                     reason: format!("{} was added without its digests", disk.file.display()),
@@ -201,13 +214,13 @@ impl Description {
             BootFile::Bios {} => Boot::Bios {},
             BootFile::Uefi {} => Boot::Uefi {},
             BootFile::Direct { kernel, initrd, cmdline } => Boot::Direct {
-                kernel: added(kernel)?.image,
-                initrd: initrd.as_deref().map(|initrd| added(initrd).map(|added| added.image)).transpose()?,
+                kernel: plain(kernel)?.image,
+                initrd: initrd.as_deref().map(|initrd| plain(initrd).map(|added| added.image)).transpose()?,
                 cmdline: cmdline.clone().unwrap_or_default(),
             },
         };
         let image_of =
-            |path: &Option<PathBuf>| path.as_deref().map(|path| added(path).map(|added| added.image)).transpose();
+            |path: &Option<PathBuf>| path.as_deref().map(|path| plain(path).map(|added| added.image)).transpose();
         Ok(Release {
             publisher,
             name: file.name.clone(),
@@ -241,7 +254,7 @@ impl Description {
 impl File {
     fn check(&self) -> Result<(), PublishError> {
         let refused = |key, reason: &str| Err(PublishError::Value { key, reason: reason.to_owned() });
-        if self.paths().count() > MAX_FILES {
+        if self.disks.len() + self.others().count() > MAX_FILES {
             return refused("disks", "more files than a release can have");
         }
         if self.disks.is_empty() && !matches!(self.boot, BootFile::Direct { .. }) {
@@ -253,26 +266,20 @@ impl File {
         if self.requirements.memory.bytes() < 1 << 20 {
             return refused("requirements.memory", "at least 1 MiB is needed");
         }
-        for disk in &self.disks {
-            let format = match disk.format {
-                SourceFormat::Raw => continue,
-                SourceFormat::Qcow2 => "qcow2",
-                SourceFormat::Vmdk => "vmdk",
-                SourceFormat::Vhd => "vpc",
-            };
-            return Err(PublishError::Format { file: disk.file.display().to_string(), format });
+        if self.disks.iter().any(|disk| disk.member.is_some() && disk.format != SourceFormat::Ova) {
+            return refused("disks.member", "only a disk with format = \"ova\" has members to choose from");
         }
         self.expires_after()?;
         self.schema().map(drop)
     }
 
-    fn paths(&self) -> impl Iterator<Item = &Path> {
+    /// What is no disk.
+    fn others(&self) -> impl Iterator<Item = &Path> {
         let (kernel, initrd) = match &self.boot {
             BootFile::Direct { kernel, initrd, .. } => (Some(kernel), initrd.as_ref()),
             BootFile::Bios {} | BootFile::Uefi {} => (None, None),
         };
-        let disks = self.disks.iter().map(|disk| &disk.file);
-        disks.chain(kernel).chain(initrd).chain(&self.sbom).chain(&self.provenance).map(PathBuf::as_path)
+        kernel.into_iter().chain(initrd).chain(&self.sbom).chain(&self.provenance).map(PathBuf::as_path)
     }
 
     fn expires_after(&self) -> Result<Option<u64>, PublishError> {
@@ -316,7 +323,7 @@ mod tests {
     #[test]
     fn names_its_files_relative_to_itself() {
         let description = read(GOOD).unwrap();
-        let names: Vec<_> = description.files().iter().map(|file| file.file_name().unwrap().to_owned()).collect();
+        let names: Vec<_> = description.files().iter().map(|file| file.path.file_name().unwrap().to_owned()).collect();
         assert_eq!(names, ["disk.raw", "vmlinuz", "initrd.img"]);
     }
 
@@ -325,7 +332,8 @@ mod tests {
         for (from, to, expected) in [
             ("summary", "sumary", "line 5"),
             ("vcpus = 1", "vcpus = 0", "requirements.vcpus"),
-            ("\"raw\"", "\"qcow2\"", "qemu-img convert"),
+            ("\"raw\"", "\"cow\"", "line 6"),
+            ("\"raw\"", "\"raw\", member = \"a.vmdk\"", "disks.member"),
             ("disk.raw", "disk.raw\", fiel = \"x", "line 6"),
             ("name = \"hello\"", "name = \"Hello\"", "not a name"),
             ("required = true", "default = \"x\", type = \"integer\"", "line"),

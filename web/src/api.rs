@@ -130,6 +130,10 @@ pub struct Status {
     pub store_bytes: u64,
     /// Bytes free on the store's file system.
     pub free_bytes: u64,
+    /// Bytes that the store may take, where the administrator has set a quota.
+    pub quota_bytes: Option<u64>,
+    /// Bytes set aside for fetches under way.
+    pub reserved_bytes: u64,
     /// The policy in force.
     pub policy: PolicyStatus,
     /// Seconds since the node started.
@@ -389,6 +393,10 @@ pub struct ImageSummary {
     pub bytes: u64,
     /// Bytes that no hole covers.
     pub data_bytes: u64,
+    /// Bytes on disk that only this image keeps: removing it frees them.
+    pub own_bytes: u64,
+    /// Bytes on disk that other images need, too.
+    pub shared_bytes: u64,
     /// Chunks, holes not counted.
     pub chunks: u64,
     /// Chunks still missing.
@@ -553,6 +561,13 @@ pub struct InstanceChanged {
 pub struct AddImageRequest {
     /// Absolute path of the file, as the node sees it.
     pub file: String,
+    /// What the file is, where it is a disk that may have to be made flat: raw, qcow2, vmdk, vhd or ova. Without it, the
+    /// file is stored as it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub format: Option<String>,
+    /// Which disk of an archive, where it has several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub member: Option<String>,
 }
 
 /// `image get IMAGE -o FILE`.
@@ -561,6 +576,9 @@ pub struct AddImageRequest {
 pub struct ExportImageRequest {
     /// Absolute path of the file to write.
     pub file: String,
+    /// raw or qcow2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub format: Option<String>,
 }
 
 /// `publish FILE.toml --key NAME`.

@@ -42,6 +42,10 @@ pub(super) fn text(node: &Node) -> Result<String> {
         Some(Unit::Bytes),
         node.store.free_bytes().map_err(store_error)?,
     );
+    gauge("store_reserved", "Space set aside for fetches", Some(Unit::Bytes), node.store.reserved_bytes());
+    if let Some(quota) = node.config.store.quota {
+        gauge("store_quota", "What the store may take", Some(Unit::Bytes), quota.bytes());
+    }
     gauge("instances_running", "Instances that run", None, running as u64);
     gauge("instances", "Instances in any state", None, instances.len() as u64);
     gauge(

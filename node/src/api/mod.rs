@@ -20,7 +20,9 @@ use tokio_stream::wrappers::BroadcastStream;
 
 use crate::keys;
 use crate::node::Node;
-use crate::node::work::{absolute, blocking, store_error};
+use crate::node::work::{ExportFormat, absolute, blocking, store_error};
+use crate::publish::{DiskSource, SourceFile};
+use crate::store::StoredImage;
 
 /// Releases on a page where nothing is said, and at most.
 const PAGE: (usize, usize) = (50, 200);
@@ -81,15 +83,24 @@ impl Backend for Api {
         let node = Arc::clone(&self.0);
         blocking(move || {
             let images = node.store.images().map_err(store_error)?;
-            Ok(images.iter().map(|image| view::image(&node, image)).collect())
+            let usage = node.store.usage().map_err(store_error)?;
+            let usage_of = |image: &StoredImage| usage.get(&image.image).copied().unwrap_or_default();
+            Ok(images.iter().map(|image| view::image(&node, image, usage_of(image))).collect())
         })
         .await?
     }
 
     async fn add_image(&self, request: AddImageRequest) -> Result<JobStarted> {
-        let (node, file) = (Arc::clone(&self.0), absolute(&request.file)?);
-        let name = format!("adding {}", file.display());
-        self.jobs.start(name, |reporter| node.add_image(file, reporter))
+        let (node, path) = (Arc::clone(&self.0), absolute(&request.file)?);
+        let name = format!("adding {}", path.display());
+        let disk = match (request.format, request.member) {
+            (Some(format), member) => Some(DiskSource { format: format.parse().map_err(ApiError::usage)?, member }),
+            (None, Some(_)) => {
+                return Err(ApiError::usage("a member can only be chosen of a file whose format is given"));
+            }
+            (None, None) => None,
+        };
+        self.jobs.start(name, |reporter| node.add_image(SourceFile { path, disk }, reporter))
     }
 
     async fn verify_image(&self, image: ImageId) -> Result<JobStarted> {
@@ -113,21 +124,9 @@ impl Backend for Api {
 
     async fn export_image(&self, image: ImageId, request: ExportImageRequest) -> Result<JobStarted> {
         let (node, file) = (Arc::clone(&self.0), absolute(&request.file)?);
+        let format = request.format.as_deref().map_or(Ok(ExportFormat::Raw), ExportFormat::parse)?;
         let name = format!("writing image {image} to {}", file.display());
-        self.jobs.start(name, move |reporter| async move {
-            let started = Instant::now();
-            let (store, path) = (node.store.clone(), file.clone());
-            blocking(move || {
-                let mut progress = |done, total| reporter.progress("writing", done, total);
-                store.export(&image, &path, &mut progress, &|| reporter.cancel.is_cancelled())
-            })
-            .await?
-            .map_err(store_error)?;
-            let store = node.store.clone();
-            let stored = blocking(move || store.image(&image)).await?.map_err(store_error)?;
-            let seconds = started.elapsed().as_secs_f64();
-            Ok(ImageExported { image, file: file.display().to_string(), bytes: stored.bytes, seconds })
-        })
+        self.jobs.start(name, move |reporter| node.export_image(image, file, format, reporter))
     }
 
     async fn remove_image(&self, image: ImageId) -> Result<()> {

@@ -14,7 +14,7 @@ use crate::keys;
 use crate::net::PeerView;
 use crate::node::work::store_error;
 use crate::node::{Judged, Node};
-use crate::store::StoredImage;
+use crate::store::{StoredImage, Usage};
 use crate::trust::{endorsement_is_void, revocation_counts};
 
 /// Sites asked for before the page is shown; who answers later is not counted.
@@ -34,6 +34,12 @@ pub(super) fn status(node: &Node, listen: Vec<String>) -> Result<Status> {
     if free_bytes < floor {
         warnings.push("the disk is fuller than the free-space floor allows: nothing is added or fetched".into());
     }
+    let quota_bytes = node.config.store.quota.map(|quota| quota.bytes());
+    if quota_bytes.is_some_and(|quota| node.store.stored_bytes() >= quota) {
+        warnings.push(
+            "the store has reached its quota: nothing is added or fetched; remove images, or raise store.quota".into(),
+        );
+    }
     for instance in node.deployer.list() {
         if let Some(note) = instance.note.filter(|_| instance.state == "running" || instance.state == "failed") {
             warnings.push(format!("instance {} ({}): {note}", instance.instance, instance.title));
@@ -51,6 +57,8 @@ pub(super) fn status(node: &Node, listen: Vec<String>) -> Result<Status> {
         images: images.iter().filter(|image| image.is_complete).count() as u64,
         store_bytes: node.store.stored_bytes(),
         free_bytes,
+        quota_bytes,
+        reserved_bytes: node.store.reserved_bytes(),
         policy,
         seconds: node.started.elapsed().as_secs_f64(),
         warnings,
@@ -217,11 +225,13 @@ pub(super) async fn sites_holding(node: &Node, record: &Verified<Record>) -> u64
     sites.len() as u64
 }
 
-pub(super) fn image(node: &Node, image: &StoredImage) -> ImageSummary {
+pub(super) fn image(node: &Node, image: &StoredImage, usage: Usage) -> ImageSummary {
     ImageSummary {
         image: image.image,
         bytes: image.bytes,
         data_bytes: image.data_bytes,
+        own_bytes: usage.own_bytes,
+        shared_bytes: usage.shared_bytes,
         chunks: image.chunks,
         // How many are missing is not known before the manifest is here; that it is not complete is.
         missing_chunks: image.missing_chunks.max((!image.is_complete).into()),

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use super::output::{Cell, Face, Outcome, Tone, age, count, rate};
 use super::{absolute, existing, job};
 use crate::client::Client;
+use crate::convert::SourceFormat;
 use crate::units::ByteSize;
 
 /// Characters of an id that are enough to name an image, if only one begins so.
@@ -21,20 +22,29 @@ const MIN_PREFIX: usize = 12;
 /// What to do with images. IMAGE is an id, or a unique beginning of at least 12 characters.
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Add a file to the store
+    /// Add a file to the store, as it is or, where it is a disk, made flat
     Add {
-        /// The file
+        /// The file, or a block device that is not in use
         file: PathBuf,
+        /// What the file is, where it is a disk; without this it is stored as it is
+        #[arg(long)]
+        format: Option<SourceFormat>,
+        /// Which disk of an archive, where it has several
+        #[arg(long, requires = "format")]
+        member: Option<String>,
     },
-    /// Write an image to a sparse raw file
+    /// Write an image to a sparse raw file, or to one in qcow2
     Get {
         /// The image
         image: String,
         /// The file to write
         #[arg(short, long, value_name = "FILE")]
         output: PathBuf,
+        /// What to write
+        #[arg(long, value_parser = ["raw", "qcow2"], default_value = "raw")]
+        format: String,
     },
-    /// List images
+    /// List images: how long they are, what only they take on disk, and what they share with others
     Ls,
     /// Read an image back and check every chunk
     Verify {
@@ -62,8 +72,14 @@ pub(super) enum Command {
 
 pub(super) async fn run(face: &Face, client: &Client, command: Command) -> Outcome {
     match command {
-        Command::Add { file } => add(face, client, existing(&file)?).await,
-        Command::Get { image, output } => get(face, client, &image, absolute(&output)?).await,
+        Command::Add { file, format, member } => {
+            let format = format.map(|format| format.to_string());
+            add(face, client, AddImageRequest { file: existing(&file)?, format, member }).await
+        }
+        Command::Get { image, output, format } => {
+            let request = ExportImageRequest { file: absolute(&output)?, format: Some(format) };
+            get(face, client, &image, request).await
+        }
         Command::Ls => ls(face, client).await,
         Command::Verify { image } => verify(face, client, &image).await,
         Command::Pin { image } => pin(face, client, &image, true).await,
@@ -73,8 +89,8 @@ pub(super) async fn run(face: &Face, client: &Client, command: Command) -> Outco
     }
 }
 
-async fn add(face: &Face, client: &Client, file: String) -> Outcome {
-    let started = client.post("images", &AddImageRequest { file }).await?;
+async fn add(face: &Face, client: &Client, request: AddImageRequest) -> Outcome {
+    let started = client.post("images", &request).await?;
     let result =
         job::follow(face, client, started, "chunks that were stored already are found again, or collected by image gc")
             .await?;
@@ -89,9 +105,9 @@ async fn add(face: &Face, client: &Client, file: String) -> Outcome {
     })
 }
 
-async fn get(face: &Face, client: &Client, image: &str, file: String) -> Outcome {
+async fn get(face: &Face, client: &Client, image: &str, request: ExportImageRequest) -> Outcome {
     let image = resolve(client, image).await?;
-    let started = client.post(&format!("images/{image}/export"), &ExportImageRequest { file }).await?;
+    let started = client.post(&format!("images/{image}/export"), &request).await?;
     let result = job::follow(face, client, started, "the file is not complete").await?;
     face.print_result(&result, |page, exported: ImageExported| {
         page.line(exported.file);
@@ -119,12 +135,14 @@ async fn ls(face: &Face, client: &Client) -> Outcome {
                 Cell::from(image.image.to_string()),
                 Cell::size(image.bytes),
                 Cell::size(image.data_bytes),
+                Cell::size(image.own_bytes),
+                Cell::size(image.shared_bytes),
                 state,
                 Cell::number(age(&image.added)),
                 used_by.into(),
             ]
         });
-        page.table(["IMAGE", "LENGTH", "DATA", "STATE", "AGE", "USED BY"], rows.collect());
+        page.table(["IMAGE", "LENGTH", "DATA", "OWN", "SHARED", "STATE", "AGE", "USED BY"], rows.collect());
     })
 }
 

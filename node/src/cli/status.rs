@@ -26,7 +26,7 @@ fn describe(page: &mut Page, status: &Status) {
         ("policy", policy),
         ("records", status.records.to_string().into()),
         ("images", status.images.to_string().into()),
-        ("store", format!("{} used, {} free", ByteSize(status.store_bytes), ByteSize(status.free_bytes)).into()),
+        ("store", store(status).into()),
         ("web", status.web.clone().unwrap_or_default().into()),
         ("up for", span(status.seconds as i64).into()),
         ("version", (&status.version).into()),
@@ -41,4 +41,14 @@ fn describe(page: &mut Page, status: &Status) {
             page.line(Cell::new(format!("  {warning}"), Tone::Warn));
         }
     }
+}
+
+fn store(status: &Status) -> String {
+    let used = ByteSize(status.store_bytes);
+    let of = status.quota_bytes.map(|quota| format!(" of {}", ByteSize(quota))).unwrap_or_default();
+    let aside = match status.reserved_bytes {
+        0 => String::new(),
+        bytes => format!(", {} set aside for fetches", ByteSize(bytes)),
+    };
+    format!("{used}{of} used, {} free{aside}", ByteSize(status.free_bytes))
 }

@@ -260,7 +260,7 @@ impl InstanceRecord {
 }
 
 /// Text for people, from a guest or a tool: bounded, and without control characters that would act on a terminal.
-pub(super) fn note(text: &str) -> String {
+pub(crate) fn note(text: &str) -> String {
     let clean = text.chars().map(|c| if c.is_control() && c != '\n' { ' ' } else { c });
     clean.take(MAX_NOTE_CHARS).collect::<String>().trim().to_owned()
 }

@@ -50,9 +50,11 @@ use qemu::Qemu;
 
 pub use bases::ImageSource;
 pub use error::DeployError;
+pub(crate) use instance::note;
 pub use plan::Limits;
 pub use ports::PortError;
 pub use probe::{MissingTool, accelerator, missing_tools};
+pub(crate) use probe::{disk_tools, environment as tool_environment};
 
 /// How long a guest that was asked to stop may take, where nothing else is set.
 pub const DEFAULT_GRACE: Duration = Duration::from_secs(20);

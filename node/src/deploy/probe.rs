@@ -119,10 +119,10 @@ pub(super) fn qemu() -> Result<PathBuf, HypervisorError> {
     program(QEMU).ok_or(HypervisorError::Missing { what: QEMU, fix: FIX_QEMU })
 }
 
-/// `prlimit` and `qemu-img`, or what to do about their absence.
-pub(super) fn disk_tools() -> Result<(PathBuf, PathBuf), HypervisorError> {
-    let prlimit = program(PRLIMIT).ok_or(HypervisorError::Missing { what: PRLIMIT, fix: FIX_PRLIMIT })?;
-    let qemu_img = program(QEMU_IMG).ok_or(HypervisorError::Missing { what: QEMU_IMG, fix: FIX_QEMU_IMG })?;
+/// `prlimit` and `qemu-img`, or which of them is missing and the command that installs it.
+pub(crate) fn disk_tools() -> Result<(PathBuf, PathBuf), (&'static str, &'static str)> {
+    let prlimit = program(PRLIMIT).ok_or((PRLIMIT, FIX_PRLIMIT))?;
+    let qemu_img = program(QEMU_IMG).ok_or((QEMU_IMG, FIX_QEMU_IMG))?;
     Ok((prlimit, qemu_img))
 }
 
@@ -210,7 +210,7 @@ async fn boot(qemu: &Path, scratch: &Path, probed: Probed) -> Outcome {
 }
 
 /// All that QEMU and its tools get to see of our environment.
-pub(super) fn environment() -> impl Iterator<Item = (&'static str, OsString)> {
+pub(crate) fn environment() -> impl Iterator<Item = (&'static str, OsString)> {
     [("LC_ALL", "C".into()), ("PATH", PROGRAM_DIRECTORIES.join(":").into())].into_iter()
 }
 

@@ -72,7 +72,7 @@ impl Hypervisor for Qemu {
     }
 
     async fn create(&self, home: &Path, machine: &Machine) -> Result<(), HypervisorError> {
-        let (prlimit, qemu_img) = probe::disk_tools()?;
+        let (prlimit, qemu_img) = probe::disk_tools().map_err(|(what, fix)| HypervisorError::Missing { what, fix })?;
         for (number, disk) in machine.disks.iter().enumerate() {
             let output = Command::new(&prlimit)
                 .args(QEMU_IMG_LIMITS)

@@ -10,17 +10,19 @@ use rialto_protocol::ids::{ImageId, PublicKey, RecordId};
 use rialto_protocol::record::Body;
 use rialto_protocol::signed::{Draft, Envelope};
 use rialto_web::api::{
-    ApiError, Change, DeployRequest, Deployed, ErrorCode, FetchRequest, Fetched, ImageAdded, PublishRequest, Published,
+    ApiError, Change, DeployRequest, Deployed, ErrorCode, FetchRequest, Fetched, ImageAdded, ImageExported,
+    PublishRequest, Published,
 };
 use tokio::sync::watch;
 
 use super::reference::FetchTarget;
 use super::{Node, fetch_target};
 use crate::catalog::{Outcome, SharedRecord};
+use crate::convert::{ConvertError, Flat, export_qcow2};
 use crate::deploy::{DeploySpec, Progress};
 use crate::jobs::Reporter;
 use crate::net::bulk::{FetchError, FetchProgress, FetchReport};
-use crate::publish::Description;
+use crate::publish::{Description, DiskSource, SourceFile};
 use crate::store::{Added, Digests, StoreError};
 use crate::trust::Action;
 
@@ -30,8 +32,12 @@ const MAX_RELATIVES: usize = 256;
 
 impl Node {
     /// Adds a file as an image.
-    pub(crate) async fn add_image(self: Arc<Self>, file: PathBuf, reporter: Reporter) -> Result<ImageAdded, ApiError> {
-        let added = self.add_file(file, Digests::Skip, &reporter).await?;
+    pub(crate) async fn add_image(
+        self: Arc<Self>,
+        file: SourceFile,
+        reporter: Reporter,
+    ) -> Result<ImageAdded, ApiError> {
+        let added = self.add_source(&file, Digests::Skip, &reporter).await?;
         Ok(ImageAdded {
             image: added.image,
             bytes: added.bytes,
@@ -42,16 +48,72 @@ impl Node {
         })
     }
 
-    async fn add_file(&self, file: PathBuf, digests: Digests, reporter: &Reporter) -> Result<Added, ApiError> {
+    async fn add_source(&self, file: &SourceFile, digests: Digests, reporter: &Reporter) -> Result<Added, ApiError> {
+        let flat = match file.disk.clone() {
+            Some(DiskSource { format, member }) => {
+                let progress = |done, total| reporter.progress("converting", done, total);
+                self.scratch.flatten(&file.path, format, member, progress).await.map_err(convert_error)?
+            }
+            None => Flat::AsItIs,
+        };
+        let path = match &flat {
+            Flat::AsItIs => file.path.clone(),
+            Flat::Made(path) => path.to_path_buf(),
+        };
         let (store, reporter) = (self.store.clone(), reporter.clone());
         let added = blocking(move || {
             let mut progress = |done, total| reporter.progress("reading", done, total);
-            store.add_file(&file, digests, &mut progress, &|| reporter.cancel.is_cancelled())
+            let added = store.add_file(&path, digests, &mut progress, &|| reporter.cancel.is_cancelled());
+            // Here, because whoever waits may have gone: it is removed when it was read, not before.
+            drop(flat);
+            added
         })
         .await?
         .map_err(store_error)?;
         self.changed(Change::Store);
         Ok(added)
+    }
+
+    /// Writes an image to a raw file, or one in qcow2.
+    pub(crate) async fn export_image(
+        self: Arc<Self>,
+        image: ImageId,
+        file: PathBuf,
+        format: ExportFormat,
+        reporter: Reporter,
+    ) -> Result<ImageExported, ApiError> {
+        let started = Instant::now();
+        let bytes = match format {
+            ExportFormat::Raw => self.export_flat(image, file.clone(), &reporter).await?,
+            ExportFormat::Qcow2 => self.export_qcow2(image, &file, &reporter).await?,
+        };
+        let seconds = started.elapsed().as_secs_f64();
+        Ok(ImageExported { image, file: file.display().to_string(), bytes, seconds })
+    }
+
+    async fn export_flat(&self, image: ImageId, path: PathBuf, reporter: &Reporter) -> Result<u64, ApiError> {
+        let (store, reporter) = (self.store.clone(), reporter.clone());
+        blocking(move || {
+            let mut progress = |done, total| reporter.progress("writing", done, total);
+            store.export(&image, &path, &mut progress, &|| reporter.cancel.is_cancelled())?;
+            Ok(store.image(&image)?.bytes)
+        })
+        .await?
+        .map_err(store_error)
+    }
+
+    /// By way of a flat file, which the tool then reads; put in its place whole.
+    async fn export_qcow2(&self, image: ImageId, file: &Path, reporter: &Reporter) -> Result<u64, ApiError> {
+        let refused = |error: std::io::Error| ApiError::failed(format!("cannot write {}: {error}", file.display()));
+        let flat = self.scratch.file().map_err(refused)?;
+        let bytes = self.export_flat(image, flat.to_path_buf(), reporter).await?;
+        let target = new_beside(file).map_err(refused)?;
+        let progress = |done, total| reporter.progress("converting", done, total);
+        let floor_bytes = self.config.store.free_space_floor.bytes();
+        export_qcow2(&flat, &target, floor_bytes, progress).await.map_err(convert_error)?;
+        std::fs::File::open(&target).and_then(|written| written.sync_all()).map_err(refused)?;
+        target.persist(file).map_err(|error| refused(error.error))?;
+        Ok(bytes)
     }
 
     /// Adds a release's files, signs its record and tells the federation.
@@ -66,9 +128,11 @@ impl Node {
         let description =
             blocking(move || Description::read(&path)).await?.map_err(|error| ApiError::usage(error.to_string()))?;
         self.refuse_republishing(&publisher, &description)?;
-        let mut images: BTreeMap<PathBuf, Added> = BTreeMap::new();
+        let mut images: BTreeMap<SourceFile, Added> = BTreeMap::new();
         for file in description.files() {
-            let added = self.add_file(file.clone(), Digests::Take, &reporter).await?;
+            // A release states digests of its disks only.
+            let digests = if file.disk.is_some() { Digests::Take } else { Digests::Skip };
+            let added = self.add_source(&file, digests, &reporter).await?;
             images.insert(file, added);
         }
         // One after the other from here: of two that publish one version, the second has to see the first.
@@ -246,6 +310,44 @@ fn held_hint(error: ApiError, target: &str) -> ApiError {
     }
 }
 
+/// What an image is written as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ExportFormat {
+    Raw,
+    Qcow2,
+}
+
+impl ExportFormat {
+    pub(crate) fn parse(text: &str) -> Result<Self, ApiError> {
+        match text {
+            "raw" => Ok(Self::Raw),
+            "qcow2" => Ok(Self::Qcow2),
+            _ => Err(ApiError::usage(format!(
+                "'{}' is not a format to write images in; there are raw and qcow2",
+                text.escape_debug()
+            ))),
+        }
+    }
+}
+
+/// A new file beside `file`, which is a regular one or absent.
+fn new_beside(file: &Path) -> std::io::Result<tempfile::TempPath> {
+    match std::fs::symlink_metadata(file) {
+        Ok(found) if !found.is_file() => {
+            return Err(std::io::Error::new(std::io::ErrorKind::AlreadyExists, "it exists and is no regular file"));
+        }
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let folder = file.parent().unwrap_or(Path::new("/"));
+    let new = tempfile::Builder::new()
+        .prefix(".rialto-export-")
+        // As any new file: the umask takes away from it.
+        .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666))
+        .tempfile_in(folder)?;
+    Ok(new.into_temp_path())
+}
+
 /// Runs what blocks off the async threads.
 pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, ApiError> {
     tokio::task::spawn_blocking(work).await.map_err(|_| ApiError::failed("the node stopped in the middle of it"))
@@ -261,24 +363,36 @@ pub(crate) fn absolute(file: &str) -> Result<PathBuf, ApiError> {
         .with_hint("the node has another working directory than you"))
 }
 
+pub(crate) fn convert_error(error: ConvertError) -> ApiError {
+    match error {
+        ConvertError::Io { ref source, ref path, .. } if is_hidden(source) => hidden(error.to_string(), path),
+        _ => ApiError::failed(error.to_string()),
+    }
+}
+
 pub(crate) fn store_error(error: StoreError) -> ApiError {
     match error {
         // Without its manifest an image is not here, whatever else of it may be.
         StoreError::NotHeld { .. } | StoreError::NoSuchImage(_) | StoreError::MissingPages { .. } => {
             ApiError::not_found(error.to_string())
         }
+        StoreError::OverQuota { .. } => {
+            ApiError::failed(error.to_string()).with_hint("see what takes how much with: rialto image ls")
+        }
         StoreError::DiskFull { .. } => {
             ApiError::failed(error.to_string()).with_hint("free some space, or run: rialto image gc")
         }
-        StoreError::Io { ref source, ref path, .. } if is_hidden(source) => {
-            let user = rustix::process::geteuid().as_raw();
-            ApiError::failed(error.to_string()).with_hint(format!(
-                "the node runs as user {user}, perhaps without access to home directories; move {} where it may use it",
-                path.display()
-            ))
-        }
+        StoreError::Io { ref source, ref path, .. } if is_hidden(source) => hidden(error.to_string(), path),
         _ => ApiError::failed(error.to_string()),
     }
+}
+
+fn hidden(message: String, path: &Path) -> ApiError {
+    let user = rustix::process::geteuid().as_raw();
+    ApiError::failed(message).with_hint(format!(
+        "the node runs as user {user}, perhaps without access to home directories; move {} where it may use it",
+        path.display()
+    ))
 }
 
 /// What the caller sees, and the node does not: it is another user, or a service in a sandbox.

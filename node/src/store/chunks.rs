@@ -81,7 +81,7 @@ impl Store {
     ) -> Result<bool, StoreError> {
         let features = coding::check(hash, plain_length, encoding, bytes, |plain| features_of(plain, encoding))?;
         let features = features.to_bytes();
-        self.put(&Entry::new(Key::chunk(hash), plain_length, encoding, bytes).with_features(&features))
+        self.put(&Entry::new(Key::chunk(hash), plain_length, encoding, bytes).with_features(&features), Floor::Reserved)
     }
 
     /// Stores a chunk whose name was checked. Returns whether it is new.
@@ -95,7 +95,10 @@ impl Store {
             None => (Encoding::Raw, plain),
         };
         let features = features_of(plain, encoding).to_bytes();
-        self.put(&Entry::new(Key::chunk(hash), plain.len() as u32, encoding, bytes).with_features(&features))
+        self.put(
+            &Entry::new(Key::chunk(hash), plain.len() as u32, encoding, bytes).with_features(&features),
+            Floor::Reserved,
+        )
     }
 
     /// The features that were stored with a chunk; `None` where there are none of the version in use.
@@ -146,15 +149,15 @@ impl Store {
     }
 
     pub(super) fn put_page_unguarded(&self, hash: Hash, bytes: &[u8]) -> Result<bool, StoreError> {
-        self.put(&Entry::new(Key::page(hash), bytes.len() as u32, Encoding::Raw, bytes))
+        self.put(&Entry::new(Key::page(hash), bytes.len() as u32, Encoding::Raw, bytes), Floor::Reserved)
     }
 
-    pub(super) fn put(&self, entry: &Entry<'_>) -> Result<bool, StoreError> {
+    pub(super) fn put(&self, entry: &Entry<'_>, floor: Floor) -> Result<bool, StoreError> {
         let inner = &self.0;
         if inner.index.find(&entry.key)?.is_some() {
             return Ok(false);
         }
-        inner.writer.append(&inner.segments, &inner.index, entry, Floor::Respect)
+        inner.writer.append(&inner.segments, &inner.index, entry, floor)
     }
 
     /// What is stored under `key`, unchecked.

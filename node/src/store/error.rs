@@ -16,9 +16,9 @@ pub enum StoreError {
     Peer(#[from] PeerFault),
     /// Writing would leave less free space than the administrator wants, or there is none at all. Nothing held is lost.
     #[error(
-        "{} has {free} bytes free, and {needed} more may not be written with a floor of {floor}. Free some space, run \
+        "{} has {free} bytes free, and {needed} more may not be written with a floor of {floor}{}. Free some space, run \
          `rialto image gc`, or lower the floor",
-        path.display()
+        path.display(), set_aside(*.reserved)
     )]
     DiskFull {
         /// Where.
@@ -27,6 +27,24 @@ pub enum StoreError {
         free: u64,
         /// Bytes that are to stay free.
         floor: u64,
+        /// Bytes set aside for fetches under way.
+        reserved: u64,
+        /// Bytes that were to be written.
+        needed: u64,
+    },
+    /// Writing would take more than the administrator grants. Nothing held is lost.
+    #[error(
+        "the store has {stored} bytes, and {needed} more may not be written with a quota of {quota}{}. Remove images \
+         that are not needed (`rialto image ls`, `rialto image rm`, `rialto image gc`), or raise the quota",
+        set_aside(*.reserved)
+    )]
+    OverQuota {
+        /// Bytes that the store may take.
+        quota: u64,
+        /// Bytes that it takes.
+        stored: u64,
+        /// Bytes set aside for fetches under way.
+        reserved: u64,
         /// Bytes that were to be written.
         needed: u64,
     },
@@ -203,6 +221,10 @@ impl StoreError {
 
     pub(super) fn full(path: &Path, floor: u64, needed: u64) -> Self {
         let free = super::free_bytes(path).unwrap_or(0);
-        Self::DiskFull { path: path.to_owned(), free, floor, needed }
+        Self::DiskFull { path: path.to_owned(), free, floor, reserved: 0, needed }
     }
+}
+
+fn set_aside(reserved: u64) -> String {
+    if reserved == 0 { String::new() } else { format!(" and {reserved} set aside for fetches under way") }
 }

@@ -18,6 +18,7 @@ use rialto_protocol::image::similarity::Features;
 
 use super::journal::Origin;
 use super::segment::{Entry, Key};
+use super::writer::Floor;
 use super::{Store, StoreError, coding};
 use source::Source;
 
@@ -144,7 +145,7 @@ impl<'a> Addition<'a> {
                 Entry::new(key, length, Encoding::Zstd, bytes).with_features(&features)
             }
         };
-        if self.store.put(&entry)? {
+        if self.store.put(&entry, Floor::Respect)? {
             self.new_chunks += 1;
             self.stored_bytes += entry.bytes();
         }
@@ -162,7 +163,7 @@ impl<'a> Addition<'a> {
             let key = Key::page(page.hash);
             self.rely_on(key);
             let entry = Entry::new(key, page.bytes.len() as u32, Encoding::Raw, &page.bytes);
-            if self.store.put(&entry)? {
+            if self.store.put(&entry, Floor::Respect)? {
                 self.stored_bytes += entry.bytes();
             }
         }

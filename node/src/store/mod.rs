@@ -30,10 +30,12 @@ mod journal;
 mod open;
 mod rebuild;
 mod referenced;
+mod reserve;
 mod run;
 mod runs;
 mod segment;
 mod tree;
+mod usage;
 mod writer;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
@@ -54,6 +56,8 @@ pub use ingest::{Added, Digests, FlatDigests};
 pub use journal::Origin;
 pub use rebuild::Rebuilt;
 pub use referenced::{Hold, Runs, encode_against};
+pub use reserve::Reservation;
+pub use usage::Usage;
 
 use index::Index;
 use journal::Journal;
@@ -65,13 +69,16 @@ use writer::Writer;
 pub struct Options {
     /// Free space, in bytes, that writing leaves on the file system.
     pub free_space_floor_bytes: u64,
+    /// What the segments may take together, in bytes; no bound where it is not set. Collecting garbage may exceed it for
+    /// a while.
+    pub quota_bytes: Option<u64>,
     /// Length at which a segment file is full, in bytes. At most 2 GiB; the default is 1 GiB.
     pub segment_bytes: u64,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { free_space_floor_bytes: 1 << 30, segment_bytes: 1 << 30 }
+        Self { free_space_floor_bytes: 1 << 30, quota_bytes: None, segment_bytes: 1 << 30 }
     }
 }
 
@@ -94,6 +101,10 @@ struct Inner {
     reachable: RwLock<()>,
     /// What additions in progress rely on, by the number of the addition.
     adding: Mutex<BTreeMap<u64, HashSet<u64>>>,
+    /// Who has set space aside.
+    ledger: Mutex<reserve::Ledger>,
+    /// What images take, as it was found last.
+    usage: Mutex<usage::LastUsage>,
     /// Images that are not collected for now, and how often each is held.
     held: Mutex<BTreeMap<ImageId, usize>>,
     /// Held by the one collection that may run.
@@ -148,12 +159,9 @@ impl Store {
         self.0.writer.set_floor(bytes);
     }
 
-    /// Checks that `bytes` more would fit above the floor: before a download, not after half of it.
-    ///
-    /// # Errors
-    /// [`StoreError::DiskFull`] where they would not.
-    pub fn check_room(&self, bytes: u64) -> Result<(), StoreError> {
-        self.0.writer.check_room(&self.0.segments, bytes)
+    /// Changes what the segments may take together, in bytes.
+    pub fn set_quota(&self, bytes: Option<u64>) {
+        self.0.writer.set_quota(bytes.unwrap_or(u64::MAX));
     }
 }
 
@@ -207,10 +215,13 @@ impl Drop for Inner {
     }
 }
 
-fn free_bytes(path: &Path) -> io::Result<u64> {
+/// Bytes free on the file system of `path`.
+pub(crate) fn free_bytes(path: &Path) -> io::Result<u64> {
     let found = rustix::fs::statvfs(path)?;
     Ok(found.f_bavail.saturating_mul(found.f_frsize))
 }
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+pub(crate) use tests::noise;

@@ -34,6 +34,7 @@ pub(super) fn open(folder: &Path, options: Options) -> Result<(Inner, Rebuilt), 
     let roll_bytes = options.segment_bytes.clamp(1 << 20, MAX_SEGMENT_BYTES);
     let (found, active, rebuilt) = catch_up(&segments, &index, found, roll_bytes)?;
     let writer = Writer::new(&segments, &found, active, options.free_space_floor_bytes, roll_bytes)?;
+    writer.set_quota(options.quota_bytes.unwrap_or(u64::MAX));
     let inner = Inner {
         folder: folder.to_owned(),
         segments,
@@ -44,6 +45,8 @@ pub(super) fn open(folder: &Path, options: Options) -> Result<(Inner, Rebuilt), 
         complete: Mutex::default(),
         reachable: RwLock::new(()),
         adding: Mutex::new(BTreeMap::new()),
+        ledger: Mutex::default(),
+        usage: Mutex::default(),
         held: Mutex::new(BTreeMap::new()),
         collecting: Mutex::new(()),
         _lock: lock,

@@ -27,6 +27,8 @@ pub(super) const SEGMENT_HEAD_BYTES: u64 = 24;
 const SEGMENT_MAGIC: &[u8; 16] = b"rialto segment 1";
 const ENTRY_MAGIC: &[u8; 4] = b"RCE1";
 const ENTRY_HEAD_BYTES: usize = 56;
+/// What an entry takes beside its payload, at most: its head, and the features it can have. In bytes.
+pub(super) const MAX_ENTRY_OVERHEAD_BYTES: u64 = ENTRY_HEAD_BYTES as u64 + u8::MAX as u64;
 /// Read ahead while scanning, in bytes; several of the largest entries fit.
 const SCAN_WINDOW_BYTES: usize = 1 << 20;
 /// Files kept open, so that a large store does not use up the process's file descriptors.

@@ -8,10 +8,10 @@ use tempfile::TempDir;
 
 use super::*;
 
-const OPTIONS: Options = Options { free_space_floor_bytes: 0, segment_bytes: 4 << 20 };
+const OPTIONS: Options = Options { free_space_floor_bytes: 0, quota_bytes: None, segment_bytes: 4 << 20 };
 
 /// Bytes that do not compress: the BLAKE3 output stream of a seed.
-pub(super) fn noise(seed: u64, length: usize) -> Vec<u8> {
+pub(crate) fn noise(seed: u64, length: usize) -> Vec<u8> {
     let mut bytes = vec![0; length];
     blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut bytes);
     bytes
@@ -287,7 +287,7 @@ fn a_full_disk_refuses_and_loses_nothing() {
     let chunk = noise(3, 10_000);
     let put = store.put_encoded(Hash::of(&chunk), 10_000, Encoding::Raw, &chunk);
     assert!(matches!(put, Err(StoreError::DiskFull { .. })));
-    assert!(matches!(store.check_room(1), Err(StoreError::DiskFull { .. })));
+    assert!(matches!(store.reserve(1, 1), Err(StoreError::DiskFull { .. })));
     assert_eq!(export(&store, &image).unwrap(), content);
     assert!(store.gc(&BTreeSet::new()).is_ok());
 
@@ -303,6 +303,61 @@ fn a_full_disk_refuses_and_loses_nothing() {
     assert_eq!(export(&store, &image).unwrap(), content);
     assert_eq!(store.images().unwrap(), listed);
     store.add_bytes(&noise(2, 1 << 20)).unwrap();
+}
+
+#[test]
+fn a_quota_and_what_others_have_set_aside_bound_the_store() {
+    let (_folder, store) = store();
+    let image = store.add_bytes(&noise(1, 1 << 20)).unwrap().image;
+    store.set_quota(Some(4 << 20));
+    let reservation = store.reserve(40, 2 << 20).unwrap();
+    assert!(matches!(store.reserve(40, 2 << 20), Err(StoreError::OverQuota { reserved: 1.., .. })));
+    // An addition leaves alone what is set aside, and the fetch has it.
+    let error = store.add_bytes(&noise(2, 2 << 20)).unwrap_err();
+    assert!(matches!(error, StoreError::OverQuota { reserved: 1.., .. }) && !error.is_peer_fault(), "{error}");
+    store.gc(&BTreeSet::new()).unwrap();
+    for seed in 0..20 {
+        let chunk = noise(100 + seed, 100_000);
+        assert!(store.put_encoded(Hash::of(&chunk), 100_000, Encoding::Raw, &chunk).unwrap());
+        reservation.spend_chunk(100_000);
+    }
+    let left = store.reserved_bytes();
+    assert!(left > 0 && left < 200_000, "{left}");
+    drop(reservation);
+    assert_eq!(store.reserved_bytes(), 0);
+    // Up to the quota, and not beyond it.
+    let refused = (200..300).find_map(|seed| store.add_bytes(&noise(seed, 100_000)).err()).unwrap();
+    assert!(matches!(refused, StoreError::OverQuota { .. }), "{refused}");
+    assert!(store.stored_bytes() <= (4 << 20) + 10_000, "{}", store.stored_bytes());
+    store.set_quota(Some(0));
+    store.gc(&BTreeSet::new()).unwrap();
+    assert!(store.is_complete(&image).unwrap());
+    store.set_quota(None);
+    store.add_bytes(&noise(2, 2 << 20)).unwrap();
+}
+
+#[test]
+fn images_say_what_only_they_keep() {
+    let (_folder, store) = store();
+    let (shared, a, b) = (noise(1, 2 << 20), noise(2, 1 << 20), noise(3, 3 << 20));
+    let hole = vec![0; 1 << 20];
+    let first = store.add_bytes(&[&shared[..], &hole, &a, &hole, &a].concat()).unwrap();
+    let alone = store.usage().unwrap()[&first.image];
+    assert_eq!((alone.own_bytes, alone.shared_bytes), (first.stored_bytes, 0));
+    let second = store.add_bytes(&[&shared[..], &hole, &b].concat()).unwrap();
+    let usage = store.usage().unwrap();
+    let (of_first, of_second) = (usage[&first.image], usage[&second.image]);
+    assert_eq!(of_first.shared_bytes, of_second.shared_bytes);
+    assert!(of_first.shared_bytes > 2 << 20 && of_first.own_bytes > 1 << 20 && of_first.own_bytes < 2 << 20);
+    assert_eq!(of_first.own_bytes + of_first.shared_bytes, first.stored_bytes);
+    assert_eq!(of_second.own_bytes, second.stored_bytes);
+    // What it says that removing frees is freed.
+    let before = store.stored_bytes();
+    store.remove(&second.image).unwrap();
+    assert_eq!(store.usage().unwrap()[&first.image], alone);
+    store.gc(&BTreeSet::new()).unwrap();
+    let freed = before - store.stored_bytes();
+    assert!(freed.abs_diff(of_second.own_bytes) < 1000, "{freed} and {}", of_second.own_bytes);
 }
 
 #[test]

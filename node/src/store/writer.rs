@@ -25,10 +25,13 @@ pub(super) const SEGMENT_ENTRIES: u64 = 128 * 1024;
 /// Bytes written before the free space is looked up again.
 const BUDGET_BYTES: u64 = 64 << 20;
 
-/// Whether an append may go below the free-space floor.
+/// What an append leaves alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Floor {
+    /// The free-space floor, the quota, and what is set aside for others.
     Respect,
+    /// The free-space floor and the quota: what it needs was set aside for it.
+    Reserved,
     /// For collecting garbage, which frees more than it writes.
     Ignore,
 }
@@ -41,6 +44,10 @@ pub(super) struct Writer {
     /// [`position`] up to which bytes are in files; what lies beyond is in the buffer.
     written: AtomicU64,
     floor: AtomicU64,
+    /// Bytes that the segments may take together.
+    quota: AtomicU64,
+    /// Bytes that are set aside.
+    reserved: AtomicU64,
     roll_bytes: u64,
 }
 
@@ -55,8 +62,8 @@ struct State {
     /// Full segments that were not fsynced since their last bytes.
     sealed: Vec<Active>,
     next_segment: u32,
-    /// Bytes that may be appended before the free space must be looked up.
-    budget: u64,
+    /// Bytes that may be appended before the free space must be looked up: without space of its own, and with it.
+    budgets: [u64; 2],
     has_failed: bool,
     lengths: BTreeMap<u32, u64>,
 }
@@ -79,6 +86,33 @@ impl Active {
 
     fn covered(&self) -> Covered {
         Covered { segment: self.id, nonce: self.nonce, length: self.written }
+    }
+}
+
+/// What bounds the store, in bytes.
+#[derive(Debug, Clone, Copy)]
+struct Space {
+    free: u64,
+    floor: u64,
+    /// Not written yet, so still counted as free.
+    buffered: u64,
+    quota: u64,
+    stored: u64,
+}
+
+impl Space {
+    /// What can still be stored, where so much is set aside.
+    fn room(&self, reserved: u64) -> u64 {
+        let on_disk = self.free.saturating_sub(self.floor).saturating_sub(self.buffered);
+        on_disk.min(self.quota.saturating_sub(self.stored)).saturating_sub(reserved)
+    }
+
+    fn refuse(&self, segments: &Segments, needed: u64, reserved: u64) -> StoreError {
+        let Self { free, floor, quota, stored, .. } = *self;
+        if quota.saturating_sub(stored).saturating_sub(reserved) < needed {
+            return StoreError::OverQuota { quota, stored, reserved, needed };
+        }
+        StoreError::DiskFull { path: segments.folder().to_owned(), free, floor, reserved, needed }
     }
 }
 
@@ -106,7 +140,7 @@ impl Writer {
             uncommitted_bytes: 0,
             sealed: Vec::new(),
             next_segment,
-            budget: 0,
+            budgets: [0; 2],
             has_failed: false,
             lengths: found.iter().map(|found| (found.id, found.length)).collect(),
         };
@@ -115,6 +149,8 @@ impl Writer {
             committing: Mutex::new(()),
             written: AtomicU64::new(written),
             floor: AtomicU64::new(floor),
+            quota: AtomicU64::new(u64::MAX),
+            reserved: AtomicU64::new(0),
             roll_bytes,
         })
     }
@@ -168,8 +204,8 @@ impl Writer {
             return Err(StoreError::Failed(segments.folder().to_owned()));
         }
         let length = entry.bytes();
-        if floor == Floor::Respect {
-            self.spend(state, segments, length)?;
+        if floor != Floor::Ignore {
+            self.spend(state, segments, length, floor)?;
         }
         if state.buffer.len() + length as usize > BUFFER_BYTES {
             self.write_out(state, segments)?;
@@ -219,7 +255,7 @@ impl Writer {
         let bytes = std::mem::take(&mut state.uncommitted_bytes);
         let mut files = sealed.clone();
         files.extend(state.active.clone());
-        state.budget = 0;
+        state.budgets = [0; 2];
         drop(state);
 
         // Others go on appending while the disk works.
@@ -280,37 +316,67 @@ impl Writer {
     pub(super) fn removed(&self, id: u32) {
         let mut state = self.state();
         state.lengths.remove(&id);
-        state.budget = 0;
+        state.budgets = [0; 2];
     }
 
     /// Changes the free-space floor, in bytes.
     pub(super) fn set_floor(&self, bytes: u64) {
         self.floor.store(bytes, Ordering::Relaxed);
-        self.state().budget = 0;
+        self.state().budgets = [0; 2];
     }
 
-    /// Checks that `needed` more bytes would stay above the floor.
-    pub(super) fn check_room(&self, segments: &Segments, needed: u64) -> Result<(), StoreError> {
-        let buffered = self.state().buffer.len() as u64;
-        self.room(segments, buffered, needed).map(drop)
+    /// Changes how much the segments may take together, in bytes.
+    pub(super) fn set_quota(&self, bytes: u64) {
+        self.quota.store(bytes, Ordering::Relaxed);
+        self.state().budgets = [0; 2];
     }
 
-    fn room(&self, segments: &Segments, buffered: u64, needed: u64) -> Result<u64, StoreError> {
-        let floor = self.floor.load(Ordering::Relaxed);
+    /// Says how much is set aside, in bytes.
+    pub(super) fn set_reserved(&self, bytes: u64) {
+        self.reserved.store(bytes, Ordering::Relaxed);
+        self.state().budgets[0] = 0;
+    }
+
+    /// Bytes that can still be stored, what is set aside included.
+    pub(super) fn room_for_all(&self, segments: &Segments) -> Result<u64, StoreError> {
+        Ok(self.space(&self.state(), segments)?.room(0))
+    }
+
+    /// Why there is no room for `needed` bytes.
+    pub(super) fn no_room(&self, segments: &Segments, needed: u64) -> StoreError {
+        match self.space(&self.state(), segments) {
+            Ok(space) => space.refuse(segments, needed, self.reserved.load(Ordering::Relaxed)),
+            Err(error) => error,
+        }
+    }
+
+    fn space(&self, state: &State, segments: &Segments) -> Result<Space, StoreError> {
         let folder = segments.folder();
-        let free = super::free_bytes(folder).map_err(StoreError::io("read the free space of", folder))?;
-        let room = free.saturating_sub(floor).saturating_sub(buffered);
-        if room < needed {
-            return Err(StoreError::DiskFull { path: folder.to_owned(), free, floor, needed });
-        }
-        Ok(room)
+        Ok(Space {
+            free: super::free_bytes(folder).map_err(StoreError::io("read the free space of", folder))?,
+            floor: self.floor.load(Ordering::Relaxed),
+            buffered: state.buffer.len() as u64,
+            quota: self.quota.load(Ordering::Relaxed),
+            stored: state.lengths.values().sum(),
+        })
     }
 
-    fn spend(&self, state: &mut State, segments: &Segments, needed: u64) -> Result<(), StoreError> {
-        if state.budget < needed {
-            state.budget = self.room(segments, state.buffer.len() as u64, needed)?.min(BUDGET_BYTES.max(needed));
+    fn spend(&self, state: &mut State, segments: &Segments, needed: u64, floor: Floor) -> Result<(), StoreError> {
+        let (at, reserved) = match floor {
+            Floor::Respect => (0, self.reserved.load(Ordering::Relaxed)),
+            Floor::Reserved | Floor::Ignore => (1, 0),
+        };
+        if state.budgets[at] < needed {
+            let space = self.space(state, segments)?;
+            let room = space.room(reserved);
+            if room < needed {
+                return Err(space.refuse(segments, needed, reserved));
+            }
+            state.budgets[at] = room.min(BUDGET_BYTES.max(needed));
         }
-        state.budget -= needed;
+        for budget in &mut state.budgets {
+            *budget = budget.saturating_sub(needed);
+        }
         Ok(())
     }
 

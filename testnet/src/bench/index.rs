@@ -23,7 +23,7 @@ const CHUNKS: u64 = 3_300_000;
 /// Length of one here, in bytes.
 const CHUNK_BYTES: usize = 64;
 /// About 100 segments, as 100 GiB have.
-const OPTIONS: Options = Options { free_space_floor_bytes: 0, segment_bytes: 4 << 20 };
+const OPTIONS: Options = Options { free_space_floor_bytes: 0, quota_bytes: None, segment_bytes: 4 << 20 };
 /// What the manifest that is looked up as a whole says of the length of its chunks.
 const LISTED_BYTES: u32 = 32 << 10;
 /// Look-ups of which each is timed.

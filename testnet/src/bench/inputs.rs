@@ -75,32 +75,14 @@ impl Pair {
         Ok(Self { directory, old, new, apt_bytes })
     }
 
-    /// Successive versions from the old image to the new one, each with some more of the updates: `patches[n]` makes
-    /// version n + 1 out of version n, counted from 0, which is the old image. What a patch takes is an update's size.
-    pub(super) fn patches(&self, versions: usize, base: &Path) -> Result<Vec<PathBuf>> {
-        let steps = versions.saturating_sub(1);
+    /// Successive versions from the old image to the new one, each with some more of the updates, as zstd patches from
+    /// one to the next. What a patch takes is an update's size.
+    pub(super) fn patches(&self, versions: usize) -> Result<Vec<PathBuf>> {
         let directory = self.directory.join(format!("versions-{versions}"));
-        let patch = |step: usize| directory.join(format!("{step}.patch"));
-        let patches: Vec<PathBuf> = (1..=steps).map(patch).collect();
-        if patches.iter().all(|patch| patch.is_file()) {
-            return Ok(patches);
+        if !directory.is_dir() {
+            peers::run(script().arg(&self.directory).args(["versions", &versions.to_string()]))?;
         }
-        fs::create_dir_all(&directory)?;
-        let (mut before, mut after) = (base.join("before.raw"), base.join("after.raw"));
-        fs::copy(&self.old, &before)?;
-        for (step, patch) in (1..).zip(&patches) {
-            peers::run(
-                script().arg(&self.directory).arg("step").args([step, steps].map(|n| n.to_string())).arg(&after),
-            )?;
-            let part = patch.with_extension("part");
-            peers::zstd_patch(&before, &after, &part)?;
-            fs::rename(part, patch)?;
-            std::mem::swap(&mut before, &mut after);
-        }
-        for file in [before, after].iter().filter(|file| file.exists()) {
-            fs::remove_file(file)?;
-        }
-        Ok(patches)
+        Ok((1..versions).map(|step| directory.join(format!("{step}.patch"))).collect())
     }
 }
 

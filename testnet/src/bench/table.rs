@@ -159,9 +159,10 @@ impl Summary {
     }
 }
 
-/// Three digits that mean something, or the whole number.
+/// A whole number as it is, another with three digits that mean something.
 fn number(value: f64) -> String {
     match value.abs() {
+        _ if value.fract() == 0.0 => format!("{value:.0}"),
         100.0.. => format!("{value:.0}"),
         10.0.. => format!("{value:.1}"),
         _ => format!("{value:.2}"),
@@ -247,6 +248,6 @@ mod tests {
         row.push(12.5, 10.0);
         let text = text(&[row]);
         let line = text.lines().nth(2).unwrap();
-        assert!(line.contains("12.5 s | the link's own time: 10.0 s | 1.25× | ≤ 1.4× ✓ | ≤ 1.15× ✗ |"), "{line}");
+        assert!(line.contains("12.5 s | the link's own time: 10 s | 1.25× | ≤ 1.4× ✓ | ≤ 1.15× ✗ |"), "{line}");
     }
 }

@@ -13,7 +13,7 @@ pub(super) fn measure(bench: &Bench) -> Result<Vec<Row>> {
         return Err(BenchError::Missing("the size of an update is that of a zstd patch, and there is no zstd".into()));
     }
     let pair = bench.pair()?;
-    let patches = pair.patches(VERSIONS, &bench.base)?;
+    let patches = pair.patches(VERSIONS)?;
     let updates: u64 = patches.iter().map(|patch| Ok(fs::metadata(patch)?.len())).sum::<Result<u64>>()?;
 
     let site = bench.holder("site")?;

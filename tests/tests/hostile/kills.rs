@@ -29,7 +29,7 @@ const KILLS: u64 = 55;
 /// Images to choose from.
 const IMAGES: u64 = 10;
 /// Segments of the least length there is, so that they are sealed, merged and collected all the time.
-const OPTIONS: Options = Options { free_space_floor_bytes: 0, segment_bytes: 1 << 20 };
+const OPTIONS: Options = Options { free_space_floor_bytes: 0, quota_bytes: None, segment_bytes: 1 << 20 };
 
 /// The content of an image. Neighbours share a part of it.
 fn content(number: u64) -> Vec<u8> {

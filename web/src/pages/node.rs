@@ -82,13 +82,18 @@ fn peer_table(peers: &[Peer]) -> Markup {
 fn store(status: &Status, images: &[ImageSummary]) -> Markup {
     html! {
         h2 id="store-title" { "Store" }
-        p { (text::size(status.store_bytes)) " used, " (text::size(status.free_bytes)) " free on its file system." }
+        p {
+            (text::size(status.store_bytes)) " used"
+            @if let Some(quota) = status.quota_bytes { " of " (text::size(quota)) }
+            ", " (text::size(status.free_bytes)) " free on its file system."
+            @if status.reserved_bytes > 0 { " " (text::size(status.reserved_bytes)) " are set aside for fetches." }
+        }
         @if images.is_empty() {
             p { "No image is here yet. Fetch a release, or add a disk of your own:" }
             pre { code { "rialto image add disk.raw" } }
         } @else {
             table {
-                thead { tr { th scope="col" { "Image" } th scope="col" { "Used by" } th.number scope="col" { "Size" } th scope="col" { "Here" } } }
+                thead { tr { th scope="col" { "Image" } th scope="col" { "Used by" } th.number scope="col" { "Size" } th.number scope="col" { "On disk" } th scope="col" { "Here" } } }
                 tbody {
                     @for image in images {
                         tr {
@@ -98,6 +103,7 @@ fn store(status: &Status, images: &[ImageSummary]) -> Markup {
                                 @for (at, name) in image.used_by.iter().enumerate() { @if at > 0 { ", " } bdi { (text::line(name)) } }
                             }
                             td.number data-label="Size" { (text::size(image.bytes)) @if image.data_bytes < image.bytes { " " br; span.quiet { (text::size(image.data_bytes)) " of data" } } }
+                            td.number data-label="On disk" { (text::size(image.own_bytes)) @if image.shared_bytes > 0 { " " br; span.quiet { (text::size(image.shared_bytes)) " shared" } } }
                             td data-label="Here" { (completeness(image)) }
                         }
                     }

@@ -27,7 +27,7 @@ use self::batches::{Arrived, Batches, Done, Stored};
 use self::holders::{Holders, Pause};
 use super::session::{Heard, Said};
 use super::{Exchange, Patience};
-use crate::store::{Store, StoreError};
+use crate::store::{Reservation, Store, StoreError};
 
 /// A holder that is asked for a page and does not send it is not asked again for a while.
 const PAGE_PATIENCE: Duration = Duration::from_secs(10);
@@ -283,7 +283,8 @@ impl<'a> Fetch<'a> {
         let missing_bytes: u64 = missing.iter().map(|&index| u64::from(chunk(manifest, index).length)).sum();
         let held_bytes = manifest.data_bytes.saturating_sub(missing_bytes);
         let needed_bytes: u64 = wanted.iter().map(|wanted| u64::from(wanted.bytes)).sum();
-        self.ask_store(move |store, _| store.check_room(needed_bytes)).await?;
+        let chunks = wanted.len() as u64;
+        let room = self.ask_store(move |store, _| store.reserve(chunks, needed_bytes)).await?;
         let mut seed = [0; 8];
         // Without entropy, ties fall the same way everywhere: slower for a swarm, not wrong.
         getrandom::fill(&mut seed).ok();
@@ -307,7 +308,7 @@ impl<'a> Fetch<'a> {
             let wait = download.wake_at(now).map_or(TICK, |at| at.saturating_sub(now).min(TICK));
             match self.next(&mut batches, Instant::now() + wait).await? {
                 Event::Heard(heard) => self.heard(&mut download, manifest, heard, &mut batches),
-                Event::Done(Done::Batch(stored)) => self.stored(&mut download, stored)?,
+                Event::Done(Done::Batch(stored)) => self.stored(&mut download, manifest, &room, stored)?,
                 Event::Done(Done::Commit(result)) => result?,
                 Event::Time => {}
             }
@@ -374,11 +375,18 @@ impl<'a> Fetch<'a> {
         }
     }
 
-    fn stored(&mut self, download: &mut Download, stored: Vec<Stored>) -> Result<(), FetchError> {
+    fn stored(
+        &mut self,
+        download: &mut Download,
+        manifest: &Manifest,
+        room: &Reservation,
+        stored: Vec<Stored>,
+    ) -> Result<(), FetchError> {
         for Stored { key, peer, index, wire_bytes, result } in stored {
             match result {
                 Ok(()) => {
                     download.stored(index);
+                    room.spend_chunk(chunk(manifest, index).length.into());
                     // An error means that no upload listens.
                     self.news.send(index).ok();
                 }

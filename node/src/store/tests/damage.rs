@@ -7,7 +7,7 @@ use proptest::sample::Index;
 
 use super::*;
 
-const SMALL: Options = Options { free_space_floor_bytes: 0, segment_bytes: 1 << 20 };
+const SMALL: Options = Options { free_space_floor_bytes: 0, quota_bytes: None, segment_bytes: 1 << 20 };
 /// What stands before the payload of an entry at most: its head and features.
 const BEFORE_PAYLOAD: u64 = 56 + 32;
 

@@ -5,7 +5,7 @@ use std::fs;
 use super::*;
 
 /// The least there are, so that a few MiB make many.
-const SMALL: Options = Options { free_space_floor_bytes: 0, segment_bytes: 1 << 20 };
+const SMALL: Options = Options { free_space_floor_bytes: 0, quota_bytes: None, segment_bytes: 1 << 20 };
 
 fn open(folder: &TempDir) -> Store {
     Store::open(folder.path(), SMALL).unwrap()
