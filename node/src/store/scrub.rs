@@ -8,7 +8,7 @@ use std::io;
 
 use rialto_protocol::ids::{Hash, ImageId};
 
-use super::segment::{Entry, Key, Kind, Location, SEGMENT_HEAD_BYTES};
+use super::segment::{Entry, Key, Kind, SEGMENT_HEAD_BYTES};
 use super::{Store, StoreError, coding};
 
 /// A step reads at least this much, in bytes: several of the largest entries, so that it gets ahead.
@@ -106,20 +106,12 @@ impl Store {
 
     /// Reads what the index says lies in this stretch, one by one; reading drops what is damaged.
     fn drop_damaged_in(&self, segment: u32, (start, end): (u64, u64)) -> Result<u64, StoreError> {
-        let mut suspects: Vec<Key> = Vec::new();
-        let mut look = |key: Key, location: &Location| {
+        let suspects = self.0.index.fold(Vec::new, |suspects: &mut Vec<Key>, key, location| {
             // An entry that begins in the stretch has its payload there or right behind it.
             let at = u64::from(location.offset);
             if location.segment == segment && (start..=end).contains(&at.saturating_sub(1)) {
                 suspects.push(key);
             }
-        };
-        for (key, location) in self.0.index.recent() {
-            look(key, &location);
-        }
-        self.0.index.for_each(|key, location| {
-            look(key, &location);
-            Ok(())
         })?;
         let mut damaged = 0;
         for key in suspects {
