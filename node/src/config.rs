@@ -14,6 +14,7 @@ use serde::{Deserialize, Deserializer};
 
 use crate::dir::{NodeDir, read_bounded};
 use crate::keys;
+use crate::schedule::SwarmConfig;
 use crate::strict_toml::{self, TomlError};
 use crate::units::{ByteSize, deserialize_duration};
 
@@ -113,6 +114,9 @@ pub struct Config {
     /// The store of images.
     #[serde(default)]
     pub store: StoreConfig,
+    /// How much may be sent and received.
+    #[serde(default)]
+    pub swarm: SwarmConfig,
     /// How instances run.
     #[serde(default)]
     pub deploy: DeployConfig,
@@ -289,6 +293,18 @@ serve = "{serve}"
 free-space-floor = "1 GiB"
 # What the store may take; nothing is added or fetched beyond it.
 # quota = "200 GiB"
+
+[swarm]
+# What may be sent and received: "10 MB/s", "100 Mbit/s" or "unlimited"; to and from all sites together, and to one.
+# `rialto rates` changes it until the node is restarted.
+upload = "unlimited"
+upload-per-peer = "unlimited"
+download = "unlimited"
+# Other limits at other hours, by this machine's clock:
+# [[swarm.schedule]]
+# from = "22:00"
+# to = "06:00"
+# upload = "100 MB/s"
 
 [deploy]
 # How long a guest has to shut down before it is stopped the hard way.
@@ -503,6 +519,8 @@ mod tests {
             ("[deploy]\nstop-grace = \"soon\"", "is not a duration"),
             ("[store]\nfree-space-floor = \"plenty\"", "is not a size"),
             ("[store]\nfree-space-floor = 7", "expected a string"),
+            ("[swarm]\nupload = \"fast\"", "is not a rate"),
+            ("[swarm]\nschedule = [{ from = \"25:00\", to = \"06:00\" }]", "is not a time of the day"),
         ] {
             let refused = refusal(line);
             assert!(refused.contains(expected), "{line}: {refused}");

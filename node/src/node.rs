@@ -1,6 +1,7 @@
 //! One running node: wires the rooms together, and takes them down in order.
 
 mod judge;
+mod limits;
 mod records;
 mod reference;
 mod revoked;
@@ -116,6 +117,8 @@ pub(crate) struct Node {
     pub(crate) scratch: Scratch,
     pub(crate) net: Net,
     pub(crate) exchange: Exchange,
+    /// Limits that somebody set while the node runs; else those of the configuration hold.
+    pub(crate) rates_set: watch::Sender<Option<net::bulk::Limits>>,
     pub(crate) policy: watch::Receiver<Arc<PolicyState>>,
     pub(crate) decisions: DecisionLog,
     pub(crate) deployer: Deployer,
@@ -175,6 +178,7 @@ pub async fn run(
         scratch,
         net,
         exchange,
+        rates_set: watch::Sender::new(None),
         policy,
         decisions,
         deployer,
@@ -194,6 +198,7 @@ pub async fn run(
     tokio::spawn(policy_file.follow(shutdown.clone()));
     tokio::spawn(shutdown.clone().run_until_cancelled_owned(Arc::clone(&node).follow_changes()));
     tokio::spawn(shutdown.clone().run_until_cancelled_owned(Arc::clone(&node).provide_images()));
+    tokio::spawn(shutdown.clone().run_until_cancelled_owned(Arc::clone(&node).follow_schedule()));
 
     let unix = unix_listener(lock.bind_socket()?)?;
     let api = Arc::new(Api(Arc::clone(&node)));

@@ -23,6 +23,9 @@ pub enum UnitError {
         "'{0}' is not a size: write a number and a unit, as in \"256 MiB\" (B, KiB, MiB, GiB, TiB, kB, MB, GB, TB)"
     )]
     NotASize(String),
+    /// Not a number with a unit of bytes or bits a second.
+    #[error("'{0}' is not a rate: write a number and a unit, as in \"10 MB/s\" or \"100 Mbit/s\", or \"unlimited\"")]
+    NotARate(String),
     /// Not numbers with units of time.
     #[error("'{0}' is not a duration: write a number and a unit, as in \"20s\" or \"1h30m\" (ms, s, m, h, d, w)")]
     NotADuration(String),
@@ -83,6 +86,68 @@ impl FromStr for ByteSize {
                 .ok_or_else(refused)?,
         };
         scaled(number, size).map(Self).ok_or_else(refused)
+    }
+}
+
+/// Units of [`Rate`] that count bits, in bits.
+const BIT_UNITS: [(&str, u64); 4] = [("Gbit/s", 1_000_000_000), ("Mbit/s", 1_000_000), ("kbit/s", 1_000), ("bit/s", 1)];
+
+/// A number of bytes a second, or no limit: written as `10 MB/s`, `100 Mbit/s`, `unlimited`.
+#[derive(Default, Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rate(Option<u64>);
+
+impl Rate {
+    /// So many bytes a second; `None` for no limit.
+    pub const fn new(bytes_per_second: Option<u64>) -> Self {
+        Self(bytes_per_second)
+    }
+
+    /// Bytes a second; `None` for no limit.
+    pub const fn bytes_per_second(self) -> Option<u64> {
+        self.0
+    }
+}
+
+impl fmt::Display for Rate {
+    /// In the units in which lines are sold, with one decimal where it is not whole: `12.5 MB/s`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(bytes) = self.0 else { return f.pad("unlimited") };
+        let (unit, size) = DECIMAL_UNITS.into_iter().find(|&(_, size)| bytes >= size).unwrap_or(("B", 1));
+        let tenths = u128::from(bytes) * 10 / u128::from(size);
+        let text = match (tenths / 10, tenths % 10) {
+            (whole, 0) => format!("{whole} {unit}/s"),
+            (whole, tenth) => format!("{whole}.{tenth} {unit}/s"),
+        };
+        f.pad(&text)
+    }
+}
+
+impl FromStr for Rate {
+    type Err = UnitError;
+
+    fn from_str(text: &str) -> Result<Self, UnitError> {
+        let refused = || UnitError::NotARate(text.chars().take(MAX_TEXT_BYTES).collect());
+        let trimmed = text.trim();
+        if text.len() > MAX_TEXT_BYTES {
+            return Err(refused());
+        }
+        if trimmed == "unlimited" {
+            return Ok(Self(None));
+        }
+        let split = trimmed.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(trimmed.len());
+        let (number, unit) = (&trimmed[..split], trimmed[split..].trim_start());
+        if let Some((_, bits)) = BIT_UNITS.into_iter().find(|(name, _)| name.eq_ignore_ascii_case(unit)) {
+            return scaled(number, bits).map(|bits| Self(Some(bits / 8))).ok_or_else(refused);
+        }
+        let unit = unit.strip_suffix("/s").filter(|unit| !unit.is_empty()).ok_or_else(refused)?;
+        let size: ByteSize = format!("{number}{unit}").parse().map_err(|_| refused())?;
+        Ok(Self(Some(size.bytes())))
+    }
+}
+
+impl<'de> Deserialize<'de> for Rate {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
     }
 }
 
@@ -189,6 +254,25 @@ mod tests {
         }
         for text in ["", "20", "s", "20 parsecs", "-1s", "1.5h", "99999999999999999w", "h1"] {
             assert!(parse_duration(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn rates_are_read_and_shown() {
+        for (text, bytes, shown) in [
+            ("10 MB/s", Some(10_000_000), "10 MB/s"),
+            ("100 Mbit/s", Some(12_500_000), "12.5 MB/s"),
+            ("1.5kB/s", Some(1_500), "1.5 kB/s"),
+            ("1 MiB/s", Some(1 << 20), "1 MB/s"),
+            ("7 B/s", Some(7), "7 B/s"),
+            ("0 MB/s", Some(0), "0 B/s"),
+            ("unlimited", None, "unlimited"),
+        ] {
+            let rate: Rate = text.parse().unwrap();
+            assert_eq!((rate.bytes_per_second(), rate.to_string().as_str()), (bytes, shown), "{text}");
+        }
+        for bad in ["", "10", "10 MB", "MB/s", "10 /s", "fast", "-1 MB/s", "1e9 B/s", "99999999999999999999 GB/s"] {
+            assert!(matches!(bad.parse::<Rate>(), Err(UnitError::NotARate(_))), "{bad}");
         }
     }
 

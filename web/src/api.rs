@@ -130,6 +130,15 @@ pub struct Status {
     pub store_bytes: u64,
     /// Bytes free on the store's file system.
     pub free_bytes: u64,
+    /// Bytes of chunks and pages sent to other sites since the node started.
+    #[serde(default)]
+    pub sent_bytes: u64,
+    /// The same received from them.
+    #[serde(default)]
+    pub received_bytes: u64,
+    /// Of those received, bytes that were of no use: received twice, or refused.
+    #[serde(default)]
+    pub duplicate_bytes: u64,
     /// Bytes that the store may take, where the administrator has set a quota.
     pub quota_bytes: Option<u64>,
     /// Bytes set aside for fetches under way.
@@ -152,7 +161,7 @@ pub struct PolicyStatus {
 }
 
 /// One connected peer.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Peer {
     /// Its libp2p peer id.
     pub peer_id: String,
@@ -162,6 +171,82 @@ pub struct Peer {
     pub agent: Option<String>,
     /// Round-trip time in milliseconds, once measured.
     pub rtt_ms: Option<f64>,
+    /// Bytes of chunks and pages sent to it since the node started, as far as is remembered.
+    #[serde(default)]
+    pub sent_bytes: u64,
+    /// The same received from it.
+    #[serde(default)]
+    pub received_bytes: u64,
+    /// Bytes a second sent to it, lately.
+    #[serde(default)]
+    pub sent_rate: f64,
+    /// Bytes a second received from it, lately.
+    #[serde(default)]
+    pub received_rate: f64,
+}
+
+/// `rates`: how much may be sent and received now, in bytes a second; `None` is no limit.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rates {
+    /// To all sites together.
+    pub upload: Option<u64>,
+    /// To one site.
+    pub upload_per_peer: Option<u64>,
+    /// From all sites together.
+    pub download: Option<u64>,
+    /// Whether these were set by `rialto rates`, until the node is restarted; else by `config.toml` and the hour.
+    pub is_overridden: bool,
+}
+
+/// `rates`: other limits from now on. What is absent stays.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ChangeRates {
+    /// To all sites together.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub upload: Option<RateLimit>,
+    /// To one site.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub upload_per_peer: Option<RateLimit>,
+    /// From all sites together.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub download: Option<RateLimit>,
+    /// First back to what `config.toml` says for the hour.
+    pub reset: bool,
+}
+
+/// A limit: bytes a second, or `"unlimited"`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum RateLimit {
+    /// So many bytes a second.
+    BytesPerSecond(u64),
+    /// No limit.
+    Unlimited(Unlimited),
+}
+
+/// The word `"unlimited"`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Unlimited {
+    /// No limit.
+    Unlimited,
+}
+
+impl From<Option<u64>> for RateLimit {
+    fn from(bytes_per_second: Option<u64>) -> Self {
+        bytes_per_second.map_or(Self::Unlimited(Unlimited::Unlimited), Self::BytesPerSecond)
+    }
+}
+
+impl RateLimit {
+    /// Bytes a second; `None` for no limit.
+    pub fn bytes_per_second(self) -> Option<u64> {
+        match self {
+            Self::BytesPerSecond(bytes) => Some(bytes),
+            Self::Unlimited(Unlimited::Unlimited) => None,
+        }
+    }
 }
 
 /// Which releases to list. All conditions must hold.
@@ -704,6 +789,10 @@ pub trait Backend: Send + Sync + 'static {
     async fn status(&self) -> Result<Status>;
     /// Connected peers.
     async fn peers(&self) -> Result<Vec<Peer>>;
+    /// How much may be sent and received.
+    async fn rates(&self) -> Result<Rates>;
+    /// Sends and receives at other rates from now on, until the node is restarted.
+    async fn change_rates(&self, request: ChangeRates) -> Result<Rates>;
     /// Lists releases, newest first.
     async fn search(&self, query: SearchQuery) -> Result<SearchPage>;
     /// Everything about one release (id, unique prefix of at least 12 characters, or `PETNAME/NAME@VERSION`).

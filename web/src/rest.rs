@@ -6,7 +6,7 @@ use serde::de::DeserializeOwned;
 use warp::http::{HeaderMap, StatusCode, header};
 
 use crate::api::{
-    AddImageRequest, Backend, DeployRequest, EndorseRequest, ExportImageRequest, FetchRequest, JobStarted,
+    AddImageRequest, Backend, ChangeRates, DeployRequest, EndorseRequest, ExportImageRequest, FetchRequest, JobStarted,
     PublishRequest, RevokeRequest, SearchQuery, StopRequest, VerdictKind, WebLink,
 };
 use crate::openapi;
@@ -50,6 +50,8 @@ pub(crate) async fn answer(
     match op {
         Op::Status => done(&backend.status().await?),
         Op::Peers => done(&backend.peers().await?),
+        Op::Rates => done(&backend.rates().await?),
+        Op::ChangeRates => done(&backend.change_rates(question.json::<ChangeRates>()?).await?),
         Op::Releases => done(&backend.search(search_query(question.query)?).await?),
         Op::Release => done(&backend.release(value).await?),
         Op::Explain => done(&backend.explain(value).await?),

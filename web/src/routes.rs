@@ -43,6 +43,8 @@ pub(crate) enum Answer {
 pub(crate) enum Op {
     Status,
     Peers,
+    Rates,
+    ChangeRates,
     Releases,
     Release,
     Explain,
@@ -110,6 +112,8 @@ use Answer::{Events, Job, Json, List, Nothing, Text};
 routes! {
     Status GET "/api/v1/status" Session () Json("Status"), "The node at a glance.";
     Peers GET "/api/v1/peers" Session () List("Peer"), "Connected peers.";
+    Rates GET "/api/v1/rates" Session () Json("Rates"), "How much may be sent and received.";
+    ChangeRates POST "/api/v1/rates" Socket ("ChangeRates") Json("Rates"), "Sends and receives at other rates, until the node is restarted.";
     Releases GET "/api/v1/releases" Session () Json("SearchPage"), "Searches the catalog, newest first."
         [("q", "string", "Words that must all occur."), ("verdict", "string", "Only releases with this verdict: accept, hold or reject."),
          ("offset", "integer", "How many to skip."), ("limit", "integer", "How many to list; at most 200, 50 where absent.")];

@@ -4,12 +4,16 @@ use std::sync::atomic::AtomicU64;
 
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 use rialto_web::api::{ApiError, Result};
 
 use crate::node::Node;
 use crate::node::work::store_error;
+
+/// Sites that have a metric of their own: those with which most was exchanged.
+const MAX_PEERS: usize = 20;
 
 /// The metrics of this moment. They are read when they are asked for: nothing is counted twice.
 pub(super) fn text(node: &Node) -> Result<String> {
@@ -55,10 +59,44 @@ pub(super) fn text(node: &Node) -> Result<String> {
         is_readable.into(),
     );
     gauge("uptime", "Time since the node started", Some(Unit::Seconds), node.started.elapsed().as_secs());
-    let uploaded = Counter::<u64, AtomicU64>::default();
-    uploaded.inc_by(node.exchange.uploaded_bytes());
-    registry.register_with_unit("uploaded", "Chunks and pages sent to other sites", Unit::Bytes, uploaded);
+    traffic(node, &mut registry);
     let mut text = String::new();
     encode(&mut text, &registry).map_err(|error| ApiError::failed(error.to_string()))?;
     Ok(text)
+}
+
+/// What moved between this node and others.
+fn traffic(node: &Node, registry: &mut Registry) {
+    let totals = node.exchange.traffic();
+    let counter = |value: u64| {
+        let counter = Counter::<u64, AtomicU64>::default();
+        counter.inc_by(value);
+        counter
+    };
+    for (name, help, value) in [
+        ("uploaded", "Chunks and pages sent to other sites", totals.sent_bytes),
+        ("downloaded", "Chunks and pages received from other sites", totals.received_bytes),
+        ("duplicate", "Of what was received, what was of no use: received twice, or refused", totals.duplicate_bytes),
+    ] {
+        registry.register_with_unit(name, help, Unit::Bytes, counter(value));
+    }
+    let chunks = Family::<Vec<(&str, String)>, Counter<u64, AtomicU64>>::default();
+    for (encoding, count) in &totals.chunks {
+        for (direction, value) in [("sent", count.sent), ("received", count.received)] {
+            chunks
+                .get_or_create(&vec![("encoding", (*encoding).to_owned()), ("direction", direction.into())])
+                .inc_by(value);
+        }
+    }
+    registry.register("chunks", "Chunks by encoding", chunks);
+    let mut peers: Vec<_> = node.exchange.peer_traffic().into_iter().collect();
+    peers.sort_by_key(|(_, moved)| std::cmp::Reverse(moved.sent_bytes + moved.received_bytes));
+    peers.truncate(MAX_PEERS);
+    let rates = Family::<Vec<(&str, String)>, Gauge<f64, AtomicU64>>::default();
+    for (peer, moved) in peers {
+        for (direction, rate) in [("sent", moved.sent_rate), ("received", moved.received_rate)] {
+            rates.get_or_create(&vec![("peer", peer.to_string()), ("direction", direction.into())]).set(rate);
+        }
+    }
+    registry.register("peer_rate", "Bytes a second lately, of the sites with which most was exchanged", rates);
 }

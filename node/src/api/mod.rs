@@ -49,7 +49,16 @@ impl Backend for Api {
     }
 
     async fn peers(&self) -> Result<Vec<Peer>> {
-        Ok(self.net.peers().borrow().iter().map(view::peer).collect())
+        let moved = self.exchange.peer_traffic();
+        Ok(self.net.peers().borrow().iter().map(|peer| view::peer(peer, moved.get(&peer.peer))).collect())
+    }
+
+    async fn rates(&self) -> Result<Rates> {
+        Ok(self.rates_now())
+    }
+
+    async fn change_rates(&self, request: ChangeRates) -> Result<Rates> {
+        Ok(self.0.change_rates(request))
     }
 
     async fn search(&self, query: SearchQuery) -> Result<SearchPage> {

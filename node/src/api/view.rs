@@ -12,6 +12,7 @@ use rialto_web::api::*;
 use crate::catalog::SharedRecord;
 use crate::keys;
 use crate::net::PeerView;
+use crate::net::bulk::PeerTraffic;
 use crate::node::work::store_error;
 use crate::node::{Judged, Node};
 use crate::store::{StoredImage, Usage};
@@ -45,6 +46,7 @@ pub(super) fn status(node: &Node, listen: Vec<String>) -> Result<Status> {
             warnings.push(format!("instance {} ({}): {note}", instance.instance, instance.title));
         }
     }
+    let traffic = node.exchange.traffic();
     Ok(Status {
         version: env!("CARGO_PKG_VERSION").into(),
         name: node.config.name.to_string(),
@@ -57,6 +59,9 @@ pub(super) fn status(node: &Node, listen: Vec<String>) -> Result<Status> {
         images: images.iter().filter(|image| image.is_complete).count() as u64,
         store_bytes: node.store.stored_bytes(),
         free_bytes,
+        sent_bytes: traffic.sent_bytes,
+        received_bytes: traffic.received_bytes,
+        duplicate_bytes: traffic.duplicate_bytes,
         quota_bytes,
         reserved_bytes: node.store.reserved_bytes(),
         policy,
@@ -65,8 +70,12 @@ pub(super) fn status(node: &Node, listen: Vec<String>) -> Result<Status> {
     })
 }
 
-pub(super) fn peer(peer: &PeerView) -> Peer {
+pub(super) fn peer(peer: &PeerView, moved: Option<&PeerTraffic>) -> Peer {
     Peer {
+        sent_bytes: moved.map_or(0, |moved| moved.sent_bytes),
+        received_bytes: moved.map_or(0, |moved| moved.received_bytes),
+        sent_rate: moved.map_or(0.0, |moved| moved.sent_rate),
+        received_rate: moved.map_or(0.0, |moved| moved.received_rate),
         peer_id: peer.peer.to_string(),
         address: peer.address.to_string(),
         agent: peer.agent.clone(),

@@ -20,6 +20,7 @@ mod peers;
 mod policy;
 mod ps;
 mod publish;
+mod rates;
 mod revoke;
 mod rm;
 mod search;
@@ -88,6 +89,8 @@ enum Command {
     Doctor,
     /// List the sites this node is connected to
     Peers,
+    /// Show how much may be sent and received, or change it until the node is restarted
+    Rates(rates::Arguments),
     /// Say what another site needs to join the federation through this one
     Invite,
     /// Make and show keys
@@ -198,6 +201,7 @@ async fn ask(command: Command, face: &Face, dir: &NodeDir) -> Outcome {
     match command {
         Command::Status => status::run(face, client).await,
         Command::Peers => peers::run(face, client).await,
+        Command::Rates(arguments) => rates::run(face, client, arguments).await,
         Command::Invite => invite::run(face, dir, client).await,
         Command::Image(command) => image::run(face, client, command).await,
         Command::Publish(arguments) => publish::run(face, client, arguments).await,
@@ -270,6 +274,7 @@ mod tests {
              --announce /dns4/x/tcp/1 --bootstrap /ip4/1.2.3.4/tcp/1 --web 127.0.0.1:0 --serve all",
             "rialto --dir D node",
             "rialto --dir D status --json",
+            "rialto --dir D rates --upload 10MB/s --per-peer unlimited --json",
             "rialto --dir D invite --json",
             "rialto --dir D key new name --json",
             "rialto --dir D image add FILE --json",

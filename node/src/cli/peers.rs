@@ -4,6 +4,7 @@ use rialto_web::api::Peer;
 
 use super::output::{Cell, Face, Outcome};
 use crate::client::Client;
+use crate::units::ByteSize;
 
 pub(super) async fn run(face: &Face, client: &Client) -> Outcome {
     let peers: Vec<Peer> = client.get("peers").await?;
@@ -16,10 +17,12 @@ pub(super) async fn run(face: &Face, client: &Client) -> Outcome {
             [
                 (&peer.peer_id).into(),
                 Cell::number(rtt),
+                Cell::number(ByteSize(peer.sent_bytes).to_string()),
+                Cell::number(ByteSize(peer.received_bytes).to_string()),
                 (&peer.address).into(),
                 peer.agent.clone().unwrap_or_default().into(),
             ]
         });
-        page.table(["PEER", "RTT", "ADDRESS", "RUNS"], rows.collect());
+        page.table(["PEER", "RTT", "SENT", "RECEIVED", "ADDRESS", "RUNS"], rows.collect());
     })
 }

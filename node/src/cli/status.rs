@@ -27,6 +27,7 @@ fn describe(page: &mut Page, status: &Status) {
         ("records", status.records.to_string().into()),
         ("images", status.images.to_string().into()),
         ("store", store(status).into()),
+        ("moved", format!("{} sent, {} received", ByteSize(status.sent_bytes), ByteSize(status.received_bytes)).into()),
         ("web", status.web.clone().unwrap_or_default().into()),
         ("up for", span(status.seconds as i64).into()),
         ("version", (&status.version).into()),

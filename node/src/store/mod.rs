@@ -141,6 +141,15 @@ impl Store {
         self.0.writer.commit(&self.0.segments, &self.0.index)
     }
 
+    /// Gives everything put so far to the operating system: if this process is killed, it is there at the next start. Only
+    /// [`Store::commit`] makes it survive the machine's end.
+    ///
+    /// # Errors
+    /// As [`Store::commit`].
+    pub fn write_out(&self) -> Result<(), StoreError> {
+        self.0.writer.flush(&self.0.segments)
+    }
+
     /// Bytes of our own that the store takes on disk, its index not counted.
     pub fn stored_bytes(&self) -> u64 {
         self.0.writer.lengths().values().sum::<u64>() + self.0.journal().bytes()

@@ -396,6 +396,12 @@ impl Writer {
         Ok(())
     }
 
+    /// Gives what is in the buffer to the operating system.
+    pub(super) fn flush(&self, segments: &Segments) -> Result<(), StoreError> {
+        let mut state = self.state();
+        self.write_out(&mut state, segments)
+    }
+
     /// Writes the buffer. Where that fails, the buffer stays, and the next attempt writes the same bytes to the same place.
     fn write_out(&self, state: &mut State, segments: &Segments) -> Result<(), StoreError> {
         let Some(active) = &mut state.active else { return Ok(()) };

@@ -2,37 +2,33 @@
 //!
 //! ```text
 //!            ask                arrived               stored
-//!   Pending ─────► Asked(by 1-2) ─────► Arrived ─────────────► Done
+//!   Pending ─────► Asked(by 1-4) ─────► Arrived ─────────────► Done
 //!      ▲             │ left, stalled      │ refused: the sender is dropped
 //!      └─────────────┴────────────────────┘
 //! ```
 //!
-//! Rarest chunks are asked for first, ties fall by a seed of our own, so that fetchers who start together ask a single
-//! holder for different chunks. Each peer has a window of bytes sized to what it delivers. When nothing is left to ask
-//! for, what is late at a slow peer is asked of a second one, and whoever comes second is told to stop.
+//! Here is what is known of chunks and peers; `picker` chooses, and `pace` measures.
+
+mod pace;
+mod picker;
+mod slots;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use self::pace::Pace;
+use self::slots::{Slot, Slots};
 use crate::swarm::Ranges;
 
 /// A peer's stream, numbered by the shell; a new stream of the same peer is a new key.
 pub type PeerKey = u64;
 
-/// Bytes that may be on their way from a peer of which nothing is known yet.
-const WINDOW_MIN_BYTES: u64 = 512 * 1024;
-/// Bytes that may be on their way from any peer: what a fast one sends in a few hundredths of a second.
-const WINDOW_MAX_BYTES: u64 = 8 * 1024 * 1024;
-/// Chunks that may be on their way from any peer; below what a holder keeps in mind.
-const WINDOW_MAX_CHUNKS: usize = 2048;
-/// A window holds what a peer delivers in this time, so that it never waits for the next request.
-const WINDOW_TIME: Duration = Duration::from_millis(250);
-/// Rates are measured over at least this long.
-const RATE_PERIOD: Duration = Duration::from_millis(100);
-/// Neighbouring chunks in a run of this many share their place in the order: holders read them in one go.
-const RUN_CHUNKS: u32 = 16;
-/// How many chunks of the common order are looked at for a partial holder before its own chunks are looked at instead.
-const SCAN_LIMIT: usize = 1024;
+/// Neighbouring chunks in a run of this many, at most, share their place in the order: holders read them in one go.
+const RUN_CHUNKS: usize = 16;
+/// Runs that an image should have at least, so that many who fetch it begin in different places.
+const RUNS_MIN: usize = 256;
 
 /// How patient a download is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -129,32 +125,47 @@ pub struct Download {
     chunks: Vec<Chunk>,
     /// Chunks to be asked for: by number of partial holders, then by the seed's order, then by place.
     pending: BTreeSet<(u32, u32, Slot)>,
+    /// Chunks that somebody is asked for.
+    asked: BTreeMap<Slot, Asked>,
+    /// Those of them that a holder of everything is asked for, while a relay has them by now: by the seed's order.
+    loose: BTreeSet<(u32, Slot)>,
     peers: BTreeMap<PeerKey, Peer>,
+    /// Peers that were partial holders and have everything by now.
+    relays: u32,
     dropped: Vec<Action>,
     cancelled: BTreeMap<PeerKey, Vec<u32>>,
     progress: Progress,
+    /// When it is looked next, in the end game, what is late.
+    late_at: Duration,
     /// Grows whenever a chunk can be asked for again: what a peer had nothing for before, it may have something for now.
     offers: u64,
 }
-
-/// Position in `chunks`.
-type Slot = u32;
 
 #[derive(Debug)]
 struct Chunk {
     index: u32,
     bytes: u32,
     order: u32,
-    partial_holders: u32,
+    partial_holders: u16,
     state: State,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Pending,
-    Asked { first: PeerKey, second: Option<PeerKey> },
+    Asked,
     Arrived,
     Done,
+}
+
+/// Of whom a chunk is asked.
+#[derive(Debug)]
+struct Asked {
+    of: Vec<PeerKey>,
+    /// When the last of them was asked.
+    since: Duration,
+    /// Whether it is one of [`Download::loose`]: it takes no room in the window of whoever it is asked of.
+    is_loose: bool,
 }
 
 #[derive(Debug)]
@@ -162,50 +173,41 @@ struct Peer {
     /// Whether it said what it has, be it nothing.
     has_spoken: bool,
     is_complete: bool,
+    /// Whether it fetches the image itself, or did when it first spoke: who passes on what it gets.
+    is_relay: bool,
     has: Slots,
-    /// Chunks on their way, and since when.
-    asked: BTreeMap<Slot, Duration>,
+    /// Chunks on their way.
+    asked: BTreeSet<Slot>,
+    /// Bytes of those that are not loose.
+    asked_bytes: u64,
     /// Chunks asked at any time that did not arrive yet, cancelled ones included.
     owed: Slots,
     /// Chunks of `owed` that were asked more than once, and how often more: a holder that was cut off for a while
     /// sends them as often.
     owed_again: BTreeMap<Slot, u32>,
-    asked_bytes: u64,
     /// When it last did what it should.
     progress_at: Duration,
     strikes: u32,
     /// Until when it has lost its turn, should others have something to send.
     waits_until: Duration,
-    rate: Rate,
+    pace: Pace,
     /// The value of [`Download::offers`] at which it had nothing more that could be asked for.
     exhausted_at: Option<u64>,
+    /// Where the search among its own chunks goes on.
+    cursor: Slot,
 }
-
-#[derive(Debug, Default)]
-struct Rate {
-    since: Duration,
-    bytes: u64,
-    bytes_per_second: f64,
-}
-
-/// A set of slots, as bits.
-#[derive(Debug, Default)]
-struct Slots(Vec<u64>);
 
 impl Download {
     /// A download of these chunks, which ascend by index. `seed` decides ties and should differ from site to site.
     pub fn new(wanted: impl IntoIterator<Item = Wanted>, seed: u64, timing: Timing) -> Self {
-        let order = |index: u32| fastrand::Rng::with_seed(seed ^ u64::from(index / RUN_CHUNKS)).u32(..);
-        let chunks: Vec<Chunk> = wanted
+        let mut chunks: Vec<Chunk> = wanted
             .into_iter()
-            .map(|Wanted { index, bytes }| Chunk {
-                index,
-                bytes,
-                order: order(index),
-                partial_holders: 0,
-                state: State::Pending,
-            })
+            .map(|Wanted { index, bytes }| Chunk { index, bytes, order: 0, partial_holders: 0, state: State::Pending })
             .collect();
+        let run = (chunks.len() / RUNS_MIN).clamp(1, RUN_CHUNKS) as u32;
+        for chunk in &mut chunks {
+            chunk.order = fastrand::Rng::with_seed(seed ^ u64::from(chunk.index / run)).u32(..);
+        }
         let progress = Progress {
             chunks: chunks.len() as u64,
             bytes: chunks.iter().map(|chunk| u64::from(chunk.bytes)).sum(),
@@ -216,10 +218,14 @@ impl Download {
             timing,
             chunks,
             pending,
+            asked: BTreeMap::new(),
+            loose: BTreeSet::new(),
             peers: BTreeMap::new(),
+            relays: 0,
             dropped: Vec::new(),
             cancelled: BTreeMap::new(),
             progress,
+            late_at: Duration::ZERO,
             offers: 0,
         }
     }
@@ -247,31 +253,36 @@ impl Download {
             Peer {
                 has_spoken: false,
                 is_complete: false,
+                is_relay: false,
                 has: Slots::default(),
-                asked: BTreeMap::new(),
+                asked: BTreeSet::new(),
+                asked_bytes: 0,
                 owed: Slots::with_room(slots),
                 owed_again: BTreeMap::new(),
-                asked_bytes: 0,
                 progress_at: now,
                 strikes: 0,
                 waits_until: now,
-                rate: Rate { since: now, ..Rate::default() },
+                pace: Pace::default(),
                 exhausted_at: None,
+                cursor: 0,
             },
         );
     }
 
     /// The stream is gone: what was asked of it is asked of others.
     pub fn left(&mut self, peer: PeerKey) {
+        let asked = self.peers.get(&peer).map(|peer| peer.asked.clone()).unwrap_or_default();
+        for slot in asked {
+            self.unask(peer, slot);
+        }
         let Some(gone) = self.peers.remove(&peer) else { return };
         self.cancelled.remove(&peer);
-        for &slot in gone.asked.keys() {
-            self.unask(slot, peer);
+        if gone.is_relay && gone.is_complete {
+            self.relays -= 1;
+            self.tighten_all();
         }
-        if !gone.is_complete {
-            for slot in gone.has.iter() {
-                self.count_holders(slot, |holders| holders.saturating_sub(1));
-            }
+        for slot in gone.has.iter() {
+            self.count_holders(slot, |holders| holders.saturating_sub(1));
         }
     }
 
@@ -279,7 +290,9 @@ impl Download {
     pub fn have(&mut self, peer: PeerKey, is_complete: bool, ranges: &Ranges, now: Duration) {
         let end = self.chunks.last().map_or(0, |chunk| chunk.index.saturating_add(1));
         let Some(holder) = self.peers.get_mut(&peer) else { return };
-        holder.has_spoken = true;
+        if !std::mem::replace(&mut holder.has_spoken, true) {
+            holder.is_relay = !is_complete;
+        }
         holder.exhausted_at = None;
         if holder.asked.is_empty() {
             holder.progress_at = now;
@@ -287,16 +300,21 @@ impl Download {
         if holder.is_complete {
             return;
         }
-        let mut gained: Vec<Slot> = Vec::new();
         if is_complete {
             // It is no partial holder any more: a chunk that everybody has is no more common than one that everybody else has.
             let told = std::mem::take(&mut holder.has);
             holder.is_complete = true;
+            if holder.is_relay {
+                self.relays += 1;
+                let asked: Vec<Slot> = self.asked.keys().copied().collect();
+                asked.into_iter().for_each(|slot| self.loosen(slot));
+            }
             for slot in told.iter() {
                 self.count_holders(slot, |holders| holders.saturating_sub(1));
             }
             return;
         }
+        let mut gained: Vec<Slot> = Vec::new();
         // Both ascend: one pass finds the slots of the indices.
         let mut from = 0;
         for index in ranges.indices_below(end) {
@@ -307,6 +325,7 @@ impl Download {
         }
         for slot in gained {
             self.count_holders(slot, |holders| holders.saturating_add(1));
+            self.loosen(slot);
         }
     }
 
@@ -318,24 +337,25 @@ impl Download {
             self.drop_peer(peer, DropReason::Unasked);
             return Outcome::Unasked;
         };
-        let bytes = self.chunks[slot as usize].bytes;
         sender.progress_at = now;
         sender.strikes = 0;
-        sender.rate.count(bytes, now);
-        if sender.asked.remove(&slot).is_some() {
-            sender.asked_bytes -= u64::from(bytes);
-        }
+        sender.pace.arrived(self.chunks[slot as usize].bytes, now);
+        let owes_it_again = sender.owed.contains(slot);
         match self.chunks[slot as usize].state {
             State::Arrived | State::Done => return Outcome::Duplicate,
             State::Pending => {
                 let key = self.pending_key(slot);
                 self.pending.remove(&key);
             }
-            State::Asked { first, second } => {
-                for other in [Some(first), second].into_iter().flatten().filter(|&other| other != peer) {
+            State::Asked => {
+                let of = self.asked.get(&slot).map(|asked| asked.of.clone()).unwrap_or_default();
+                for &other in &of {
                     self.release(other, slot);
-                    self.cancelled.entry(other).or_default().push(index);
+                    if other != peer || owes_it_again {
+                        self.cancelled.entry(other).or_default().push(index);
+                    }
                 }
+                self.asked.remove(&slot);
             }
         }
         self.chunks[slot as usize].state = State::Arrived;
@@ -373,25 +393,15 @@ impl Download {
     /// What to do now. Call it after events and when [`Download::wake_at`] has come.
     pub fn poll(&mut self, now: Duration) -> Vec<Action> {
         self.punish_stalled(now);
+        let wants = self.choose(now);
         let mut actions = std::mem::take(&mut self.dropped);
+        // Before the requests: what a holder is to forget makes room for what it is asked.
         for (peer, mut chunks) in std::mem::take(&mut self.cancelled) {
             chunks.sort_unstable();
             chunks.dedup();
             actions.push(Action::Cancel { peer, chunks });
         }
-        let peers: Vec<PeerKey> = self.peers.keys().copied().collect();
-        let mut late = None;
-        for peer in peers {
-            let mut chunks = self.pick(peer, now);
-            if chunks.is_empty() && self.pending.is_empty() {
-                let late = late.get_or_insert_with(|| self.late(now));
-                chunks = self.pick_late(peer, late, now);
-            }
-            if !chunks.is_empty() {
-                chunks.sort_unstable();
-                actions.push(Action::Want { peer, chunks });
-            }
-        }
+        actions.extend(wants);
         actions
     }
 
@@ -404,8 +414,8 @@ impl Download {
             self.peers.values().filter(|peer| peer.is_expected()).map(|peer| peer.progress_at + self.timing.stall);
         let turns =
             self.peers.values().filter(|peer| peer.strikes > 0 && peer.waits_until > now).map(|peer| peer.waits_until);
-        let is_end_game = self.pending.is_empty() && self.peers.values().any(|peer| !peer.asked.is_empty());
-        stalls.chain(turns).chain((is_end_game && self.peers.len() > 1).then(|| now + self.timing.second_ask)).min()
+        let is_end_game = self.pending.is_empty() && !self.asked.is_empty();
+        stalls.chain(turns).chain((is_end_game && self.peers.len() > 1).then(|| self.late_at.max(now))).min()
     }
 
     fn punish_stalled(&mut self, now: Duration) {
@@ -425,138 +435,65 @@ impl Download {
             }
             peer.progress_at = now;
             peer.waits_until = now + stall;
-            peer.rate = Rate { since: now, ..Rate::default() };
-            let asked: Vec<Slot> = peer.asked.keys().copied().collect();
-            for slot in asked {
-                self.release(key, slot);
-                self.unask(slot, key);
+            peer.pace.forget();
+            for slot in peer.asked.clone() {
+                self.unask(key, slot);
                 let index = self.chunks[slot as usize].index;
                 self.cancelled.entry(key).or_default().push(index);
             }
         }
     }
 
-    /// Asks the peer for pending chunks, rarest first, until its window is full. A peer that has just lost its turn waits
-    /// for a while, if others have something to send.
-    fn pick(&mut self, key: PeerKey, now: Duration) -> Vec<u32> {
-        let Some(peer) = self.peers.get(&key) else { return Vec::new() };
-        if peer.exhausted_at == Some(self.offers) {
-            return Vec::new();
-        }
-        let has_its_turn = peer.strikes == 0 || now >= peer.waits_until;
-        if !has_its_turn && self.peers.values().any(|other| other.strikes == 0 && other.has_anything()) {
-            return Vec::new();
-        }
-        let mut room = peer.room();
-        let mut picked: Vec<Slot> = Vec::new();
-        let mut scanned = 0;
-        for &(_, _, slot) in &self.pending {
-            if room.is_full() || scanned == SCAN_LIMIT {
-                break;
-            }
-            if peer.can_send(slot) {
-                room.take(self.chunks[slot as usize].bytes);
-                picked.push(slot);
-            } else {
-                scanned += 1;
-            }
-        }
-        if scanned == SCAN_LIMIT {
-            let taken: BTreeSet<Slot> = picked.iter().copied().collect();
-            for slot in peer.has.iter().filter(|slot| !taken.contains(slot)) {
-                if room.is_full() {
-                    break;
-                }
-                if self.chunks[slot as usize].state == State::Pending {
-                    room.take(self.chunks[slot as usize].bytes);
-                    picked.push(slot);
-                }
-            }
-        }
-        let is_exhausted = !room.is_full();
-        let picked = picked.into_iter().map(|slot| self.ask(key, slot, now)).collect();
-        if is_exhausted && let Some(peer) = self.peers.get_mut(&key) {
-            peer.exhausted_at = Some(self.offers);
-        }
-        picked
-    }
-
-    /// The end game: chunks that are late at the one peer they were asked of, those that wait longest first.
-    fn late(&self, now: Duration) -> Vec<(Duration, Slot, PeerKey)> {
-        let mut late: Vec<(Duration, Slot, PeerKey)> = Vec::new();
-        for (&key, slow) in &self.peers {
-            // A peer that will have delivered all it owes before anyone else could is waited for, once.
-            let is_about_to_deliver =
-                slow.rate.time_for(slow.asked_bytes).is_some_and(|time| time <= self.timing.second_ask);
-            let patience = self.timing.second_ask * if is_about_to_deliver { 4 } else { 1 };
-            let asked = slow.asked.iter().filter(|&(_, &since)| now.saturating_sub(since) >= patience);
-            late.extend(asked.map(|(&slot, &since)| (since, slot, key)));
-        }
-        late.sort_unstable();
-        late
-    }
-
-    /// Asks the peer for chunks that are late at another one.
-    fn pick_late(&mut self, key: PeerKey, late: &[(Duration, Slot, PeerKey)], now: Duration) -> Vec<u32> {
-        let Some(peer) = self.peers.get(&key).filter(|peer| peer.strikes == 0) else { return Vec::new() };
-        let mut room = peer.room();
-        let mut picked: Vec<Slot> = Vec::new();
-        for &(_, slot, slow) in late {
-            if room.is_full() {
-                break;
-            }
-            let is_asked_once =
-                self.chunks[slot as usize].state == State::Asked { first: slow, second: None } && slow != key;
-            if is_asked_once && self.peers.get(&key).is_some_and(|peer| peer.can_send(slot)) {
-                room.take(self.chunks[slot as usize].bytes);
-                picked.push(slot);
-            }
-        }
-        picked.into_iter().map(|slot| self.ask(key, slot, now)).collect()
-    }
-
     fn ask(&mut self, key: PeerKey, slot: Slot, now: Duration) -> u32 {
+        // Where several are asked for a chunk, it takes its room in each window.
+        self.tighten(slot);
         let pending_key = self.pending_key(slot);
         let chunk = &mut self.chunks[slot as usize];
-        chunk.state = match chunk.state {
-            State::Asked { first, .. } => State::Asked { first, second: Some(key) },
-            _ => {
-                self.pending.remove(&pending_key);
-                State::Asked { first: key, second: None }
-            }
-        };
-        let (index, bytes) = (chunk.index, chunk.bytes);
+        if chunk.state == State::Pending {
+            self.pending.remove(&pending_key);
+            chunk.state = State::Asked;
+        }
+        let (index, bytes) = (chunk.index, u64::from(chunk.bytes));
+        let asked = self.asked.entry(slot).or_insert(Asked { of: Vec::new(), since: now, is_loose: false });
+        asked.of.push(key);
+        asked.since = now;
         if let Some(peer) = self.peers.get_mut(&key) {
             if peer.asked.is_empty() {
                 peer.progress_at = now;
-                peer.rate.restart(now);
+                peer.pace.begins(now);
             }
-            peer.asked.insert(slot, now);
+            peer.asked.insert(slot);
+            peer.asked_bytes += bytes;
             if !peer.owed.insert(slot) {
                 *peer.owed_again.entry(slot).or_default() += 1;
             }
-            peer.asked_bytes += u64::from(bytes);
         }
         index
     }
 
     /// Takes a chunk off what a peer is expected to send.
     fn release(&mut self, key: PeerKey, slot: Slot) {
-        let bytes = u64::from(self.chunks[slot as usize].bytes);
+        let chunk = &self.chunks[slot as usize];
+        let Some(asked) = self.asked.get_mut(&slot) else { return };
+        asked.of.retain(|&other| other != key);
+        let was_loose = std::mem::take(&mut asked.is_loose);
+        if was_loose {
+            self.loose.remove(&(chunk.order, slot));
+        }
         if let Some(peer) = self.peers.get_mut(&key)
-            && peer.asked.remove(&slot).is_some()
+            && peer.asked.remove(&slot)
+            && !was_loose
         {
-            peer.asked_bytes -= bytes;
+            peer.asked_bytes -= u64::from(chunk.bytes);
         }
     }
 
-    /// Takes a peer off those that a chunk is asked of.
-    fn unask(&mut self, slot: Slot, key: PeerKey) {
-        let State::Asked { first, second } = self.chunks[slot as usize].state else { return };
-        match (first == key, second) {
-            (true, Some(second)) => self.chunks[slot as usize].state = State::Asked { first: second, second: None },
-            (true, None) => self.make_pending(slot),
-            (false, _) => self.chunks[slot as usize].state = State::Asked { first, second: None },
+    /// A chunk is not asked of this peer any more, and of nobody where it was the only one.
+    fn unask(&mut self, key: PeerKey, slot: Slot) {
+        self.release(key, slot);
+        if self.asked.get(&slot).is_some_and(|asked| asked.of.is_empty()) {
+            self.asked.remove(&slot);
+            self.make_pending(slot);
         }
     }
 
@@ -567,25 +504,69 @@ impl Download {
         self.pending.insert(key);
     }
 
+    /// A relay has this chunk now. If somebody else is asked for it who has everything, the relay may be asked instead.
+    fn loosen(&mut self, slot: Slot) {
+        let Some(asked) = self.asked.get_mut(&slot).filter(|asked| !asked.is_loose) else { return };
+        let [of] = asked.of[..] else { return };
+        if let Some(peer) = self.peers.get_mut(&of).filter(|peer| peer.is_seed()) {
+            let chunk = &self.chunks[slot as usize];
+            peer.asked_bytes -= u64::from(chunk.bytes);
+            asked.is_loose = true;
+            self.loose.insert((chunk.order, slot));
+            self.offers += 1;
+        }
+    }
+
+    fn tighten_all(&mut self) {
+        for (_, slot) in self.loose.clone() {
+            if self.is_rare(slot) {
+                self.tighten(slot);
+            }
+        }
+    }
+
+    /// Whether no relay has it.
+    fn is_rare(&self, slot: Slot) -> bool {
+        self.relays == 0 && self.chunks[slot as usize].partial_holders == 0
+    }
+
+    /// No relay has this chunk any more.
+    fn tighten(&mut self, slot: Slot) {
+        let Some(asked) = self.asked.get_mut(&slot).filter(|asked| asked.is_loose) else { return };
+        let chunk = &self.chunks[slot as usize];
+        asked.is_loose = false;
+        self.loose.remove(&(chunk.order, slot));
+        for of in &asked.of {
+            if let Some(peer) = self.peers.get_mut(of) {
+                peer.asked_bytes += u64::from(chunk.bytes);
+            }
+        }
+    }
+
     fn drop_peer(&mut self, key: PeerKey, reason: DropReason) {
         self.left(key);
         self.dropped.push(Action::Drop { peer: key, reason });
     }
 
-    fn count_holders(&mut self, slot: Slot, change: impl FnOnce(u32) -> u32) {
-        let key = self.pending_key(slot);
-        let was_pending = self.pending.remove(&key);
+    fn count_holders(&mut self, slot: Slot, change: impl FnOnce(u16) -> u16) {
+        let is_pending = self.chunks[slot as usize].state == State::Pending;
+        if is_pending {
+            let key = self.pending_key(slot);
+            self.pending.remove(&key);
+        }
         let chunk = &mut self.chunks[slot as usize];
         chunk.partial_holders = change(chunk.partial_holders);
-        if was_pending {
+        if is_pending {
             let key = self.pending_key(slot);
             self.pending.insert(key);
+        } else if self.is_rare(slot) {
+            self.tighten(slot);
         }
     }
 
     fn pending_key(&self, slot: Slot) -> (u32, u32, Slot) {
         let chunk = &self.chunks[slot as usize];
-        (chunk.partial_holders, chunk.order, slot)
+        (chunk.partial_holders.into(), chunk.order, slot)
     }
 
     fn slot(&self, index: u32) -> Option<Slot> {
@@ -594,12 +575,17 @@ impl Download {
 }
 
 impl Peer {
+    /// Whether it had everything from the beginning, as far as we know.
+    fn is_seed(&self) -> bool {
+        self.is_complete && !self.is_relay
+    }
+
     fn can_send(&self, slot: Slot) -> bool {
         self.is_complete || self.has.contains(slot)
     }
 
     fn has_anything(&self) -> bool {
-        self.is_complete || !self.has.0.is_empty()
+        self.is_complete || !self.has.is_empty()
     }
 
     /// Whether something should come from it: word of what it has, or what it was asked for.
@@ -616,95 +602,4 @@ impl Peer {
         }
         true
     }
-
-    fn room(&self) -> Room {
-        let window = self.rate.bytes_per_second * WINDOW_TIME.as_secs_f64();
-        let window = (window as u64).clamp(WINDOW_MIN_BYTES, WINDOW_MAX_BYTES);
-        // Asking in small steps would cost a message a chunk: wait until a good part of the window is free.
-        let is_worth_asking = self.asked_bytes * 4 <= window * 3;
-        Room {
-            bytes: if is_worth_asking { window.saturating_sub(self.asked_bytes) } else { 0 },
-            chunks: WINDOW_MAX_CHUNKS.saturating_sub(self.asked.len()),
-        }
-    }
 }
-
-/// What a window still has room for.
-struct Room {
-    bytes: u64,
-    chunks: usize,
-}
-
-impl Room {
-    fn is_full(&self) -> bool {
-        self.bytes == 0 || self.chunks == 0
-    }
-
-    fn take(&mut self, bytes: u32) {
-        self.bytes = self.bytes.saturating_sub(bytes.into());
-        self.chunks = self.chunks.saturating_sub(1);
-    }
-}
-
-impl Rate {
-    /// Idle time says nothing about a peer's rate.
-    fn restart(&mut self, now: Duration) {
-        self.since = now;
-        self.bytes = 0;
-    }
-
-    fn count(&mut self, bytes: u32, now: Duration) {
-        self.bytes += u64::from(bytes);
-        let period = now.saturating_sub(self.since);
-        if period >= RATE_PERIOD {
-            let measured = self.bytes as f64 / period.as_secs_f64();
-            let is_first = self.bytes_per_second == 0.0;
-            self.bytes_per_second = if is_first { measured } else { (self.bytes_per_second + measured) / 2.0 };
-            self.restart(now);
-        }
-    }
-
-    /// How long so many bytes will take; `None` while nothing is known.
-    fn time_for(&self, bytes: u64) -> Option<Duration> {
-        (self.bytes_per_second >= 1.0)
-            .then(|| Duration::try_from_secs_f64(bytes as f64 / self.bytes_per_second).unwrap_or(Duration::MAX))
-    }
-}
-
-impl Slots {
-    fn with_room(slots: usize) -> Self {
-        Self(vec![0; slots.div_ceil(64)])
-    }
-
-    fn contains(&self, slot: Slot) -> bool {
-        self.0.get(slot as usize / 64).is_some_and(|word| word >> (slot % 64) & 1 == 1)
-    }
-
-    fn insert(&mut self, slot: Slot) -> bool {
-        let word = slot as usize / 64;
-        if word >= self.0.len() {
-            self.0.resize(word + 1, 0);
-        }
-        let was_in = self.contains(slot);
-        self.0[word] |= 1 << (slot % 64);
-        !was_in
-    }
-
-    fn remove(&mut self, slot: Slot) -> bool {
-        let was_in = self.contains(slot);
-        if was_in {
-            self.0[slot as usize / 64] &= !(1 << (slot % 64));
-        }
-        was_in
-    }
-
-    fn iter(&self) -> impl Iterator<Item = Slot> + '_ {
-        let words = self.0.iter().zip(0..).filter(|&(&word, _)| word != 0);
-        words.flat_map(|(&word, place): (&u64, Slot)| {
-            (0..64).filter(move |bit| word >> bit & 1 == 1).map(move |bit| place * 64 + bit)
-        })
-    }
-}
-
-#[cfg(test)]
-mod tests;

@@ -8,6 +8,8 @@ mod download;
 mod message;
 mod ranges;
 mod reference;
+mod share;
+mod upload;
 
 pub use download::{Action, Download, DropReason, Outcome, PeerKey, Progress, Timing, Wanted};
 pub use message::{
@@ -16,3 +18,5 @@ pub use message::{
 };
 pub use ranges::{MAX_RANGES, Ranges};
 pub use reference::{Base, Finder, MAX_REFERENCE_BYTES, MAX_REFERENCE_CHUNKS, Reference, ReferenceError};
+pub use share::{Bucket, Granted, Shares, Ticket};
+pub use upload::{Batch, Queue, Spread, TooMany};

@@ -5,7 +5,6 @@ use std::process::Command;
 
 use super::table::{Row, Target};
 use super::{Bench, Result, add, fetch, figure, inputs, insist_on, peers};
-use crate::site::{Plan, Site};
 
 pub(super) fn measure_image(bench: &Bench) -> Result<Vec<Row>> {
     let libtorrent = bench.libtorrent();
@@ -72,18 +71,18 @@ pub(super) fn measure_update(bench: &Bench) -> Result<Vec<Row>> {
 
     let mut wall = Row::new("update", "time for it", "s").reach(Target::AtMost(3.0));
     let holder = bench.holder("holder")?;
-    add(&holder, &old)?;
+    let (before, _) = add(&holder, &old)?;
     let (image, _) = add(&holder, &new)?;
-    let mut fetcher = Site::init(&bench.rialto, &bench.base, &Plan::new("fetcher", super::FEDERATION).knows(&holder)?)?;
-    fetcher.start()?;
-    add(&fetcher, &old)?;
+    // The old version is fetched too: what a site has only added for itself, it names to nobody.
+    let mut fetcher = bench.fetcher("fetcher", &holder)?;
+    fetch(&fetcher, &before)?;
     fetcher.stop()?;
     // Every run begins with the same store.
-    let (directory, before) = (fetcher.directory().to_owned(), bench.base.join("before"));
-    peers::run(Command::new("cp").arg("-a").arg(&directory).arg(&before))?;
+    let (directory, kept) = (fetcher.directory().to_owned(), bench.base.join("kept"));
+    peers::run(Command::new("cp").arg("-a").arg(&directory).arg(&kept))?;
     for run in 0..bench.runs {
         fs::remove_dir_all(&directory)?;
-        peers::run(Command::new("cp").arg("-a").arg(&before).arg(&directory))?;
+        peers::run(Command::new("cp").arg("-a").arg(&kept).arg(&directory))?;
         fetcher.start()?;
         fetcher.meets(&[&holder])?;
         let said = fetch(&fetcher, &image)?;

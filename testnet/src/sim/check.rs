@@ -18,8 +18,11 @@ use super::world::{Event, World};
 const CHECK_INTERVAL: Micros = 5 * SECOND;
 /// Sites that have not converged by now never will.
 const DEADLINE: Micros = 1_800 * SECOND;
-/// A holder that a crowd fetches from at once uploads no more than this, in hundredths of a copy.
-const MAX_CROWD_PERCENT: u64 = 300;
+/// A holder that a crowd fetches from at once uploads no more than this, in hundredths of a copy. Lines differ by ten
+/// times here: where the others' are slow, a fast holder does well to send more than one copy.
+const MAX_CROWD_PERCENT: u64 = 350;
+/// A crowd of fewer is none to speak of.
+const CROWD: usize = 8;
 
 impl World {
     /// Whether everything has come to where it should.
@@ -50,7 +53,7 @@ impl World {
         self.summary.seed_percent = others.map(percent).max().unwrap_or(0);
         let crowd = self.seeds.iter().filter(|(image, _)| Some(**image) == crowd_image);
         self.summary.crowd_percent = crowd.map(percent).max().unwrap_or(0);
-        match self.summary.crowd_percent > MAX_CROWD_PERCENT {
+        match self.scenario.crowd >= CROWD && self.summary.crowd_percent > MAX_CROWD_PERCENT {
             true => Err(SimError::Overloaded { percent: self.summary.crowd_percent, allowed: MAX_CROWD_PERCENT }),
             false => Ok(()),
         }

@@ -4,6 +4,7 @@ use std::io::Write as _;
 
 use serde_json::json;
 
+use super::crowd::{self, Crowd, CrowdSummary};
 use super::{Scenario, SimError, Summary, run as simulate};
 
 /// What to simulate.
@@ -18,6 +19,18 @@ pub struct SimArguments {
     /// Records that signers named in policies publish.
     #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub records: u32,
+    /// Simulates a crowd that fetches one image instead: fetchers on the Internet, and one holder
+    #[arg(long)]
+    pub swarm: bool,
+    /// Fetchers of the crowd
+    #[arg(long, default_value_t = 200, requires = "swarm", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub peers: u32,
+    /// Length of its image, in MiB
+    #[arg(long, default_value_t = 16, requires = "swarm", value_parser = clap::value_parser!(u32).range(1..=1_024))]
+    pub mib: u32,
+    /// All of them on one LAN of 100 Mbit/s, where each knows the others
+    #[arg(long, requires = "swarm")]
+    pub lan: bool,
     /// Prints one JSON value.
     #[arg(long)]
     pub json: bool,
@@ -28,6 +41,17 @@ pub struct SimArguments {
 /// # Errors
 /// Something that must hold among sites did not; or standard output is closed.
 pub fn run(arguments: &SimArguments) -> Result<(), SimError> {
+    if arguments.swarm {
+        let bytes = u64::from(arguments.mib) << 20;
+        let fetchers = arguments.peers as usize;
+        let crowd = match arguments.lan {
+            true => Crowd::on_a_lan(arguments.seed, fetchers, bytes),
+            false => Crowd::on_the_internet(arguments.seed, fetchers, bytes),
+        };
+        let summary = crowd::run(&crowd)?;
+        let text = if arguments.json { crowd_json(&summary) } else { summary.to_string() };
+        return writeln!(std::io::stdout(), "{text}").map_err(SimError::Output);
+    }
     let scenario = Scenario {
         sites: arguments.sites.into(),
         records: arguments.records as usize,
@@ -36,6 +60,22 @@ pub fn run(arguments: &SimArguments) -> Result<(), SimError> {
     let summary = simulate(&scenario)?;
     let text = if arguments.json { as_json(&scenario, &summary) } else { summary.to_string() };
     writeln!(std::io::stdout(), "{text}").map_err(SimError::Output)
+}
+
+fn crowd_json(summary: &CrowdSummary) -> String {
+    json!({
+        "fetchers": summary.fetchers,
+        "bytes": summary.image_bytes,
+        "slowest_seconds": summary.slowest_seconds,
+        "median_seconds": summary.median_seconds,
+        "ideal_seconds": summary.ideal_seconds,
+        "seed_copies": summary.seed_copies,
+        "waste": summary.waste_per_mille as f64 / 1000.0,
+        "lies": summary.lies,
+        "stalled": summary.stalled,
+        "events": summary.events,
+    })
+    .to_string()
 }
 
 fn as_json(scenario: &Scenario, summary: &Summary) -> String {

@@ -27,6 +27,7 @@ mod catchup;
 mod check;
 pub mod command;
 mod content;
+pub mod crowd;
 mod fetch;
 mod gossip;
 mod network;
@@ -246,6 +247,16 @@ pub enum SimError {
         site: usize,
         /// The image that it wants.
         image: ImageId,
+        /// Chunks that it lacks.
+        missing: usize,
+        /// Virtual time waited.
+        seconds: u64,
+    },
+    /// A fetcher of a crowd did not get the image.
+    #[error("after {seconds} s of virtual time, site {site} lacks {missing} chunks of the image that a crowd fetches")]
+    Unserved {
+        /// The site.
+        site: usize,
         /// Chunks that it lacks.
         missing: usize,
         /// Virtual time waited.

@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 
 use rialto_protocol::ids::ImageId;
-use rialto_protocol::swarm::{ChunkHeader, FrameHead, FrameKind, Message, MessageError, PeerKey};
+use rialto_protocol::swarm::{ChunkHeader, FrameHead, FrameKind, Message, MessageError, PeerKey, Spread};
 
 use super::SimError;
 use super::fetch::RETRY;
@@ -39,6 +39,8 @@ impl World {
         self.timeline.note("open", &[number, fetcher as u64, holder as u64]);
         self.streams.insert(number, Stream { fetcher, holder, image, upload: Upload::default(), last_arrival: [0; 2] });
         self.uploads.entry((holder, image)).or_default().insert(number);
+        let chunks = self.contents.get(&image).map_or(0, |content| content.manifest.chunks.len());
+        self.spreads.entry((holder, image)).or_insert_with(|| Spread::new(chunks)).joined();
         self.say(number, true, &Message::Hello { image, bases: Vec::new() })?;
         Ok(number)
     }
@@ -48,6 +50,9 @@ impl World {
         let Some(stream) = self.streams.remove(&number) else { return };
         if let Some(uploads) = self.uploads.get_mut(&(stream.holder, stream.image)) {
             uploads.remove(&number);
+        }
+        if let Some(spread) = self.spreads.get_mut(&(stream.holder, stream.image)) {
+            spread.left();
         }
     }
 
@@ -98,8 +103,9 @@ impl World {
             let Some(number) = self.uplinks[site].turns.pop_front() else { return };
             let Some(stream) = self.streams.get_mut(&number) else { continue };
             stream.upload.is_queued = false;
-            let (image, outgoing) = (stream.image, stream.upload.next());
-            let Some(frame) = outgoing.and_then(|outgoing| self.frame(site, image, outgoing)) else {
+            let image = stream.image;
+            let Some(outgoing) = self.next_outgoing(number) else { continue };
+            let Some(frame) = self.frame(site, image, outgoing) else {
                 // Not there any more; the stream may have more to send.
                 self.queue(number);
                 continue;

@@ -15,6 +15,7 @@ use super::records::{Gossip, Ledger, PUBLISHING, Publication, Signer};
 use super::site::{Character, Known, Site};
 use super::swarm::{Stream, Uplink};
 use super::timeline::{Micros, SECOND, Timeline};
+use super::upload::Spreads;
 use super::{Scenario, SimError, Summary};
 
 /// A partition lasts this long. The last one heals after the last record was published.
@@ -47,6 +48,10 @@ pub(super) enum Event {
     Fetch { site: usize, image: ImageId },
     /// A frame of a swarm stream arrives.
     Frame { stream: PeerKey, to_holder: bool, frame: Vec<u8> },
+    /// A holder looks whether it can say by now what it has.
+    Greet { stream: PeerKey, tries: u32 },
+    /// A stream may have something to send that was held back.
+    Queue { stream: PeerKey },
     /// A site's uplink has sent what it was sending.
     UplinkFree { site: usize },
     /// A site tells of the chunks that it has stored.
@@ -84,6 +89,8 @@ pub(super) struct World {
     pub(super) streams: BTreeMap<PeerKey, Stream>,
     /// The streams on which a site is asked for an image.
     pub(super) uploads: BTreeMap<(usize, ImageId), BTreeSet<PeerKey>>,
+    /// What was sent on them.
+    pub(super) spreads: Spreads,
     pub(super) uplinks: Vec<Uplink>,
     /// Bytes of pages and chunks that each site sent of each image.
     pub(super) uploaded: BTreeMap<(usize, ImageId), u64>,
@@ -134,6 +141,7 @@ impl World {
             fetches: BTreeMap::new(),
             streams: BTreeMap::new(),
             uploads: BTreeMap::new(),
+            spreads: Spreads::new(),
             uploaded: BTreeMap::new(),
             news: BTreeMap::new(),
             next_number: 0,
@@ -177,6 +185,8 @@ impl World {
             Event::Fetch { site, image } => self.wake_fetch(site, image)?,
             Event::Frame { stream, to_holder: true, frame } => self.receive_at_holder(stream, &frame)?,
             Event::Frame { stream, to_holder: false, frame } => self.receive_at_fetcher(stream, &frame)?,
+            Event::Greet { stream, tries } => self.greet(stream, tries)?,
+            Event::Queue { stream } => self.queue(stream),
             Event::UplinkFree { site } => self.uplink_free(site),
             Event::News { site, image } => self.tell_news(site, image)?,
             Event::Split { parts } => self.split(parts),

@@ -155,6 +155,9 @@ impl Fake {
                 images: 0,
                 store_bytes: 0,
                 free_bytes: 80 << 30,
+                sent_bytes: 0,
+                received_bytes: 0,
+                duplicate_bytes: 0,
                 quota_bytes: Some(200 << 30),
                 reserved_bytes: 0,
                 policy: PolicyStatus {
@@ -270,6 +273,7 @@ impl Fake {
                 address: "/ip4/192.0.2.17/tcp/4701".into(),
                 agent: Some("rialto/0.1.0".into()),
                 rtt_ms: Some(rtt),
+                ..Peer::default()
             })
             .into();
         fake.images = vec![
@@ -409,7 +413,13 @@ impl Fake {
             });
         }
         for peer in &mut fake.peers {
-            *peer = Peer { peer_id: evil("peer"), address: evil("address"), agent: Some(evil("agent")), rtt_ms: None };
+            *peer = Peer {
+                peer_id: evil("peer"),
+                address: evil("address"),
+                agent: Some(evil("agent")),
+                rtt_ms: None,
+                ..Peer::default()
+            };
         }
         for image in &mut fake.images {
             image.used_by = vec![evil("used by")];
@@ -471,6 +481,20 @@ impl Backend for Fake {
     async fn status(&self) -> Result<Status> {
         Ok(self.status.clone())
     }
+    async fn rates(&self) -> Result<Rates> {
+        Ok(Rates::default())
+    }
+
+    async fn change_rates(&self, request: ChangeRates) -> Result<Rates> {
+        let limit = |limit: Option<RateLimit>| limit.and_then(RateLimit::bytes_per_second);
+        Ok(Rates {
+            upload: limit(request.upload),
+            upload_per_peer: limit(request.upload_per_peer),
+            download: limit(request.download),
+            is_overridden: !request.reset,
+        })
+    }
+
     async fn peers(&self) -> Result<Vec<Peer>> {
         Ok(self.peers.clone())
     }

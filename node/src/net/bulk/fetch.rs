@@ -19,14 +19,17 @@ use rialto_protocol::image::manifest::{self, Manifest};
 use rialto_protocol::swarm::{
     Action, Download, DropReason, MAX_PAGES_ASKED, Message, Outcome, PeerKey, Ranges, Timing, Wanted,
 };
+use tokio::sync::broadcast::error::TryRecvError;
 use tokio::sync::{broadcast, watch};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use self::bases::Bases;
 use self::batches::{Arrived, Batches, Done, Stored};
 use self::holders::{Holders, Pause};
+use super::rates::Rates;
 use super::session::{Heard, Said};
-use super::{Exchange, Patience};
+use super::traffic::Traffic;
+use super::{Exchange, Patience, Share};
 use crate::store::{Reservation, Store, StoreError};
 
 /// A holder that is asked for a page and does not send it is not asked again for a while.
@@ -115,7 +118,7 @@ impl Exchange {
         let (store, offers, like) = (self.store.clone(), Arc::clone(&self.offers), like.to_vec());
         let bases = tokio::task::spawn_blocking(move || Bases::choose(&store, &like, &offers)).await;
         let bases = bases.map_err(|_| FetchError::Interrupted(image))??;
-        Fetch::new(self, image, bases, share.news.clone(), progress).run().await
+        Fetch::new(self, &share, bases, progress).run().await
     }
 }
 
@@ -123,9 +126,13 @@ struct Fetch<'a> {
     store: &'a Store,
     image: ImageId,
     news: broadcast::Sender<u32>,
+    manifest_is_known: watch::Sender<bool>,
+    companions: broadcast::Receiver<PeerId>,
     progress: &'a watch::Sender<FetchProgress>,
     report: FetchReport,
     patience: Patience,
+    traffic: Traffic,
+    rates: Rates,
     bases: Arc<Bases>,
     holders: Holders,
     started: Instant,
@@ -145,21 +152,20 @@ enum Event {
 }
 
 impl<'a> Fetch<'a> {
-    fn new(
-        exchange: &'a Exchange,
-        image: ImageId,
-        bases: Bases,
-        news: broadcast::Sender<u32>,
-        progress: &'a watch::Sender<FetchProgress>,
-    ) -> Self {
+    fn new(exchange: &'a Exchange, share: &Share, bases: Bases, progress: &'a watch::Sender<FetchProgress>) -> Self {
         let now = Instant::now();
+        let image = share.image;
         Self {
             store: &exchange.store,
             image,
-            news,
+            news: share.news.clone(),
+            manifest_is_known: share.manifest.clone(),
+            companions: share.companions.subscribe(),
             progress,
             report: FetchReport::default(),
             patience: exchange.patience,
+            traffic: exchange.traffic.clone(),
+            rates: exchange.rates.clone(),
             holders: Holders::new(exchange.net.clone(), image, bases.ids()),
             bases: Arc::new(bases),
             started: now,
@@ -173,6 +179,7 @@ impl<'a> Fetch<'a> {
         for round in 0..MAX_ROUNDS {
             let manifest = self.manifest().await?;
             self.report.bytes = manifest.bytes;
+            self.manifest_is_known.send_replace(true);
             let missing = self.ask_store(|store, image| store.missing_chunks(image)).await?;
             if missing.is_empty() {
                 break;
@@ -223,14 +230,14 @@ impl<'a> Fetch<'a> {
             let bytes = said.payload_bytes();
             self.count(peer, bytes);
             if !self.holders.is_open(key) {
-                self.report.duplicate_bytes += bytes;
+                self.useless(bytes);
                 continue;
             }
             match said {
                 Said::Page(page) => {
                     let hash = Hash::of(&page);
                     if !asked.get_mut(&key).is_some_and(|(pages, _)| pages.remove(&hash)) {
-                        self.report.duplicate_bytes += bytes;
+                        self.useless(bytes);
                         self.holders.ban(peer, "it sent a page that it was not asked for");
                         continue;
                     }
@@ -244,7 +251,7 @@ impl<'a> Fetch<'a> {
                     .await?;
                 }
                 Said::Chunk { .. } => {
-                    self.report.duplicate_bytes += bytes;
+                    self.useless(bytes);
                     self.holders.ban(peer, "it sent a chunk before it was asked for one");
                 }
                 Said::Have { is_complete, chunks } => self.has(key, is_complete, Some(chunks)),
@@ -341,12 +348,13 @@ impl<'a> Fetch<'a> {
         let bytes = said.payload_bytes();
         self.count(peer, bytes);
         if !self.holders.is_open(key) {
-            self.report.duplicate_bytes += bytes;
+            self.useless(bytes);
             return;
         }
         let now = self.now();
         match said {
             Said::Chunk { index, form, payload } if self.holders.has_spoken(key) => {
+                self.traffic.received_chunk(form.name());
                 match download.arrived(key, index, now) {
                     Outcome::Needed => {
                         self.was_useful(key);
@@ -364,7 +372,7 @@ impl<'a> Fetch<'a> {
                 self.has(key, is_complete, None);
             }
             Said::Page(_) | Said::Chunk { .. } => {
-                self.report.duplicate_bytes += bytes;
+                self.useless(bytes);
                 download.left(key);
                 self.holders.ban(peer, "it sent what it was not asked for");
             }
@@ -392,7 +400,7 @@ impl<'a> Fetch<'a> {
                 }
                 Err(error) if error.is_peer_fault() => {
                     tracing::warn!(%peer, %error, "a chunk is refused");
-                    self.report.duplicate_bytes += wire_bytes;
+                    self.useless(wire_bytes);
                     download.refused(key, index);
                     // It may have left and come back meanwhile: the ban is on the site, not on its session.
                     if let Some(session) = self.holders.ban(peer, &DropReason::Lied.to_string()) {
@@ -402,7 +410,7 @@ impl<'a> Fetch<'a> {
                 Err(error @ (StoreError::Damaged { .. } | StoreError::NotHeld { .. })) => {
                     // Nobody's fault but this disk's: what was encoded against it is asked for again without.
                     tracing::warn!(%error, "a base cannot be read; holders are told of no bases any more");
-                    self.report.duplicate_bytes += wire_bytes;
+                    self.useless(wire_bytes);
                     download.again(index);
                     self.holders.name_no_bases();
                     for key in self.holders.close_all() {
@@ -447,6 +455,13 @@ impl<'a> Fetch<'a> {
     // --- holders ----------------------------------------------------------------------------------------------------
 
     async fn seek(&mut self) -> Result<Option<PeerKey>, FetchError> {
+        loop {
+            match self.companions.try_recv() {
+                Ok(peer) => self.holders.fetches_too(peer),
+                Err(TryRecvError::Lagged(_)) => {}
+                Err(TryRecvError::Empty | TryRecvError::Closed) => break,
+            }
+        }
         self.holders.seek().await.map_err(|_| FetchError::Interrupted(self.image))
     }
 
@@ -488,8 +503,15 @@ impl<'a> Fetch<'a> {
     fn count(&mut self, peer: PeerId, bytes: u64) {
         if bytes > 0 {
             self.report.wire_bytes += bytes;
+            self.traffic.received(peer, bytes);
+            self.rates.downloaded(bytes);
             *self.report.peers.entry(peer).or_default() += bytes;
         }
+    }
+
+    fn useless(&mut self, bytes: u64) {
+        self.report.duplicate_bytes += bytes;
+        self.traffic.duplicate(bytes);
     }
 
     /// The download's clock, which stands still while nobody is listened to.
@@ -497,12 +519,15 @@ impl<'a> Fetch<'a> {
         self.started.elapsed().saturating_sub(self.deaf)
     }
 
-    /// Waits for what happens next. While the blocking tasks are busy, sessions are not listened to.
+    /// Waits for what happens next. While the blocking tasks are busy, or the limit of what is received is reached, sessions
+    /// are not listened to.
     async fn next(&mut self, batches: &mut Batches, wake: Instant) -> Result<Event, FetchError> {
-        let (may_listen, since) = (batches.has_room(), Instant::now());
+        let (since, pause) = (Instant::now(), self.rates.download_pause());
+        let may_listen = batches.has_room() && pause.is_zero();
         let event = tokio::select! {
             Some(done) = batches.next() => Event::Done(done.map_err(|_| FetchError::Interrupted(self.image))?),
             Some(heard) = self.holders.inbox.recv(), if may_listen => Event::Heard(heard),
+            () = sleep(pause), if !pause.is_zero() => Event::Time,
             () = sleep_until(wake) => Event::Time,
         };
         if !may_listen {

@@ -14,6 +14,7 @@ use rialto_protocol::swarm::{Base, ChunkHeader, Finder, MAX_BASES, Reference, Re
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::Offers;
+use super::traffic::{self, Traffic};
 use crate::store::{Encoded, Runs, Store, StoreError, encode_against};
 
 /// Bases kept in mind.
@@ -134,6 +135,7 @@ pub(super) struct Framing {
     pub(super) manifest: Arc<Manifest>,
     /// Images that the fetcher holds.
     pub(super) bases: Vec<ImageId>,
+    pub(super) traffic: Traffic,
 }
 
 impl Framing {
@@ -178,10 +180,12 @@ impl Framing {
         });
         match referenced {
             Some((header, bytes)) => {
+                self.traffic.sent_chunk(traffic::REFERENCED);
                 frames.extend_from_slice(&header.frame(bytes.len()));
                 frames.extend_from_slice(&bytes);
             }
             None => {
+                self.traffic.sent_chunk(traffic::name(encoding));
                 frames.extend_from_slice(&ChunkHeader { index, encoding }.frame(bytes.len()));
                 frames.extend_from_slice(&bytes);
             }
@@ -190,7 +194,7 @@ impl Framing {
     }
 }
 
-/// A chunk's header, and what it was encoded to.
+/// A chunk that is encoded against a base, and what says how.
 type Referenced = (ReferencedHeader, Arc<[u8]>);
 
 /// Encodes the chunks of one upload against what its fetcher holds.

@@ -1,9 +1,10 @@
 //! The holder's side of a swarm stream: says what it has, and sends what it is asked for.
 
-use std::collections::{BTreeSet, VecDeque};
+mod seats;
+
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures::io::BufReader;
@@ -11,29 +12,33 @@ use futures::{AsyncReadExt as _, AsyncWriteExt as _, StreamExt as _};
 use libp2p::{PeerId, Stream};
 use rialto_protocol::ids::{Hash, ImageId};
 use rialto_protocol::image::manifest::{MAX_PAGE_BYTES, Manifest};
-use rialto_protocol::swarm::{FrameHead, FrameKind, MAX_WANTED, Message, Ranges};
+use rialto_protocol::swarm::{Batch, FrameHead, FrameKind, Message, Queue, Ranges};
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, mpsc};
-use tokio::time::timeout;
+use tokio::sync::{broadcast, mpsc};
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
+use self::seats::{Seat, Seats};
 use super::super::frames::{invalid, read_frame};
 use super::super::{NetError, Protocol};
 use super::Exchange;
 use super::references::{Encoder, Framing};
+use super::spreads::Stream as Spreading;
 
-/// Streams served at once. More are told `Busy`, which costs them a retry and us nothing.
-const MAX_STREAMS: usize = 128;
-/// Streams of one peer served at once: a release has a handful of images.
-const MAX_STREAMS_PER_PEER: usize = 16;
 /// A first message that does not come in this time does not come.
 const HELLO: Duration = Duration::from_secs(10);
 /// A peer that does not take [`PIECE_BYTES`] in this time is gone.
 const WRITE: Duration = Duration::from_secs(60);
 /// Bytes written under one deadline: small, so that a slow line is not taken for a dead one.
 const PIECE_BYTES: usize = 32 * 1024;
-/// Bytes read from the store and written to the stream in one go.
+/// Bytes read from the store and written to the stream in one go, at most and at least.
 const BATCH_BYTES: usize = 1024 * 1024;
+const BATCH_MIN_BYTES: usize = 64 * 1024;
+/// Writing a batch should take no longer: until it is written, the fetcher hears no news, and what it cancels is sent all
+/// the same.
+const BATCH_TIME: Duration = Duration::from_millis(50);
+/// A fetcher of an image that is being fetched here too waits so long for its manifest to be known here.
+const MANIFEST_WAIT: Duration = Duration::from_secs(5);
 /// Messages read ahead of being acted on; then the peer has to wait.
 const READ_AHEAD: usize = 32;
 
@@ -48,8 +53,7 @@ impl Exchange {
             .accept(Protocol::Swarm)
             .map_err(|_| super::super::behaviour::set_up("the swarm protocol", "it is served already"))?;
         let exchange = self.clone();
-        let streams = Arc::new(Semaphore::new(MAX_STREAMS));
-        let peers: Arc<std::sync::Mutex<std::collections::BTreeMap<PeerId, usize>>> = Arc::default();
+        let seats = Seats::default();
         tokio::spawn(async move {
             loop {
                 let (peer, stream) = tokio::select! {
@@ -59,24 +63,23 @@ impl Exchange {
                         None => return,
                     },
                 };
-                let seat = Seat::take(&peers, peer, &streams);
+                let seat = seats.take(peer);
                 let (exchange, shutdown) = (exchange.clone(), shutdown.clone());
                 tokio::spawn(async move {
                     let served = tokio::select! {
                         () = shutdown.cancelled() => return,
-                        served = exchange.serve_stream(stream, seat.is_some()) => served,
+                        served = exchange.serve_stream(peer, stream, seat) => served,
                     };
                     if let Err(error) = served {
                         tracing::debug!(%peer, %error, "an upload ended early");
                     }
-                    drop(seat);
                 });
             }
         });
         Ok(())
     }
 
-    async fn serve_stream(&self, mut stream: Stream, has_seat: bool) -> io::Result<()> {
+    async fn serve_stream(&self, peer: PeerId, mut stream: Stream, seat: Option<Seat>) -> io::Result<()> {
         let hello = timeout(HELLO, read_frame(&mut stream)).await??;
         let Some((FrameKind::Hello, payload)) = hello else {
             return Err(invalid("the stream does not begin with Hello"));
@@ -85,9 +88,17 @@ impl Exchange {
         else {
             return Err(invalid("not a Hello"));
         };
-        let refusal = match self.holding(image, bases, has_seat).await {
-            Ok(holding) => return self.upload(stream, holding).await,
-            Err(refusal) => refusal,
+        self.is_asked_by(&image, peer);
+        let refusal = match (self.holding(image, bases, seat.is_some()).await, seat) {
+            (Ok(holding), Some(seat)) => {
+                return tokio::select! {
+                    uploaded = self.upload(peer, &seat, stream, holding) => uploaded,
+                    // The fetcher finds the stream closed, and comes back later.
+                    () = seat.lost() => Ok(()),
+                };
+            }
+            (Ok(_), None) => Message::Busy,
+            (Err(refusal), _) => refusal,
         };
         send(&mut stream, &refusal).await?;
         timeout(WRITE, stream.close()).await?
@@ -95,13 +106,22 @@ impl Exchange {
 
     /// What this node has of an image, or what to say instead.
     async fn holding(&self, image: ImageId, bases: Vec<ImageId>, has_seat: bool) -> Result<Holding, Message> {
+        let offers = Arc::clone(&self.offers);
+        if !tokio::task::spawn_blocking(move || offers(&image)).await.unwrap_or(false) {
+            return Err(Message::Absent);
+        }
         // Subscribed before the store is asked, so that no chunk falls between the two.
-        let news = self.news(&image);
-        let (store, offers) = (self.store.clone(), Arc::clone(&self.offers));
-        let found = tokio::task::spawn_blocking(move || {
-            if !offers(&image) {
-                return Err(Message::Absent);
+        let news = match self.news(&image) {
+            Some(mut news) if has_seat => {
+                // Who fetches it with us will want to know what we get, from the first chunk on. Where the download ends
+                // without it, there is nothing.
+                timeout(MANIFEST_WAIT, news.manifest.wait_for(|is_known| *is_known)).await.ok();
+                Some(news.chunks)
             }
+            news => news.map(|news| news.chunks),
+        };
+        let store = self.store.clone();
+        let found = tokio::task::spawn_blocking(move || {
             // A download that has no manifest yet has nothing for anybody: who asks tries again soon by itself. `Busy`
             // would be a promise, and two sites that look for what nobody has would wait for each other.
             let manifest = store.manifest(&image).map_err(|_| Message::Absent)?;
@@ -118,7 +138,7 @@ impl Exchange {
         Ok(Holding { manifest, missing, told, news, bases })
     }
 
-    async fn upload(&self, stream: Stream, holding: Holding) -> io::Result<()> {
+    async fn upload(&self, peer: PeerId, seat: &Seat, stream: Stream, holding: Holding) -> io::Result<()> {
         let (read, mut write) = stream.split();
         let mut read = BufReader::new(read);
         let (messages, mut inbox) = mpsc::channel(READ_AHEAD);
@@ -132,7 +152,9 @@ impl Exchange {
             }
             io::Result::Ok(())
         };
-        let mut upload = Upload { exchange: self, holding, wanted: VecDeque::new(), encoder: None };
+        let spreading = self.spreads.join(&holding.manifest);
+        let (wanted, batch_bytes) = (Queue::default(), BATCH_MIN_BYTES);
+        let mut upload = Upload { exchange: self, peer, seat, holding, wanted, spreading, batch_bytes, encoder: None };
         let writing = async {
             upload.tell_what_there_is(&mut write).await?;
             upload.run(&mut inbox, &mut write).await?;
@@ -143,41 +165,6 @@ impl Exchange {
         tokio::select! {
             Err(error) = reading => Err(error),
             written = writing => written,
-        }
-    }
-}
-
-/// A place among the streams that are served.
-struct Seat {
-    peers: Arc<std::sync::Mutex<std::collections::BTreeMap<PeerId, usize>>>,
-    peer: PeerId,
-    _permit: OwnedSemaphorePermit,
-}
-
-impl Seat {
-    fn take(
-        peers: &Arc<std::sync::Mutex<std::collections::BTreeMap<PeerId, usize>>>,
-        peer: PeerId,
-        streams: &Arc<Semaphore>,
-    ) -> Option<Self> {
-        let mut taken = peers.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if taken.get(&peer).is_some_and(|&taken| taken >= MAX_STREAMS_PER_PEER) {
-            return None;
-        }
-        let permit = Arc::clone(streams).try_acquire_owned().ok()?;
-        *taken.entry(peer).or_default() += 1;
-        Some(Self { peers: Arc::clone(peers), peer, _permit: permit })
-    }
-}
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        let mut taken = self.peers.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if let Some(count) = taken.get_mut(&self.peer) {
-            *count -= 1;
-            if *count == 0 {
-                taken.remove(&self.peer);
-            }
         }
     }
 }
@@ -195,8 +182,13 @@ struct Holding {
 
 struct Upload<'a> {
     exchange: &'a Exchange,
+    peer: PeerId,
+    seat: &'a Seat,
     holding: Holding,
-    wanted: VecDeque<u32>,
+    wanted: Queue,
+    spreading: Spreading,
+    /// Bytes to be sent in one go: about what the fetcher takes in [`BATCH_TIME`].
+    batch_bytes: usize,
     /// Made when the first chunks are sent to a fetcher that named bases.
     encoder: Option<Encoder>,
 }
@@ -227,10 +219,29 @@ impl Upload<'_> {
                 self.take(message, write).await?;
             }
             self.tell_news(write).await?;
+            let mut held_back_until = None;
             if !self.wanted.is_empty() {
-                self.send_batch(write).await?;
-                continue;
+                // First the leave to send, then the choice of what: it may have changed while we waited.
+                let grant = self.exchange.rates.may_upload(self.peer, self.batch_bytes as u64).await;
+                while let Ok(message) = inbox.try_recv() {
+                    self.take(message, write).await?;
+                }
+                let batch = self.next_batch();
+                held_back_until = batch.wait_until;
+                if !batch.chunks.is_empty() {
+                    let begun = Instant::now();
+                    let bytes = self.send_batch(batch.chunks, write).await?;
+                    grant.used(bytes);
+                    self.adjust_batch(begun.elapsed());
+                    continue;
+                }
             }
+            let held_back = async {
+                match held_back_until {
+                    Some(until) => sleep_until(self.spreading.instant(until)).await,
+                    None => std::future::pending().await,
+                }
+            };
             let news = async {
                 match &mut self.holding.news {
                     Some(news) => news.recv().await,
@@ -243,6 +254,7 @@ impl Upload<'_> {
                     // The fetcher has closed its half, or says nothing any more.
                     Ok(None) | Err(_) => return Ok(()),
                 },
+                () = held_back => {}
                 heard = news => match heard {
                     Ok(index) => self.tell(vec![index], write).await?,
                     Err(RecvError::Lagged(_)) => self.look_again(write).await?,
@@ -297,15 +309,11 @@ impl Upload<'_> {
     async fn take(&mut self, message: Message, write: &mut (impl futures::AsyncWrite + Unpin)) -> io::Result<()> {
         match message {
             Message::Want { chunks } => {
-                if chunks.count() + self.wanted.len() as u64 > MAX_WANTED {
-                    return Err(invalid(format!("more than {MAX_WANTED} chunks asked for at once")));
-                }
-                let end = self.holding.manifest.chunks.len() as u32;
-                self.wanted.extend(chunks.indices_below(end).filter(|index| !self.holding.missing.contains(index)));
-                Ok(())
+                let (end, missing) = (self.holding.manifest.chunks.len() as u32, &self.holding.missing);
+                self.wanted.want(&chunks, end, |index| !missing.contains(&index)).map_err(invalid)
             }
             Message::Cancel { chunks } => {
-                self.wanted.retain(|&index| !chunks.contains(index));
+                self.wanted.cancel(&chunks);
                 Ok(())
             }
             Message::WantPages { hashes } => self.send_pages(hashes, write).await,
@@ -339,12 +347,29 @@ impl Upload<'_> {
         Ok(())
     }
 
-    async fn send_batch(&mut self, write: &mut (impl futures::AsyncWrite + Unpin)) -> io::Result<()> {
+    fn next_batch(&mut self) -> Batch {
+        let (chunks, is_complete) = (&self.holding.manifest.chunks, self.holding.missing.is_empty());
+        let length = |index: u32| chunks.get(index as usize).map_or(0, |chunk| chunk.length);
+        self.spreading.take(&mut self.wanted, is_complete, self.batch_bytes as u64, length)
+    }
+
+    /// A batch took so long.
+    fn adjust_batch(&mut self, took: Duration) {
+        self.batch_bytes = match () {
+            () if took > BATCH_TIME => (self.batch_bytes / 2).max(BATCH_MIN_BYTES),
+            () if took < BATCH_TIME / 2 => (self.batch_bytes * 2).min(BATCH_BYTES),
+            () => self.batch_bytes,
+        };
+    }
+
+    async fn send_batch(
+        &mut self,
+        chunks: Vec<u32>,
+        write: &mut (impl futures::AsyncWrite + Unpin),
+    ) -> io::Result<u64> {
         let mut batch = Vec::new();
         let mut bytes = 0;
-        while bytes < BATCH_BYTES
-            && let Some(index) = self.wanted.pop_front()
-        {
+        for index in chunks {
             let chunk = self.holding.manifest.chunks[index as usize];
             bytes += chunk.length as usize;
             batch.push((index, chunk.hash));
@@ -355,19 +380,22 @@ impl Upload<'_> {
             offers: Arc::clone(&self.exchange.offers),
             manifest: Arc::clone(&self.holding.manifest),
             bases: self.holding.bases.clone(),
+            traffic: self.exchange.traffic.clone(),
         };
         let encoder = self.encoder.take();
         let (frames, encoder) = tokio::task::spawn_blocking(move || framing.frames(&batch, bytes, encoder))
             .await
             .map_err(io::Error::other)?;
         self.encoder = encoder;
-        self.send_bytes(&frames, write).await
+        self.send_bytes(&frames, write).await?;
+        Ok(frames.len() as u64)
     }
 
     async fn send_bytes(&self, bytes: &[u8], write: &mut (impl futures::AsyncWrite + Unpin)) -> io::Result<()> {
         for piece in bytes.chunks(PIECE_BYTES) {
             timeout(WRITE, write.write_all(piece)).await??;
-            self.exchange.uploaded.fetch_add(piece.len() as u64, Ordering::Relaxed);
+            self.exchange.traffic.sent(self.peer, piece.len() as u64);
+            self.seat.sent(piece.len() as u64);
         }
         timeout(WRITE, write.flush()).await?
     }

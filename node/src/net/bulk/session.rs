@@ -33,6 +33,14 @@ pub(super) enum Form {
 }
 
 impl Form {
+    /// What it is called in the counts of chunks.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Encoded(encoding) => super::traffic::name(encoding),
+            Self::Referenced(_) => super::traffic::REFERENCED,
+        }
+    }
+
     /// Bytes before those of the chunk.
     pub(super) fn header_bytes(self) -> usize {
         match self {

@@ -90,7 +90,10 @@ impl Batches {
             let batch = std::mem::take(&mut self.gathered);
             self.gathered_bytes = 0;
             self.tasks.spawn_blocking(move || {
-                Done::Batch(batch.into_iter().map(|chunk| store_one(&store, &bases, chunk)).collect())
+                let stored = batch.into_iter().map(|chunk| store_one(&store, &bases, chunk)).collect();
+                // A full disk is told of by the next chunk, or by the commit.
+                store.write_out().ok();
+                Done::Batch(stored)
             });
         }
         if self.uncommitted_bytes >= COMMIT_BYTES && !self.is_committing {

@@ -30,6 +30,8 @@ const RETRY_MIN: Duration = Duration::from_millis(500);
 const BUSY_RETRY_MAX: Duration = Duration::from_secs(2);
 /// The longest that a site is left alone which has not the image, went away, or was slow.
 pub(super) const RETRY_MAX: Duration = Duration::from_secs(10);
+/// So often in a row a site is asked at once because it asks us.
+const COMPANION_TIMES: u32 = 3;
 /// Where all seats are taken, who has delivered nothing for this long makes room for others.
 const IDLE_SEAT: Duration = Duration::from_secs(10);
 /// While there is a complete holder, how often the federation is asked for more.
@@ -151,6 +153,15 @@ impl Holders {
             self.open(peer, now);
         }
         Ok(evicted)
+    }
+
+    /// This site asked us for the image. If it had nothing a moment ago, it begins now, and will have something soon. Said
+    /// too often, it is not listened to.
+    pub(super) fn fetches_too(&mut self, peer: PeerId) {
+        if self.left_alone.get(&peer).is_some_and(|&(_, times)| times <= COMPANION_TIMES) {
+            self.left_alone.entry(peer).and_modify(|(until, _)| *until = Instant::now());
+            self.seek_at = Instant::now();
+        }
     }
 
     /// Whether the session is open; what others said is of no more interest.

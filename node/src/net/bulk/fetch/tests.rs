@@ -253,7 +253,8 @@ async fn is_banned(falsehood: fn(u32) -> Vec<u8>) {
     within(seen.wait_for(|progress| progress.peers == 0)).await.unwrap();
     seed.net.dial(&shop.net).await;
     let report = within(shopping).await.unwrap().unwrap();
-    assert_eq!(report.duplicate_bytes, 100, "one lie is enough: {report:?}");
+    // A hundred bytes each: the first lie, and those that were on their way when it was found out.
+    assert!((100..=1_000).contains(&report.duplicate_bytes), "{report:?}");
     assert!(shop.store.is_complete(&image).unwrap());
     lying.abort();
 }
