@@ -382,7 +382,8 @@ fn net_settings(config: &Config, keypair: libp2p::identity::Keypair) -> net::Set
     }
 }
 
-fn store_options(config: &Config) -> crate::store::Options {
+/// How the store is kept, as the settings say.
+pub(crate) fn store_options(config: &Config) -> crate::store::Options {
     crate::store::Options {
         free_space_floor_bytes: config.store.free_space_floor.bytes(),
         quota_bytes: config.store.quota.map(|quota| quota.bytes()),

@@ -50,6 +50,9 @@ enum Command {
     /// One end of the bare stream that `bench` compares with
     #[command(subcommand, hide = true)]
     Raw(bench::raw::RawArguments),
+    /// What the benchmark `index` does in processes of its own
+    #[command(subcommand, hide = true)]
+    IndexStep(bench::index::Step),
     /// Simulates sites in virtual time and checks what must hold among them
     Sim(sim::command::SimArguments),
 }
@@ -61,6 +64,7 @@ fn main() -> ExitCode {
         Command::Pictures { out } => take_pictures(&out),
         Command::Bench(arguments) => run_bench(&arguments),
         Command::Raw(arguments) => bench::raw::run(&arguments).map_err(Into::into),
+        Command::IndexStep(step) => run_index_step(&step),
         Command::Sim(arguments) => sim::command::run(&arguments).map_err(Into::into),
     };
     match result {
@@ -77,6 +81,11 @@ fn main() -> ExitCode {
 fn build_appliance(out: Option<PathBuf>) -> anyhow::Result<()> {
     let appliance = Appliance::built_in(&out.unwrap_or_else(appliance::default_directory))?;
     writeln!(io::stdout(), "{}", appliance.directory().display())?;
+    Ok(())
+}
+
+fn run_index_step(step: &bench::index::Step) -> anyhow::Result<()> {
+    writeln!(io::stdout(), "{}", bench::index::run(step)?)?;
     Ok(())
 }
 

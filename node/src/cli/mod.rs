@@ -1,7 +1,7 @@
 //! The command line: a file per command.
 //!
-//! Everything but `init`, `node`, `key`, `policy check`, `doctor` and `completions` asks the running node over its UNIX
-//! socket, so that a script, the web UI and this program can never disagree.
+//! Everything but `init`, `node`, `key`, `policy check`, `store`, `doctor` and `completions` asks the running node over its
+//! UNIX socket, so that a script, the web UI and this program can never disagree.
 
 mod completions;
 mod deploy;
@@ -27,6 +27,7 @@ mod search;
 mod show;
 mod status;
 mod stop;
+mod store;
 mod web;
 
 use std::ffi::OsString;
@@ -61,7 +62,7 @@ Environment:
 
 /// A peer-to-peer, federated marketplace for virtual appliances.
 ///
-/// All commands but init, node, key, policy check, doctor and completions ask the running node.
+/// All commands but init, node, key, policy check, store, doctor and completions ask the running node.
 #[derive(Debug, Parser)]
 #[command(name = "rialto", version, arg_required_else_help = true, after_help = AFTER_HELP)]
 pub struct Cli {
@@ -98,6 +99,9 @@ enum Command {
     /// Add, list, check and write images
     #[command(subcommand)]
     Image(image::Command),
+    /// Mend the store's own files, while the node is stopped
+    #[command(subcommand)]
+    Store(store::Command),
     /// Publish a release that a TOML file describes
     Publish(publish::Arguments),
     /// List releases
@@ -178,6 +182,7 @@ fn run(cli: Cli, face: &Face) -> Outcome {
         Command::Init(arguments) => init::run(face, &dir, arguments),
         Command::Node => node::run(dir),
         Command::Key(command) => key::run(face, &dir, command),
+        Command::Store(command) => store::run(face, &dir, command),
         Command::Policy(policy::Command::Check { file }) => policy::check(face, &dir, file),
         command => {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -217,6 +222,7 @@ async fn ask(command: Command, face: &Face, dir: &NodeDir) -> Outcome {
         | Command::Init(_)
         | Command::Node
         | Command::Key(_)
+        | Command::Store(_)
         | Command::Policy(policy::Command::Check { .. })
         | Command::Completions(_) => Ok(()),
     }
@@ -281,6 +287,7 @@ mod tests {
             "rialto --dir D policy check",
             "rialto --dir D policy explain RELEASE --json",
             "rialto --dir D deploy RELEASE --set a=1 --set b=x=y --publish 8080:80 --publish 0:22 --json",
+            "rialto --dir D store rebuild --json",
             "rialto --dir D ps --json",
             "rialto --dir D stop I --json",
             "rialto --dir D rm I --json",

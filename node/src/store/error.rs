@@ -68,6 +68,9 @@ pub enum StoreError {
     /// The index failed; it is rebuilt when the store is opened the next time.
     #[error("the index of the store failed ({0}). Restart the node: the index is then built anew")]
     Index(#[from] sled::Error),
+    /// What was read back of the index is not what was written, time after time.
+    #[error("the index in {} was damaged again as soon as it was built. Check the disk, then restart the node", .0.display())]
+    IndexDamaged(PathBuf),
     /// Not in the store.
     #[error("{what} {hash} is not in the store")]
     NotHeld {

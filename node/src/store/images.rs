@@ -5,13 +5,17 @@ use std::time::SystemTime;
 
 use rialto_protocol::UnixSeconds;
 use rialto_protocol::ids::ImageId;
-use rialto_protocol::image::manifest::{Manifest, ManifestError, Survey, survey};
+use rialto_protocol::image::manifest::{ChunkRef, Manifest, ManifestError, Survey, survey};
 
 use super::journal::{Event, Listed, Origin};
+use super::segment::Key;
 use super::{Inner, Store, StoreError};
 
 /// Chunks of the manifests kept in memory: 16 MiB. The one used last is kept whatever its size.
 const CACHED_CHUNKS: usize = (16 << 20) / 48;
+
+/// Chunks that are looked up together, sorted: 20 MiB of memory.
+const LOOKED_UP_CHUNKS: usize = 256 * 1024;
 
 /// One image of the list.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,15 +84,28 @@ impl Store {
             }
             complete.losses
         };
-        let mut missing = Vec::new();
-        // At most MAX_CHUNKS, which fits 32 bits.
-        for (index, chunk) in manifest.chunks.iter().enumerate() {
-            if !self.has_chunk(&chunk.hash)? {
-                missing.push(index as u32);
-            }
-        }
+        let missing = self.missing_of(&manifest.chunks)?;
         if missing.is_empty() {
             self.0.complete().note(*image, losses);
+        }
+        Ok(missing)
+    }
+
+    /// The indices of the chunks that are not here, in order.
+    fn missing_of(&self, chunks: &[ChunkRef]) -> Result<Vec<u32>, StoreError> {
+        let mut missing = Vec::new();
+        for (block, chunks) in chunks.chunks(LOOKED_UP_CHUNKS).enumerate() {
+            let mut sorted: Vec<(Key, u32)> =
+                chunks.iter().zip(0..).map(|(chunk, at)| (Key::chunk(chunk.hash), at)).collect();
+            sorted.sort_unstable();
+            let keys: Vec<Key> = sorted.iter().map(|(key, _)| *key).collect();
+            let held = self.0.index.are_held(&keys)?;
+            let start = missing.len();
+            // At most MAX_CHUNKS, which fits 32 bits.
+            let first = (block * LOOKED_UP_CHUNKS) as u32;
+            let lacking = sorted.iter().zip(held).filter(|(_, is_held)| !is_held);
+            missing.extend(lacking.map(|((_, at), _)| first + at));
+            missing[start..].sort_unstable();
         }
         Ok(missing)
     }
@@ -227,12 +244,9 @@ impl Store {
                 if let Some(root) = survey.root {
                     (stored.bytes, stored.chunks) = (root.bytes, root.chunks);
                 }
-                let mut held = 0;
-                for chunk in &survey.chunks {
-                    stored.data_bytes += u64::from(chunk.length);
-                    held += u64::from(self.has_chunk(&chunk.hash)?);
-                }
-                stored.missing_chunks = stored.chunks.saturating_sub(held);
+                stored.data_bytes = survey.chunks.iter().map(|chunk| u64::from(chunk.length)).sum();
+                let held = survey.chunks.len() - self.missing_of(&survey.chunks)?.len();
+                stored.missing_chunks = stored.chunks.saturating_sub(held as u64);
             }
             // It stays on the list, so that it can be seen and removed.
             Err(StoreError::Manifest { .. }) => {}

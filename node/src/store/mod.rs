@@ -3,9 +3,16 @@
 //! ```text
 //! store/  segments/*.segment   chunks and manifest pages: the truth      (segment, writer)
 //!         images.journal       which images are listed, and pinned        (journal)
-//!         index/               where each entry lies; rebuilt at need     (index)
+//!         index/               where each entry lies; rebuilt at need     (index, tree, runs, run, rebuild)
 //!         lock                 one process at a time
 //! ```
+//!
+//! **What survives a crash.** A chunk or page, once [`Store::commit`] has returned: it fsyncs each segment that has grown,
+//! whose name was fsynced when it was begun, while others go on appending. Many wait for one fsync: an addition commits
+//! at its end, a download every 64 MiB and at its end, and an append does it by itself after 256 MiB or 65,536 entries.
+//! What the journal says, once the method that says it has returned: it fsyncs each entry, and an image is not said to be
+//! whole before its chunks are committed. The index need not survive. Runs are fsynced, so that a crash does not cost
+//! reading their segments; the tree is not, until the store is closed, so a crash costs reading the last segment.
 //!
 //! An image is held when no chunk of its manifest is missing; there is no other notion of a download. The methods block
 //! on disk and processor, so async callers run them on blocking threads. [`Store`] is cheap to clone.
@@ -14,15 +21,20 @@ mod chunks;
 mod coding;
 mod error;
 mod export;
+mod filter;
 mod gc;
 mod images;
 mod index;
 mod ingest;
 mod journal;
 mod open;
+mod rebuild;
 mod referenced;
 mod reserve;
+mod run;
+mod runs;
 mod segment;
+mod tree;
 mod usage;
 mod writer;
 
@@ -42,6 +54,7 @@ pub use gc::Collected;
 pub use images::StoredImage;
 pub use ingest::{Added, Digests, FlatDigests};
 pub use journal::Origin;
+pub use rebuild::Rebuilt;
 pub use referenced::{Hold, Runs, encode_against};
 pub use reserve::Reservation;
 pub use usage::Usage;
@@ -76,7 +89,7 @@ pub struct Store(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     folder: PathBuf,
-    segments: Segments,
+    segments: Arc<Segments>,
     index: Index,
     writer: Writer,
     journal: Mutex<Journal>,
@@ -107,7 +120,17 @@ impl Store {
     /// # Errors
     /// [`StoreError::InUse`], [`StoreError::Newer`], or what the operating system says.
     pub fn open(folder: &Path, options: Options) -> Result<Self, StoreError> {
-        open::open(folder, options).map(|inner| Self(Arc::new(inner)))
+        open::open(folder, options).map(|(inner, _)| Self(Arc::new(inner)))
+    }
+
+    /// Builds the index of the store in `folder` anew, from the segments alone, and says what they hold.
+    ///
+    /// # Errors
+    /// As [`Store::open`]: [`StoreError::InUse`] where a node is running.
+    pub fn rebuild(folder: &Path, options: Options) -> Result<Rebuilt, StoreError> {
+        let (inner, rebuilt) = open::rebuild(folder, options)?;
+        inner.index.flush()?;
+        Ok(rebuilt)
     }
 
     /// Makes everything put so far survive a crash. A download calls this at times; ending an addition or a fetch does.

@@ -2,34 +2,40 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::{self, File};
+use std::io;
 use std::path::Path;
-use std::sync::{Mutex, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 
 use rustix::fs::{FlockOperation, flock};
 
 use super::error::StoreError;
 use super::index::{Index, Mark};
 use super::journal::Journal;
-use super::segment::{Found, Key, Location, SEGMENT_HEAD_BYTES, Segments};
-use super::writer::Writer;
+use super::rebuild::{Rebuilt, read_segment};
+use super::run::Covered;
+use super::segment::{Found, SEGMENT_HEAD_BYTES, Segments};
+use super::writer::{SEGMENT_ENTRIES, Writer};
 use super::{Inner, Options};
 
 /// Segments are addressed with 32 bits.
 const MAX_SEGMENT_BYTES: u64 = 2 << 30;
-/// Entries found in a segment before they go into the index: bounds memory while rebuilding.
-const SETTLE_ENTRIES: usize = 64 * 1024;
 
-pub(super) fn open(folder: &Path, options: Options) -> Result<Inner, StoreError> {
+pub(super) fn open(folder: &Path, options: Options) -> Result<(Inner, Rebuilt), StoreError> {
     fs::create_dir_all(folder).map_err(StoreError::io("create", folder))?;
     let lock = lock(folder)?;
     let journal = Journal::open(folder.join("images.journal"))?;
-    let segments = Segments::open(folder.join("segments"))?;
-    let index = Index::open(folder)?;
-    let found = catch_up(&segments, &index)?;
+    let segments = Arc::new(Segments::open(folder.join("segments"))?);
+    let mut found = segments.list()?;
+    // Begun, and cut off before the first entry.
+    for empty in found.extract_if(.., |found| found.length < SEGMENT_HEAD_BYTES) {
+        segments.remove(empty.id)?;
+    }
+    let index = Index::open(folder, Arc::clone(&segments), &found)?;
     let roll_bytes = options.segment_bytes.clamp(1 << 20, MAX_SEGMENT_BYTES);
-    let writer = Writer::new(&segments, &found, options.free_space_floor_bytes, roll_bytes)?;
+    let (found, active, rebuilt) = catch_up(&segments, &index, found, roll_bytes)?;
+    let writer = Writer::new(&segments, &found, active, options.free_space_floor_bytes, roll_bytes)?;
     writer.set_quota(options.quota_bytes.unwrap_or(u64::MAX));
-    Ok(Inner {
+    let inner = Inner {
         folder: folder.to_owned(),
         segments,
         index,
@@ -44,7 +50,19 @@ pub(super) fn open(folder: &Path, options: Options) -> Result<Inner, StoreError>
         held: Mutex::new(BTreeMap::new()),
         collecting: Mutex::new(()),
         _lock: lock,
-    })
+    };
+    Ok((inner, rebuilt))
+}
+
+/// Removes the index, and opens the store.
+pub(super) fn rebuild(folder: &Path, options: Options) -> Result<(Inner, Rebuilt), StoreError> {
+    // Nobody may have it open; it is locked again below.
+    drop(lock(folder)?);
+    let index = folder.join("index");
+    match fs::remove_dir_all(&index) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(StoreError::io("remove", &index)(error)),
+        _ => open(folder, options),
+    }
 }
 
 fn lock(folder: &Path) -> Result<File, StoreError> {
@@ -57,68 +75,78 @@ fn lock(folder: &Path) -> Result<File, StoreError> {
     }
 }
 
-/// Indexes what the index does not know of yet, and cuts off an unfinished tail. Returns the segments as they are then.
-fn catch_up(segments: &Segments, index: &Index) -> Result<Vec<Found>, StoreError> {
-    let mut found = segments.list()?;
-    // Begun, and cut off before the first entry.
-    for empty in found.extract_if(.., |found| found.length < SEGMENT_HEAD_BYTES) {
-        segments.remove(empty.id)?;
-    }
-    let mut marks = index.marks()?;
-    let is_ours = |(id, mark): (&u32, &Mark)| {
-        found.iter().any(|found| found.id == *id && found.nonce == mark.nonce && found.length >= mark.length)
-    };
-    if !marks.iter().all(is_ours) {
-        tracing::warn!("the index of the store does not belong to its segments; building it anew");
-        index.clear()?;
-        marks.clear();
-    }
-    let last = found.last().map(|found| found.id);
-    for found in &mut found {
-        let from = marks.get(&found.id).map_or(SEGMENT_HEAD_BYTES, |mark| mark.length);
-        if from < found.length {
-            found.length = index_segment(segments, index, *found, from, Some(found.id) == last)?;
-        }
-    }
-    Ok(found)
-}
+/// The segments as they are, the last of them with its entries if it can be appended to, and what was read.
+type CaughtUp = (Vec<Found>, Option<(Found, u64)>, Rebuilt);
 
-/// Indexes a segment from `from` on and returns its length, which is shorter than before where a tail was cut off.
-fn index_segment(
+/// Indexes what the index does not know of yet, and cuts off an unfinished tail.
+fn catch_up(
     segments: &Segments,
     index: &Index,
-    found: Found,
-    from: u64,
-    is_last: bool,
-) -> Result<u64, StoreError> {
-    let mut entries: Vec<(Key, Location)> = Vec::new();
-    let scan = segments.scan(found.id, (from, found.length), |location, entry| {
-        entries.push((entry.key, location));
-        if entries.len() == SETTLE_ENTRIES {
-            index.settle(&entries, [])?;
-            entries.clear();
+    mut found: Vec<Found>,
+    roll_bytes: u64,
+) -> Result<CaughtUp, StoreError> {
+    let marks = index.marks();
+    let sealed = index.sealed();
+    let is_sealed = |id: &u32| sealed.binary_search(id).is_ok();
+
+    let mut rebuilt = Rebuilt::default();
+    let mut active = None;
+    let last = found.last().copied().filter(|last| !is_sealed(&last.id));
+    if let Some(last) = last.filter(|last| last.length < roll_bytes) {
+        active = catch_up_last(segments, index, last, marks.get(&last.id), &mut rebuilt)?;
+        found.pop();
+        found.push(active.map_or(last, |(last, _)| last));
+    }
+    let active_id = active.map(|(active, _)| active.id);
+    let mut unknown = Vec::new();
+    for found in found.iter().filter(|found| !is_sealed(&found.id) && Some(found.id) != active_id) {
+        match marks.get(&found.id) {
+            Some(mark) if mark.length == found.length => {
+                index.seal(Covered { segment: found.id, nonce: found.nonce, length: found.length });
+            }
+            _ => unknown.push(*found),
         }
-        Ok(())
-    })?;
-    let path = segments.path(found.id);
-    let segment = path.display();
-    if scan.damaged > 0 {
-        tracing::warn!(%segment, bytes = scan.damaged, "skipped damaged entries; `rialto image verify` tells which images lack them");
     }
-    if scan.unknown > 0 {
-        tracing::warn!(%segment, entries = scan.unknown, "left entries of a later version alone");
+    let (read, more) = index.rebuild(&unknown, last.map(|last| last.id))?;
+    rebuilt.add(&more);
+    for read in &read {
+        found.iter_mut().filter(|found| found.id == read.id).for_each(|found| *found = *read);
     }
-    let mut length = found.length;
-    let torn = found.length - scan.good_end;
-    if torn > 0 && is_last {
-        tracing::warn!(%segment, bytes = torn, "cut off what was not finished when the node last stopped");
-        segments.truncate(found.id, scan.good_end)?;
-        length = scan.good_end;
-    } else if torn > 0 {
-        tracing::warn!(%segment, bytes = torn, "the end of this segment is damaged");
+    let read: Vec<u32> = read.iter().map(|read| read.id).filter(|id| marks.contains_key(id)).collect();
+    if !read.is_empty() {
+        index.leave_to_runs(read)?;
     }
-    // Uncommitted bytes may have been found: from here on they are counted on.
-    segments.sync(found.id)?;
-    index.settle(&entries, [(found.id, Mark { nonce: found.nonce, length })])?;
-    Ok(length)
+    if let Some((full, _)) = active.take_if(|(_, entries)| *entries >= SEGMENT_ENTRIES) {
+        index.seal(Covered { segment: full.id, nonce: full.nonce, length: full.length });
+    }
+    Ok((found, active, rebuilt))
+}
+
+/// Indexes what was appended to the last segment after its mark, in the tree. `None` where it has too many entries for that.
+fn catch_up_last(
+    segments: &Segments,
+    index: &Index,
+    last: Found,
+    mark: Option<&Mark>,
+    rebuilt: &mut Rebuilt,
+) -> Result<Option<(Found, u64)>, StoreError> {
+    let (from, before) = mark.map_or((SEGMENT_HEAD_BYTES, 0), |mark| (mark.length, mark.entries));
+    if from == last.length && mark.is_some() {
+        return Ok(Some((last, before)));
+    }
+    let mut entries = Vec::new();
+    let read = read_segment(segments, &last, from, true, |key, location| {
+        entries.push((key, location));
+        // An earlier version did not limit them.
+        if entries.len() as u64 > 2 * SEGMENT_ENTRIES { Err(StoreError::Cancelled) } else { Ok(()) }
+    });
+    let (length, read) = match read {
+        Err(StoreError::Cancelled) => return Ok(None),
+        read => read?,
+    };
+    rebuilt.add(&read);
+    let all = before + entries.len() as u64;
+    entries.iter().for_each(|(key, location)| index.add_recent(*key, *location));
+    index.settle(&entries, [(last.id, Mark { nonce: last.nonce, length, entries: all })])?;
+    Ok(Some((Found { length, ..last }, all)))
 }

@@ -437,9 +437,9 @@ fn the_index_is_rebuilt_when_it_is_missing_garbage_or_not_ours() {
         drop(store);
         match damage {
             0 => std::fs::remove_dir_all(&index).unwrap(),
-            1 => std::fs::write(index.join("db"), noise(9, 100_000)).unwrap(),
-            2 => std::fs::write(index.join("conf"), b"garbage").unwrap(),
-            3 => OpenOptions::new().write(true).open(index.join("db")).unwrap().set_len(1000).unwrap(),
+            1 => std::fs::write(index.join("recent/db"), noise(9, 100_000)).unwrap(),
+            2 => std::fs::write(index.join("recent/conf"), b"garbage").unwrap(),
+            3 => OpenOptions::new().write(true).open(index.join("recent/db")).unwrap().set_len(1000).unwrap(),
             _ => {
                 let (other, other_store) = self::store();
                 add(&other_store, &noise(99, 3 << 20));
@@ -568,4 +568,6 @@ fn a_collection_beside_a_fetch_and_an_addition_loses_nothing() {
     }
 }
 
+mod damage;
 mod model;
+mod sealed;

@@ -11,12 +11,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::error::StoreError;
 use super::index::{Index, Mark};
+use super::run::Covered;
 use super::segment::{Entry, Found, Key, Location, SEGMENT_HEAD_BYTES, Segments, position};
 
 /// Bytes collected before they are given to the operating system.
 const BUFFER_BYTES: usize = 2 << 20;
 /// Uncommitted bytes after which an append commits by itself: bounds what a crash loses, and memory for the index's debts.
 const COMMIT_BYTES: u64 = 256 << 20;
+/// Uncommitted entries after which it does too, for the same reasons: 16 MiB of memory.
+const COMMIT_ENTRIES: usize = 64 * 1024;
+/// Entries of a full segment: more are only had by chunks that shrink a lot, and would make the index's tree large.
+pub(super) const SEGMENT_ENTRIES: u64 = 128 * 1024;
 /// Bytes written before the free space is looked up again.
 const BUDGET_BYTES: u64 = 64 << 20;
 
@@ -70,6 +75,18 @@ struct Active {
     file: Arc<File>,
     /// Bytes in the file.
     written: u64,
+    /// Entries in the file and in the buffer.
+    entries: u64,
+}
+
+impl Active {
+    fn mark(&self) -> (u32, Mark) {
+        (self.id, Mark { nonce: self.nonce, length: self.written, entries: self.entries })
+    }
+
+    fn covered(&self) -> Covered {
+        Covered { segment: self.id, nonce: self.nonce, length: self.written }
+    }
 }
 
 /// What bounds the store, in bytes.
@@ -100,13 +117,17 @@ impl Space {
 }
 
 impl Writer {
-    /// Continues after the segments found, appending to the last of them where it has room.
-    pub(super) fn new(segments: &Segments, found: &[Found], floor: u64, roll_bytes: u64) -> Result<Self, StoreError> {
-        let last = found.last().filter(|last| (SEGMENT_HEAD_BYTES..roll_bytes).contains(&last.length));
-        let active = match last {
-            Some(last) => {
-                let file = segments.file(last.id)?;
-                Some(Active { id: last.id, nonce: last.nonce, file, written: last.length })
+    /// Continues after the segments found, appending to `active`, the last of them, which has so many entries.
+    pub(super) fn new(
+        segments: &Segments,
+        found: &[Found],
+        active: Option<(Found, u64)>,
+        floor: u64,
+        roll_bytes: u64,
+    ) -> Result<Self, StoreError> {
+        let active = match active {
+            Some((Found { id, nonce, length }, entries)) => {
+                Some(Active { id, nonce, file: segments.file(id)?, written: length, entries })
             }
             None => None,
         };
@@ -147,7 +168,7 @@ impl Writer {
             return Ok(false);
         }
         self.append_locked(&mut state, segments, index, entry, floor)?;
-        let is_much = state.uncommitted_bytes >= COMMIT_BYTES;
+        let is_much = state.uncommitted_bytes >= COMMIT_BYTES || state.appended.len() >= COMMIT_ENTRIES;
         drop(state);
         if is_much && let Ok(committing) = self.committing.try_lock() {
             self.commit_locked(segments, index, &committing)?;
@@ -189,10 +210,10 @@ impl Writer {
         if state.buffer.len() + length as usize > BUFFER_BYTES {
             self.write_out(state, segments)?;
         }
-        let is_full = state
-            .active
-            .as_ref()
-            .is_some_and(|active| active.written + state.buffer.len() as u64 + length > self.roll_bytes);
+        let is_full = state.active.as_ref().is_some_and(|active| {
+            let bytes = active.written + state.buffer.len() as u64 + length;
+            bytes > self.roll_bytes || active.entries >= SEGMENT_ENTRIES
+        });
         if is_full {
             self.seal(state, segments)?;
         }
@@ -201,6 +222,9 @@ impl Writer {
             None => self.begin(state, segments)?,
         };
         let location = entry.append_to(&mut state.buffer, id, start);
+        if let Some(active) = &mut state.active {
+            active.entries += 1;
+        }
         state.lengths.insert(id, start + state.buffer.len() as u64);
         state.appended.push((entry.key, location));
         state.uncommitted_bytes += length;
@@ -221,13 +245,15 @@ impl Writer {
         }
         self.write_out(&mut state, segments)?;
         let appended = std::mem::take(&mut state.appended);
+        let sealed = std::mem::take(&mut state.sealed);
         if appended.is_empty() {
             // Then no byte of a sealed segment waits for its fsync either.
-            state.sealed.clear();
+            drop(state);
+            sealed.iter().for_each(|sealed| index.seal(sealed.covered()));
             return Ok(());
         }
         let bytes = std::mem::take(&mut state.uncommitted_bytes);
-        let mut files = std::mem::take(&mut state.sealed);
+        let mut files = sealed.clone();
         files.extend(state.active.clone());
         state.budgets = [0; 2];
         drop(state);
@@ -239,15 +265,17 @@ impl Writer {
                 return Err(StoreError::io("sync", &segments.path(file.id))(error));
             }
         }
-        let marks = files.iter().map(|file| (file.id, Mark { nonce: file.nonce, length: file.written }));
-        if let Err(error) = index.settle(&appended, marks) {
+        if let Err(error) = index.settle(&appended, files.iter().map(Active::mark)) {
             let mut state = self.state();
             state.appended.splice(..0, appended);
             state.uncommitted_bytes += bytes;
+            let is_sealed = |file: &Active| state.sealed.iter().any(|sealed| sealed.id == file.id);
             let active = state.active.as_ref().map(|active| active.id);
-            state.sealed.splice(..0, files.into_iter().filter(|file| Some(file.id) != active));
+            let again: Vec<_> = files.into_iter().filter(|file| Some(file.id) != active && !is_sealed(file)).collect();
+            state.sealed.splice(..0, again);
             return Err(error);
         }
+        sealed.iter().for_each(|sealed| index.seal(sealed.covered()));
         Ok(())
     }
 
@@ -356,7 +384,7 @@ impl Writer {
         let id = state.next_segment;
         let (file, nonce) = segments.create(id)?;
         state.next_segment = id + 1;
-        state.active = Some(Active { id, nonce, file, written: SEGMENT_HEAD_BYTES });
+        state.active = Some(Active { id, nonce, file, written: SEGMENT_HEAD_BYTES, entries: 0 });
         state.lengths.insert(id, SEGMENT_HEAD_BYTES);
         self.written.store(position(id, SEGMENT_HEAD_BYTES), Ordering::Release);
         Ok((id, SEGMENT_HEAD_BYTES))

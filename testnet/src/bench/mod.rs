@@ -8,6 +8,7 @@ mod catch_up;
 mod hostile;
 mod idle;
 mod image;
+pub mod index;
 mod ingest;
 mod inputs;
 mod libtorrent;
@@ -99,6 +100,8 @@ pub enum Name {
     Versions,
     /// What fetching an image of 8 GiB takes of both sides' memory.
     Memory,
+    /// A store of 3.3 million chunks: how it opens, what it holds of memory, how fast it finds, and its index built anew.
+    Index,
     /// What is received twice when the fetcher is killed at 30, 60 and 90 %.
     Resume,
     /// Nine of ten holders lie, stall or trickle, beside the honest one alone.
@@ -198,6 +201,7 @@ impl Bench {
             Name::Swarm => swarm::measure(self),
             Name::Versions => versions::measure(self),
             Name::Memory => memory::measure(self),
+            Name::Index => index::measure(self),
             Name::Resume => resume::measure(self),
             Name::Hostile => hostile::measure(self),
             Name::CatchUp => catch_up::measure(self),

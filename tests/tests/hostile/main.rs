@@ -6,5 +6,6 @@ mod crashes;
 mod disk;
 mod fetchers;
 mod holders;
+mod kills;
 mod records;
 mod sync;

@@ -1,0 +1,137 @@
+//! Random damage to any file of a store: it opens or says why not, nothing wrong is read, and what was not hit is there.
+
+use std::fs;
+
+use proptest::prelude::*;
+use proptest::sample::Index;
+
+use super::*;
+
+const SMALL: Options = Options { free_space_floor_bytes: 0, quota_bytes: None, segment_bytes: 1 << 20 };
+/// What stands before the payload of an entry at most: its head and features.
+const BEFORE_PAYLOAD: u64 = 56 + 32;
+
+#[derive(Debug, Clone, Copy)]
+enum Damage {
+    Flip,
+    Zeros,
+    Cut,
+    Remove,
+}
+
+fn damage() -> impl Strategy<Value = (Index, Index, Damage)> {
+    let kind = prop_oneof![4 => Just(Damage::Flip), 2 => Just(Damage::Zeros), 2 => Just(Damage::Cut), 1 => Just(Damage::Remove)];
+    (any::<Index>(), any::<Index>(), kind)
+}
+
+/// Every file below a folder, sorted.
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() { files.extend(self::files(&path)) } else { files.push(path) }
+    }
+    files.sort();
+    files
+}
+
+fn copy(from: &Path, to: &Path) {
+    for file in files(from) {
+        let target = to.join(file.strip_prefix(from).unwrap());
+        fs::create_dir_all(target.parent().unwrap()).unwrap();
+        fs::copy(file, target).unwrap();
+    }
+}
+
+/// Damages a file, and returns which bytes of it are not to be counted on.
+fn spoil(path: &Path, at: Index, damage: Damage) -> std::ops::Range<u64> {
+    let mut bytes = fs::read(path).unwrap();
+    if bytes.is_empty() {
+        return 0..0;
+    }
+    let at = at.index(bytes.len());
+    let hit = match damage {
+        Damage::Flip => {
+            bytes[at] ^= 1 << (at % 8);
+            at..at + 1
+        }
+        Damage::Zeros => {
+            let end = bytes.len().min(at + 4096);
+            bytes[at..end].fill(0);
+            at..end
+        }
+        Damage::Cut => {
+            bytes.truncate(at);
+            at..usize::MAX
+        }
+        Damage::Remove => 0..usize::MAX,
+    };
+    match damage {
+        Damage::Remove => fs::remove_file(path).unwrap(),
+        _ => fs::write(path, bytes).unwrap(),
+    }
+    hit.start as u64..hit.end as u64
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+
+    #[test]
+    fn damage_costs_what_it_hits_and_nothing_else(damages in prop::collection::vec(damage(), 1..5)) {
+        let original = tempfile::tempdir().unwrap();
+        let store = Store::open(original.path(), SMALL).unwrap();
+        let contents: Vec<_> = (0..5).map(|seed| noise(seed, 900_000)).collect();
+        let images: Vec<_> = contents.iter().map(|content| store.add_bytes(content).unwrap().image).collect();
+        let mut chunks = BTreeMap::new();
+        for image in &images {
+            for chunk in &store.manifest(image).unwrap().chunks {
+                let location = store.0.index.find(&segment::Key::chunk(chunk.hash)).unwrap().unwrap();
+                chunks.insert(chunk.hash, (location, store.read_chunk(&chunk.hash).unwrap()));
+            }
+        }
+        drop(store);
+
+        let folder = tempfile::tempdir().unwrap();
+        copy(original.path(), folder.path());
+        let mut hits = Vec::new();
+        for (file, at, damage) in damages {
+            let files = files(folder.path());
+            let path = &files[file.index(files.len())];
+            let hit = spoil(path, at, damage);
+            hits.push((path.clone(), hit));
+        }
+        let path_of = |segment: u32| folder.path().join(format!("segments/{segment:08}.segment"));
+        let store = match Store::open(folder.path(), SMALL) {
+            Ok(store) => store,
+            // A flipped version says that the file is another one's.
+            Err(StoreError::Newer(path)) => {
+                prop_assert!(hits.iter().any(|(hit, _)| *hit == path));
+                return Ok(());
+            }
+            Err(error) => return Err(TestCaseError::fail(error.to_string())),
+        };
+        for (hash, (location, content)) in &chunks {
+            let start = u64::from(location.offset).saturating_sub(BEFORE_PAYLOAD);
+            let end = u64::from(location.offset) + u64::from(location.stored);
+            let is_hit = hits.iter().any(|(path, hit)| {
+                *path == path_of(location.segment) && hit.start < end && start < hit.end
+            });
+            match store.read_chunk(hash) {
+                Ok(read) => prop_assert_eq!(&read, content),
+                Err(StoreError::NotHeld { .. } | StoreError::Damaged { .. }) => prop_assert!(is_hit, "{location:?} of {hits:?}"),
+                Err(error) => return Err(TestCaseError::fail(error.to_string())),
+            }
+        }
+        // It goes on: what is lost comes again.
+        for content in &contents {
+            let image = store.add_bytes(content).unwrap().image;
+            prop_assert_eq!(&export(&store, &image).unwrap(), content);
+        }
+        store.gc(&BTreeSet::new()).unwrap();
+        drop(store);
+        let store = Store::open(folder.path(), SMALL).unwrap();
+        for (image, content) in images.iter().zip(&contents) {
+            prop_assert_eq!(&export(&store, image).unwrap(), content);
+        }
+    }
+}
