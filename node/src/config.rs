@@ -165,11 +165,14 @@ pub struct StoreConfig {
     pub free_space_floor: ByteSize,
     /// What the store may take, in bytes; no bound where it is not set.
     pub quota: Option<ByteSize>,
+    /// How much of the store is read over again each second, in bytes; 0 for only on request.
+    #[serde(alias = "scrub_rate")]
+    pub scrub_rate: ByteSize,
 }
 
 impl Default for StoreConfig {
     fn default() -> Self {
-        Self { free_space_floor: ByteSize::gib(1), quota: None }
+        Self { free_space_floor: ByteSize::gib(1), quota: None, scrub_rate: ByteSize(8 << 20) }
     }
 }
 
@@ -293,6 +296,8 @@ serve = "{serve}"
 free-space-floor = "1 GiB"
 # What the store may take; nothing is added or fetched beyond it.
 # quota = "200 GiB"
+# How much of it is read over again each second, to find damage and fetch what was lost; "0" for only on request.
+# scrub-rate = "8 MiB"
 
 [swarm]
 # What may be sent and received: "10 MB/s", "100 Mbit/s" or "unlimited"; to and from all sites together, and to one.

@@ -5,6 +5,7 @@ mod limits;
 mod records;
 mod reference;
 mod revoked;
+mod scrub;
 pub(crate) mod work;
 
 use std::collections::BTreeSet;
@@ -23,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) use judge::Judged;
 pub(crate) use reference::fetch_target;
+use scrub::Scrub;
 
 use crate::api::Api;
 use crate::catalog::{Catalog, CatalogError};
@@ -115,6 +117,7 @@ pub(crate) struct Node {
     pub(crate) store: Store,
     /// Where disks are converted.
     pub(crate) scratch: Scratch,
+    pub(crate) scrub: Scrub,
     pub(crate) net: Net,
     pub(crate) exchange: Exchange,
     /// Limits that somebody set while the node runs; else those of the configuration hold.
@@ -176,6 +179,7 @@ pub async fn run(
         catalog,
         store,
         scratch,
+        scrub: Scrub::new(dir.store().join("scrubbed")),
         net,
         exchange,
         rates_set: watch::Sender::new(None),
@@ -199,6 +203,7 @@ pub async fn run(
     tokio::spawn(shutdown.clone().run_until_cancelled_owned(Arc::clone(&node).follow_changes()));
     tokio::spawn(shutdown.clone().run_until_cancelled_owned(Arc::clone(&node).provide_images()));
     tokio::spawn(shutdown.clone().run_until_cancelled_owned(Arc::clone(&node).follow_schedule()));
+    tokio::spawn(shutdown.clone().run_until_cancelled_owned(Arc::clone(&node).scrub_in_background()));
 
     let unix = unix_listener(lock.bind_socket()?)?;
     let api = Arc::new(Api(Arc::clone(&node)));

@@ -1,5 +1,7 @@
 //! Fetching: from several holders, from holders of parts, and again after it was cut short.
 
+use std::os::unix::fs::FileExt as _;
+
 use rialto_protocol::ids::ImageId;
 use rialto_testnet::demo::damage;
 use rialto_testnet::site::{SOON, Site, text};
@@ -64,6 +66,33 @@ fn two_holders_of_halves_make_a_whole() -> Outcome {
         assert!(fetched["peers"][holder.peer_id()?].as_u64() > Some(1 << 20), "{} in {fetched}", holder.name());
     }
     assert_eq!(shop.json(&["image", "verify", &image.to_string()])?["bad_chunks"], 0);
+    Ok(())
+}
+
+#[test]
+fn what_a_disk_lost_is_found_by_a_scrub_and_comes_back_from_others() -> Outcome {
+    let stage = Stage::new()?;
+    let uni = stage.running("uni", &[])?;
+    let image = add(&stage, &uni, "kept", 4 << 20)?.to_string();
+    let shop = stage.running("shop", &[&uni])?;
+    shop.json(&["fetch", &image])?;
+    assert_eq!(shop.json(&["image", "scrub"])?["damaged_chunks"], 0);
+
+    let segment = shop.directory().join("store/segments/00000001.segment");
+    let file = std::fs::OpenOptions::new().read(true).write(true).open(segment)?;
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, 2 << 20)?;
+    file.write_all_at(&[byte[0] ^ 1], 2 << 20)?;
+    let scrubbed = shop.json(&["image", "scrub"])?;
+    assert_eq!(
+        (&scrubbed["damaged_chunks"], &scrubbed["mended"][0]),
+        (&1.into(), &image.as_str().into()),
+        "{scrubbed}"
+    );
+    assert_eq!(scrubbed["lost"], serde_json::json!([]));
+    assert_eq!(shop.json(&["image", "verify", &image])?["bad_chunks"], 0);
+    let status = shop.status()?;
+    assert!(status["scrub"]["damaged_chunks"] == 1 && status["scrub"]["finished"].is_string(), "{status}");
     Ok(())
 }
 

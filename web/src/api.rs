@@ -143,12 +143,29 @@ pub struct Status {
     pub quota_bytes: Option<u64>,
     /// Bytes set aside for fetches under way.
     pub reserved_bytes: u64,
+    /// How far the store is read over again.
+    pub scrub: ScrubStatus,
     /// The policy in force.
     pub policy: PolicyStatus,
     /// Seconds since the node started.
     pub seconds: f64,
     /// What the administrator should look at, in plain words; empty when all is well.
     pub warnings: Vec<String>,
+}
+
+/// How far the store is read over again, and what that found since the node started.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScrubStatus {
+    /// Whether it is being read.
+    pub is_running: bool,
+    /// Bytes read since the node started.
+    pub read_bytes: u64,
+    /// Chunks and pages that were damaged.
+    pub damaged_chunks: u64,
+    /// Images that lack what nobody who was asked has.
+    pub lost: Vec<ImageId>,
+    /// When it was last read to its end.
+    pub finished: Option<String>,
 }
 
 /// The policy in force.
@@ -548,6 +565,21 @@ pub struct Collected {
     pub seconds: f64,
 }
 
+/// `image scrub`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Scrubbed {
+    /// Bytes read.
+    pub bytes: u64,
+    /// Chunks and pages that were damaged, and dropped.
+    pub damaged_chunks: u64,
+    /// Images that lacked something and are whole again, from other sites.
+    pub mended: Vec<ImageId>,
+    /// Images that lack what nobody who was asked has.
+    pub lost: Vec<ImageId>,
+    /// How long it took.
+    pub seconds: f64,
+}
+
 /// `publish`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Published {
@@ -813,6 +845,8 @@ pub trait Backend: Send + Sync + 'static {
     async fn pin_image(&self, image: ImageId, is_pinned: bool) -> Result<()>;
     /// Gives the space of chunks that no image names back; a job that ends in [`Collected`].
     async fn collect_garbage(&self) -> Result<JobStarted>;
+    /// Reads the whole store over again and fetches what is damaged; a job that ends in [`Scrubbed`].
+    async fn scrub(&self) -> Result<JobStarted>;
     /// Publishes a release; a job that ends in [`Published`].
     async fn publish(&self, request: PublishRequest) -> Result<JobStarted>;
     /// Says something of a release.

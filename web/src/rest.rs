@@ -62,6 +62,7 @@ pub(crate) async fn answer(
         Op::PinImage => nothing(backend.pin_image(image(value)?, true).await?),
         Op::UnpinImage => nothing(backend.pin_image(image(value)?, false).await?),
         Op::RemoveImage => nothing(backend.remove_image(image(value)?).await?),
+        Op::Scrub => started(&backend.scrub().await?),
         Op::CollectGarbage => started(&backend.collect_garbage().await?),
         Op::Publish => started(&backend.publish(question.json::<PublishRequest>()?).await?),
         Op::Endorse => done(&backend.endorse(question.json::<EndorseRequest>()?).await?),

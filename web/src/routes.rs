@@ -56,6 +56,7 @@ pub(crate) enum Op {
     UnpinImage,
     RemoveImage,
     CollectGarbage,
+    Scrub,
     Publish,
     Endorse,
     Revoke,
@@ -121,6 +122,7 @@ routes! {
     Explain GET "/api/v1/releases/{release}/explain" Session () Json("Explanation"), "What policy says of a release, and why.";
     Images GET "/api/v1/images" Session () List("ImageSummary"), "Images of the store.";
     AddImage POST "/api/v1/images" Socket ("AddImageRequest") Job("ImageAdded"), "Adds a file of the node's machine as an image.";
+    Scrub POST "/api/v1/images/scrub" Socket () Job("Scrubbed"), "Reads the whole store over again, and fetches what is damaged.";
     CollectGarbage POST "/api/v1/images/gc" Socket () Job("Collected"), "Gives the space of chunks that no image names back.";
     VerifyImage POST "/api/v1/images/{image}/verify" Socket () Job("ImageVerified"), "Reads an image back and checks it.";
     ExportImage POST "/api/v1/images/{image}/export" Socket ("ExportImageRequest") Job("ImageExported"), "Writes an image to a flat file.";

@@ -520,7 +520,7 @@ async fn the_openapi_document_names_what_is_there() {
             "{path}"
         );
     }
-    assert_eq!(operations, 30, "one for each method of the backend, pin and unpin apart, and this document");
+    assert_eq!(operations, 31, "one for each method of the backend, pin and unpin apart, and this document");
     for (schema, value) in [
         ("JobStarted", json!({"job": "j"})),
         ("ApiError", serde_json::to_value(ApiError::refused("no").with_hint("ask")).unwrap()),

@@ -59,6 +59,14 @@ pub(super) fn text(node: &Node) -> Result<String> {
         is_readable.into(),
     );
     gauge("uptime", "Time since the node started", Some(Unit::Seconds), node.started.elapsed().as_secs());
+    let scrub = node.scrub.status();
+    gauge("scrub_damaged_chunks", "Damaged chunks found since the node started", None, scrub.damaged_chunks);
+    gauge(
+        "scrub_read",
+        "Bytes of the store that were checked since the node started",
+        Some(Unit::Bytes),
+        scrub.read_bytes,
+    );
     traffic(node, &mut registry);
     let mut text = String::new();
     encode(&mut text, &registry).map_err(|error| ApiError::failed(error.to_string()))?;

@@ -153,6 +153,11 @@ impl Backend for Api {
         Ok(())
     }
 
+    async fn scrub(&self) -> Result<JobStarted> {
+        let node = Arc::clone(&self.0);
+        self.jobs.start("checking the store".into(), |reporter| node.scrub_now(reporter))
+    }
+
     async fn collect_garbage(&self) -> Result<JobStarted> {
         let node = Arc::clone(&self.0);
         self.jobs.start("collecting garbage".into(), move |reporter| async move {

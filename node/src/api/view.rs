@@ -35,6 +35,14 @@ pub(super) fn status(node: &Node, listen: Vec<String>) -> Result<Status> {
     if free_bytes < floor {
         warnings.push("the disk is fuller than the free-space floor allows: nothing is added or fetched".into());
     }
+    let scrub = node.scrub.status();
+    if !scrub.lost.is_empty() {
+        let images: Vec<String> = scrub.lost.iter().map(ToString::to_string).collect();
+        warnings.push(format!(
+            "a part of these images was damaged, and no site that was asked has it: {}",
+            images.join(", ")
+        ));
+    }
     let quota_bytes = node.config.store.quota.map(|quota| quota.bytes());
     if quota_bytes.is_some_and(|quota| node.store.stored_bytes() >= quota) {
         warnings.push(
@@ -64,6 +72,7 @@ pub(super) fn status(node: &Node, listen: Vec<String>) -> Result<Status> {
         duplicate_bytes: traffic.duplicate_bytes,
         quota_bytes,
         reserved_bytes: node.store.reserved_bytes(),
+        scrub,
         policy,
         seconds: node.started.elapsed().as_secs_f64(),
         warnings,

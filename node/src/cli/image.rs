@@ -6,7 +6,7 @@ use clap::Subcommand;
 use rialto_protocol::ids::ImageId;
 use rialto_web::api::{
     AddImageRequest, ApiError, Collected, ExportImageRequest, ImageAdded, ImageExported, ImageSummary, ImageVerified,
-    JobStarted,
+    JobStarted, Scrubbed,
 };
 use serde_json::{Value, json};
 
@@ -66,6 +66,8 @@ pub(super) enum Command {
         /// The image
         image: String,
     },
+    /// Read the whole store over again, and fetch what is damaged from other sites
+    Scrub,
     /// Give back the space of chunks that no image needs
     Gc,
 }
@@ -85,6 +87,7 @@ pub(super) async fn run(face: &Face, client: &Client, command: Command) -> Outco
         Command::Pin { image } => pin(face, client, &image, true).await,
         Command::Unpin { image } => pin(face, client, &image, false).await,
         Command::Rm { image } => rm(face, client, &image).await,
+        Command::Scrub => scrub(face, client).await,
         Command::Gc => gc(face, client).await,
     }
 }
@@ -182,6 +185,27 @@ async fn rm(face: &Face, client: &Client, image: &str) -> Outcome {
     face.print(&json!({"image": image, "is_removed": true}), |page| {
         page.line(format!("removed {image}; rialto image gc gives its space back"));
     })
+}
+
+/// What stays lost is a failure, with the result all the same.
+async fn scrub(face: &Face, client: &Client) -> Outcome {
+    let started: JobStarted = client.post_empty("images/scrub").await?;
+    let result = job::follow(face, client, started, "what was checked is checked again the next time").await?;
+    let lost = result["lost"].as_array().map_or(0, Vec::len) as u64;
+    face.print_result(&result, |page, scrubbed: Scrubbed| {
+        let tone = if scrubbed.damaged_chunks == 0 { Tone::Good } else { Tone::Bad };
+        page.fields([
+            ("read", took(scrubbed.bytes, scrubbed.seconds)),
+            ("damaged", Cell::new(count(scrubbed.damaged_chunks, "chunk"), tone)),
+            ("mended", count(scrubbed.mended.len() as u64, "image").into()),
+        ]);
+        scrubbed.lost.iter().for_each(|image| page.line(format!("lost: a part of {image}")));
+    })?;
+    if lost > 0 {
+        let message = format!("{} lack what no site that was asked has", count(lost, "image"));
+        return Err(ApiError::failed(message).with_hint("see who is connected with: rialto peers; then scrub again"));
+    }
+    Ok(())
 }
 
 async fn gc(face: &Face, client: &Client) -> Outcome {

@@ -1,8 +1,8 @@
 //! `rialto status`: the node at a glance.
 
-use rialto_web::api::Status;
+use rialto_web::api::{ScrubStatus, Status};
 
-use super::output::{Cell, Face, Outcome, Page, Tone, span};
+use super::output::{Cell, Face, Outcome, Page, Tone, age, count, span};
 use crate::client::Client;
 use crate::units::ByteSize;
 
@@ -28,6 +28,7 @@ fn describe(page: &mut Page, status: &Status) {
         ("images", status.images.to_string().into()),
         ("store", store(status).into()),
         ("moved", format!("{} sent, {} received", ByteSize(status.sent_bytes), ByteSize(status.received_bytes)).into()),
+        ("checked", scrub(&status.scrub).into()),
         ("web", status.web.clone().unwrap_or_default().into()),
         ("up for", span(status.seconds as i64).into()),
         ("version", (&status.version).into()),
@@ -52,4 +53,15 @@ fn store(status: &Status) -> String {
         bytes => format!(", {} set aside for fetches", ByteSize(bytes)),
     };
     format!("{used}{of} used, {} free{aside}", ByteSize(status.free_bytes))
+}
+
+fn scrub(scrub: &ScrubStatus) -> String {
+    let last =
+        scrub.finished.as_deref().map_or("not yet to the end".into(), |time| format!("to the end {} ago", age(time)));
+    let now = if scrub.is_running { ", being checked" } else { "" };
+    let damaged = match scrub.damaged_chunks {
+        0 => String::new(),
+        chunks => format!(", {} damaged", count(chunks, "chunk")),
+    };
+    format!("{last}{now}{damaged}")
 }

@@ -33,6 +33,7 @@ mod referenced;
 mod reserve;
 mod run;
 mod runs;
+mod scrub;
 mod segment;
 mod tree;
 mod usage;
@@ -55,8 +56,9 @@ pub use images::StoredImage;
 pub use ingest::{Added, Digests, FlatDigests};
 pub use journal::Origin;
 pub use rebuild::Rebuilt;
-pub use referenced::{Hold, Runs, encode_against};
+pub use referenced::{Hold, RecentChunks, encode_against};
 pub use reserve::Reservation;
+pub use scrub::{ScrubPlace, ScrubStep};
 pub use usage::Usage;
 
 use index::Index;

@@ -22,7 +22,7 @@ const LEVEL: i32 = 3;
 /// What a dictionary of the other kind begins with. A run that does so is not used: zstd would not take it for content.
 const DICTIONARY_MAGIC: [u8; 4] = 0xec30_a437_u32.to_le_bytes();
 
-/// Plain bytes of chunks that [`Runs`] keeps.
+/// Plain bytes of chunks that [`RecentChunks`] keeps.
 const KEPT_BYTES: usize = 8 << 20;
 
 thread_local! {
@@ -135,7 +135,7 @@ impl Drop for Hold {
 
 /// Reads runs of chunks, and keeps the plain bytes of those read last: neighbouring runs share most of theirs.
 #[derive(Debug)]
-pub struct Runs {
+pub struct RecentChunks {
     store: Store,
     kept: Mutex<Kept>,
 }
@@ -148,7 +148,7 @@ struct Kept {
     bytes: usize,
 }
 
-impl Runs {
+impl RecentChunks {
     /// Over the chunks of a store. Keeps at most 8 MiB of them.
     pub fn new(store: Store) -> Self {
         Self { store, kept: Mutex::default() }

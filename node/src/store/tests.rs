@@ -361,6 +361,54 @@ fn images_say_what_only_they_keep() {
 }
 
 #[test]
+fn a_scrub_finds_what_is_damaged_and_nothing_else() {
+    let ((_a, seed), (folder, leech)) = (store(), store());
+    let images = [1, 2, 3].map(|number| add(&seed, &noise(number, 3 << 20)).image);
+    for image in &images {
+        fetch(&seed, &leech, image);
+    }
+    let scrub = |store: &Store| {
+        let (mut place, mut bytes, mut damaged, mut steps) = (ScrubPlace::default(), 0, 0, 0);
+        loop {
+            let step = store.scrub(place, 1 << 20).unwrap();
+            (bytes, damaged, steps) = (bytes + step.bytes, damaged + step.damaged, steps + 1);
+            let Some(next) = step.next else { break };
+            assert!(next > place, "it gets ahead");
+            assert_eq!(ScrubPlace::parse(&next.to_text()), Some(next));
+            place = next;
+        }
+        assert_eq!(bytes, store.scrub_bytes(), "everything is read once");
+        assert!(steps > 5);
+        damaged
+    };
+    assert_eq!(scrub(&leech), 0);
+    assert_eq!(leech.incomplete_by_loss().unwrap(), []);
+    // In the middle of two entries, and the last byte of the first segment.
+    let paths = segments(&folder);
+    let last = std::fs::metadata(&paths[0]).unwrap().len() - 1;
+    flip(&paths[0], 1 << 20);
+    flip(&paths[0], last);
+    flip(&paths[1], 2 << 20);
+    assert_eq!(scrub(&leech), 3);
+    assert_eq!(scrub(&leech), 0, "what was dropped is not found again");
+    let lost = leech.incomplete_by_loss().unwrap();
+    assert!(!lost.is_empty());
+    let moved: u64 = lost.iter().map(|image| fetch(&seed, &leech, image)).sum();
+    assert_eq!(moved, 3);
+    assert_eq!(leech.incomplete_by_loss().unwrap(), []);
+    images.iter().for_each(|image| assert_eq!(export(&leech, image).unwrap(), export(&seed, image).unwrap()));
+    // A stretch of zeros as long as several steps.
+    let file = OpenOptions::new().write(true).open(&paths[0]).unwrap();
+    file.write_all_at(&vec![0; 3 << 20], 100_000).unwrap();
+    assert!(scrub(&leech) > 10);
+    assert_eq!(scrub(&leech), 0);
+    for image in &images {
+        fetch(&seed, &leech, image);
+    }
+    images.iter().for_each(|image| assert_eq!(export(&leech, image).unwrap(), export(&seed, image).unwrap()));
+}
+
+#[test]
 fn pins_hold_and_collection_frees_what_no_image_needs() {
     let (folder, store) = store();
     let (shared, only_a, only_b) = (noise(1, 3 << 20), noise(2, 3 << 20), noise(3, 3 << 20));

@@ -307,6 +307,16 @@ impl Writer {
         self.state().lengths.clone()
     }
 
+    /// Bytes of each segment that are in its file.
+    pub(super) fn written_lengths(&self) -> BTreeMap<u32, u64> {
+        let state = self.state();
+        let mut lengths = state.lengths.clone();
+        if let Some(active) = &state.active {
+            lengths.insert(active.id, active.written);
+        }
+        lengths
+    }
+
     /// The segment that is appended to.
     pub(super) fn active(&self) -> Option<u32> {
         self.state().active.as_ref().map(|active| active.id)

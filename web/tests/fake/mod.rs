@@ -160,6 +160,7 @@ impl Fake {
                 duplicate_bytes: 0,
                 quota_bytes: Some(200 << 30),
                 reserved_bytes: 0,
+                scrub: ScrubStatus::default(),
                 policy: PolicyStatus {
                     hash: Some("9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08".into()),
                     error: None,
@@ -533,6 +534,9 @@ impl Backend for Fake {
     async fn pin_image(&self, image: ImageId, is_pinned: bool) -> Result<()> {
         self.note(format!("pin {image} {is_pinned}"));
         Ok(())
+    }
+    async fn scrub(&self) -> Result<JobStarted> {
+        self.job("gc".into())
     }
     async fn collect_garbage(&self) -> Result<JobStarted> {
         self.job("gc".into())

@@ -15,7 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::Offers;
 use super::traffic::{self, Traffic};
-use crate::store::{Encoded, Runs, Store, StoreError, encode_against};
+use crate::store::{Encoded, RecentChunks, Store, StoreError, encode_against};
 
 /// Bases kept in mind.
 const MAX_KNOWN: usize = 8;
@@ -77,7 +77,7 @@ impl References {
     pub(super) fn encoder(&self, store: &Store, bases: &[ImageId], may_be_used: impl Fn(&ImageId) -> bool) -> Encoder {
         let held = (0..).zip(bases.iter().take(MAX_BASES)).filter(|(_, base)| may_be_used(base));
         let known = held.filter_map(|(number, base)| Some((number, self.known(store, base)?))).take(MAX_USED);
-        Encoder { references: self.clone(), finder: Finder::new(known), runs: Runs::new(store.clone()) }
+        Encoder { references: self.clone(), finder: Finder::new(known), runs: RecentChunks::new(store.clone()) }
     }
 
     /// A base that this node holds whole. One that it does not hold, or cannot read, is as good as none.
@@ -201,7 +201,7 @@ type Referenced = (ReferencedHeader, Arc<[u8]>);
 pub(super) struct Encoder {
     references: References,
     finder: Finder<KnownBase>,
-    runs: Runs,
+    runs: RecentChunks,
 }
 
 impl Encoder {

@@ -7,7 +7,7 @@ use rialto_protocol::image::manifest::Manifest;
 use rialto_protocol::swarm::{MAX_BASES, Reference, ReferenceError};
 
 use crate::net::bulk::Offers;
-use crate::store::{Hold, Origin, PeerFault, Runs, Store, StoreError};
+use crate::store::{Hold, Origin, PeerFault, RecentChunks, Store, StoreError};
 
 /// Chunks of all bases together: their manifests are in memory while the fetch lasts, 48 bytes a chunk.
 const MAX_CHUNKS: usize = 1 << 20;
@@ -15,7 +15,7 @@ const MAX_CHUNKS: usize = 1 << 20;
 /// Images that this node holds whole, kept from being collected while a fetch may need them.
 pub(super) struct Bases {
     manifests: Vec<Arc<Manifest>>,
-    runs: Runs,
+    runs: RecentChunks,
     _hold: Hold,
 }
 
@@ -42,7 +42,7 @@ impl Bases {
                 Err(error) => tracing::warn!(image = %base, %error, "it cannot serve as a base"),
             }
         }
-        Ok(Self { manifests, runs: Runs::new(store.clone()), _hold: hold })
+        Ok(Self { manifests, runs: RecentChunks::new(store.clone()), _hold: hold })
     }
 
     /// Their ids, in the order of their numbers.
