@@ -269,7 +269,8 @@ impl Scene {
             self.hear(said);
             durable = match said {
                 Said::Durable(segment, bytes) => Some((segment, bytes)),
-                Said::Collecting => None,
+                // More became durable than was last told, and it was killed before it told how much.
+                Said::Collecting | Said::Whole(_) | Said::Holds(..) => None,
                 _ => durable,
             };
         }
