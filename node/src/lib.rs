@@ -19,6 +19,7 @@ pub mod keys;
 pub mod net;
 pub mod node;
 pub mod publish;
+mod recent;
 pub mod schedule;
 pub mod store;
 pub mod strict_toml;

@@ -4,7 +4,7 @@
 //! (RFC 8878 §5). Nothing is stored so: a chunk of the store can be read without any other.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rialto_protocol::ids::{Hash, ImageId};
@@ -16,6 +16,7 @@ use zstd::zstd_safe::{CCtx, DCtx};
 use super::error::PeerFault;
 use super::journal::{Listed, Origin};
 use super::{Store, StoreError};
+use crate::recent::Recent;
 
 /// Of a security update, level 1 sends 5 % more than this, and level 5 sends 2 % less in four times the time.
 const LEVEL: i32 = 3;
@@ -137,21 +138,13 @@ impl Drop for Hold {
 #[derive(Debug)]
 pub struct RecentChunks {
     store: Store,
-    kept: Mutex<Kept>,
-}
-
-#[derive(Debug, Default)]
-struct Kept {
-    chunks: BTreeMap<Hash, Arc<[u8]>>,
-    /// In the order in which they were read.
-    order: VecDeque<Hash>,
-    bytes: usize,
+    kept: Mutex<Recent<Hash>>,
 }
 
 impl RecentChunks {
     /// Over the chunks of a store. Keeps at most 8 MiB of them.
     pub fn new(store: Store) -> Self {
-        Self { store, kept: Mutex::default() }
+        Self { store, kept: Mutex::new(Recent::new(KEPT_BYTES)) }
     }
 
     /// The plain bytes of a run, one chunk after the other.
@@ -168,21 +161,11 @@ impl RecentChunks {
 
     fn chunk(&self, hash: &Hash) -> Result<Arc<[u8]>, StoreError> {
         let kept = || self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(chunk) = kept().chunks.get(hash) {
-            return Ok(Arc::clone(chunk));
+        if let Some(chunk) = kept().get(hash) {
+            return Ok(chunk);
         }
         let chunk: Arc<[u8]> = self.store.read_chunk(hash)?.into();
-        let mut kept = kept();
-        if kept.chunks.insert(*hash, Arc::clone(&chunk)).is_none() {
-            kept.order.push_back(*hash);
-            kept.bytes += chunk.len();
-        }
-        while kept.bytes > KEPT_BYTES
-            && let Some(oldest) = kept.order.pop_front()
-        {
-            let gone = kept.chunks.remove(&oldest);
-            kept.bytes -= gone.map_or(0, |chunk| chunk.len());
-        }
+        kept().keep(*hash, &chunk);
         Ok(chunk)
     }
 }

@@ -4,7 +4,7 @@
 //! too, within bounds: sites that update to one release from the same older one get the same bytes. Encoding costs
 //! processor time; a holder that has none left sends chunks as they are stored.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
@@ -15,6 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::Offers;
 use super::traffic::{self, Traffic};
+use crate::recent::Recent;
 use crate::store::{Encoded, RecentChunks, Store, StoreError, encode_against};
 
 /// Bases kept in mind.
@@ -25,8 +26,6 @@ const MAX_KNOWN_CHUNKS: usize = 1 << 20;
 const MAX_USED: usize = 4;
 /// Encoded bytes that are kept.
 const MAX_KEPT_BYTES: usize = 64 << 20;
-/// What keeping one takes beside its bytes, about.
-const KEPT_OVERHEAD_BYTES: usize = 256;
 /// A reference has to save so many bytes, or the chunk is sent as it is stored.
 const MIN_SAVING_BYTES: usize = 64;
 
@@ -34,7 +33,7 @@ const MIN_SAVING_BYTES: usize = 64;
 #[derive(Clone)]
 pub(super) struct References {
     known: Arc<Mutex<VecDeque<KnownBase>>>,
-    kept: Arc<Mutex<Kept>>,
+    kept: Arc<Mutex<Recent<Name>>>,
     encoders: Arc<Semaphore>,
 }
 
@@ -54,18 +53,14 @@ impl AsRef<Base> for KnownBase {
 /// A chunk, and what it was encoded against: an image and a run of its chunks.
 type Name = (Hash, ImageId, u32, u8);
 
-/// Encoded chunks, those that were made last.
-#[derive(Default)]
-struct Kept {
-    chunks: BTreeMap<Name, Arc<[u8]>>,
-    order: VecDeque<Name>,
-    bytes: usize,
-}
-
 impl References {
     pub(super) fn new() -> Self {
         let cores = thread::available_parallelism().map_or(1, usize::from);
-        Self { known: Arc::default(), kept: Arc::default(), encoders: Arc::new(Semaphore::new(cores)) }
+        Self {
+            known: Arc::default(),
+            kept: Arc::new(Mutex::new(Recent::new(MAX_KEPT_BYTES))),
+            encoders: Arc::new(Semaphore::new(cores)),
+        }
     }
 
     /// Leave to encode one batch, unless every processor is at it.
@@ -109,21 +104,11 @@ impl References {
     }
 
     fn kept(&self, name: &Name) -> Option<Arc<[u8]>> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner).chunks.get(name).cloned()
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).get(name)
     }
 
     fn keep(&self, name: Name, encoded: &Arc<[u8]>) {
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        if kept.chunks.insert(name, Arc::clone(encoded)).is_none() {
-            kept.order.push_back(name);
-            kept.bytes += encoded.len() + KEPT_OVERHEAD_BYTES;
-        }
-        while kept.bytes > MAX_KEPT_BYTES
-            && let Some(oldest) = kept.order.pop_front()
-        {
-            let gone = kept.chunks.remove(&oldest);
-            kept.bytes -= gone.map_or(0, |encoded| encoded.len() + KEPT_OVERHEAD_BYTES);
-        }
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).keep(name, encoded);
     }
 }
 
