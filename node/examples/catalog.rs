@@ -12,10 +12,7 @@ use ed25519_dalek::SigningKey;
 use rialto_node::catalog::Catalog;
 use rialto_protocol::bounded::{List, Text};
 use rialto_protocol::ids::{Hash, ImageId, PublicKey, RecordId, Sha256};
-use rialto_protocol::record::{
-    Arch, Body, Boot, ContextSchema, Disk, DiskFormat, Endorsement, EndorsementBody, PREDICATE_TESTED, Release,
-    Requirements,
-};
+use rialto_protocol::record::{Body, Boot, Disk, DiskFormat, Endorsement, EndorsementBody, PREDICATE_TESTED, Release};
 use rialto_protocol::signed::Draft;
 
 const NOW: u64 = 1_800_000_000;
@@ -79,33 +76,27 @@ fn public(key: &SigningKey) -> PublicKey {
 
 fn release(publisher: &SigningKey, number: u64) -> Result<Body, Box<dyn Error>> {
     let content = Hash::of(&number.to_be_bytes());
+    let disk = Disk {
+        image: ImageId::from_hash(content),
+        format: DiskFormat::Raw,
+        bytes: 4 << 30,
+        blake3: content,
+        sha256: Sha256(content.0),
+    };
+    let release = Release::minimal(
+        public(publisher),
+        format!("batch-{}", number % 1_000).as_str().try_into()?,
+        format!("1.{number}").as_str().try_into()?,
+        List::try_from(vec![disk])?,
+        "Says what it is told to, to whoever asks, as often as they like".try_into()?,
+    );
     Ok(Body::Release(Box::new(Release {
-        publisher: public(publisher),
-        name: format!("batch-{}", number % 1_000).as_str().try_into()?,
-        version: format!("1.{number}").as_str().try_into()?,
         sequence: number,
-        expires: None,
-        arch: Arch::X86_64,
-        disks: List::try_from(vec![Disk {
-            image: ImageId::from_hash(content),
-            format: DiskFormat::Raw,
-            bytes: 4 << 30,
-            blake3: content,
-            sha256: Sha256(content.0),
-        }])?,
         boot: Boot::Uefi {},
-        requirements: Requirements { vcpus: 1, memory_bytes: 1 << 28, disk_bytes: 0, firmware: None },
-        summary: "Says what it is told to, to whoever asks, as often as they like".try_into()?,
         description: Some(Text::try_from("A greeting, a kernel and little else. ".repeat(10).as_str())?),
         licence: Some("MIT OR Apache-2.0".try_into()?),
-        homepage: None,
         tags: List::try_from(vec!["greeting".try_into()?, "small".try_into()?])?,
-        supersedes: List::default(),
-        components: List::default(),
-        recipe: None,
-        sbom: None,
-        provenance: None,
-        context: ContextSchema::default(),
+        ..release
     })))
 }
 

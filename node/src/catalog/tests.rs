@@ -7,9 +7,7 @@ use proptest::prelude::*;
 use rialto_protocol::bounded::{List, Text};
 use rialto_protocol::codec::{self, Value};
 use rialto_protocol::ids::{ImageId, Sha256};
-use rialto_protocol::record::{
-    Arch, Body, Boot, ContextSchema, Disk, DiskFormat, Endorsement, EndorsementBody, Requirements, Revocation,
-};
+use rialto_protocol::record::{Body, Disk, DiskFormat, Endorsement, EndorsementBody, Revocation};
 use rialto_protocol::signed::{Draft, Envelope};
 use rialto_protocol::sync::{Initiator, Message, Responder};
 
@@ -32,35 +30,22 @@ fn federation() -> Name {
 }
 
 fn release_body(publisher: &SigningKey, name: &str, version: &str) -> Body {
-    Body::Release(Box::new(Release {
-        publisher: public(publisher),
-        name: name.try_into().unwrap(),
-        version: version.try_into().unwrap(),
-        sequence: 1,
-        expires: None,
-        arch: Arch::X86_64,
-        disks: List::try_from(vec![Disk {
-            image: ImageId::of(b"disk"),
-            format: DiskFormat::Raw,
-            bytes: 4096,
-            blake3: Hash::of(b"flat"),
-            sha256: Sha256([7; 32]),
-        }])
-        .unwrap(),
-        boot: Boot::Bios {},
-        requirements: Requirements { vcpus: 1, memory_bytes: 1 << 28, disk_bytes: 0, firmware: None },
-        summary: "Says what it is told to".try_into().unwrap(),
-        description: None,
-        licence: None,
-        homepage: None,
-        tags: List::try_from(vec!["greeting".try_into().unwrap()]).unwrap(),
-        supersedes: List::default(),
-        components: List::default(),
-        recipe: None,
-        sbom: None,
-        provenance: None,
-        context: ContextSchema::default(),
-    }))
+    let disk = Disk {
+        image: ImageId::of(b"disk"),
+        format: DiskFormat::Raw,
+        bytes: 4096,
+        blake3: Hash::of(b"flat"),
+        sha256: Sha256([7; 32]),
+    };
+    let mut release = Release::minimal(
+        public(publisher),
+        name.try_into().unwrap(),
+        version.try_into().unwrap(),
+        List::try_from(vec![disk]).unwrap(),
+        "Says what it is told to".try_into().unwrap(),
+    );
+    release.tags = List::try_from(vec!["greeting".try_into().unwrap()]).unwrap();
+    Body::Release(Box::new(release))
 }
 
 fn seal(issuers: &[&SigningKey], signers: &[&SigningKey], issued: UnixSeconds, body: &Body) -> Envelope {

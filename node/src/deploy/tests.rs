@@ -372,33 +372,17 @@ fn release(program: Program) -> Release {
         sha256: Sha256([0; 32]),
     };
     let requirements = Requirements { vcpus: 1, memory_bytes: 32 << 20, disk_bytes: 0, firmware: None };
-    Release {
-        publisher: PublicKey(key().verifying_key().to_bytes()),
-        name: "speaks".try_into().unwrap(),
-        version: "1".try_into().unwrap(),
-        sequence: 1,
-        expires: None,
-        arch: Arch::X86_64,
-        disks: vec![disk].try_into().unwrap(),
-        boot: Boot::Bios {},
-        requirements,
-        summary: Text::try_from("Speaks").unwrap(),
-        description: None,
-        licence: None,
-        homepage: None,
-        tags: List::default(),
-        supersedes: List::default(),
-        components: List::default(),
-        recipe: None,
-        sbom: None,
-        provenance: None,
-        context: BTreeMap::from([(
-            "greeting".try_into().unwrap(),
-            ContextInput { kind: InputType::String, required: false, secret: false, default: None, description: None },
-        )])
-        .try_into()
-        .unwrap(),
-    }
+    let greeting =
+        ContextInput { kind: InputType::String, required: false, secret: false, default: None, description: None };
+    let release = Release::minimal(
+        PublicKey(key().verifying_key().to_bytes()),
+        "speaks".try_into().unwrap(),
+        "1".try_into().unwrap(),
+        vec![disk].try_into().unwrap(),
+        Text::try_from("Speaks").unwrap(),
+    );
+    let context = BTreeMap::from([("greeting".try_into().unwrap(), greeting)]).try_into().unwrap();
+    Release { requirements, context, ..release }
 }
 
 fn key() -> SigningKey {

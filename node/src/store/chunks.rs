@@ -28,6 +28,17 @@ pub struct Encoded {
     pub bytes: Vec<u8>,
 }
 
+impl Encoded {
+    /// The plain bytes, checked against their name.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`] where these are not the bytes of that chunk.
+    pub fn plain(&self, hash: &Hash) -> Result<Vec<u8>, StoreError> {
+        let plain = coding::check(*hash, self.plain_length, self.encoding, &self.bytes, <[u8]>::to_vec);
+        plain.map_err(|_| Key::chunk(*hash).damaged())
+    }
+}
+
 impl Store {
     /// Whether the chunk is held.
     ///

@@ -5,8 +5,8 @@ use rialto_protocol::UnixSeconds;
 use rialto_protocol::bounded::{List, Name};
 use rialto_protocol::ids::{Hash, ImageId, PublicKey, RecordId, Sha256};
 use rialto_protocol::record::{
-    Arch, Body, Boot, Disk, DiskFormat, Endorsement, EndorsementBody, PREDICATE_TESTED, Record, Release, Requirements,
-    Revocation, RevocationSubject,
+    Body, Boot, Disk, DiskFormat, Endorsement, EndorsementBody, PREDICATE_TESTED, Record, Release, Revocation,
+    RevocationSubject,
 };
 use rialto_protocol::signed::{Draft, Verified};
 
@@ -94,31 +94,17 @@ reviewers = {{ signers = ["security", "desy", "kek"], threshold = 2, max-age = "
 
     /// A release of cern's, as it is or changed.
     pub(super) fn body(&self, change: impl FnOnce(&mut Release)) -> Body {
-        let mut release = Release {
-            publisher: public(&self.cern),
-            name: Name::try_from("batch-worker").unwrap(),
-            version: "1.0.0".try_into().unwrap(),
-            sequence: 1,
-            expires: None,
-            arch: Arch::X86_64,
-            disks: List::try_from(vec![disk("root"), disk("swap")]).unwrap(),
-            boot: Boot::Direct {
-                kernel: image("kernel"),
-                initrd: Some(image("initrd")),
-                cmdline: "console=ttyS0".try_into().unwrap(),
-            },
-            requirements: Requirements { vcpus: 1, memory_bytes: 1 << 28, disk_bytes: 0, firmware: None },
-            summary: "Works".try_into().unwrap(),
-            description: None,
-            licence: None,
-            homepage: None,
-            tags: List::default(),
-            supersedes: List::default(),
-            components: List::default(),
-            recipe: None,
-            sbom: None,
-            provenance: None,
-            context: Default::default(),
+        let mut release = Release::minimal(
+            public(&self.cern),
+            Name::try_from("batch-worker").unwrap(),
+            "1.0.0".try_into().unwrap(),
+            List::try_from(vec![disk("root"), disk("swap")]).unwrap(),
+            "Works".try_into().unwrap(),
+        );
+        release.boot = Boot::Direct {
+            kernel: image("kernel"),
+            initrd: Some(image("initrd")),
+            cmdline: "console=ttyS0".try_into().unwrap(),
         };
         change(&mut release);
         Body::Release(Box::new(release))

@@ -65,6 +65,39 @@ pub struct Release {
 }
 
 impl Release {
+    /// The first release of an appliance with nothing optional in it: for x86_64, booted by its BIOS, with one processor and
+    /// 256 MiB of memory. What should differ is set on it.
+    pub fn minimal(
+        publisher: PublicKey,
+        name: Name,
+        version: Version,
+        disks: List<Disk, 8>,
+        summary: Text<200>,
+    ) -> Self {
+        Self {
+            publisher,
+            name,
+            version,
+            sequence: 1,
+            expires: None,
+            arch: Arch::X86_64,
+            disks,
+            boot: Boot::Bios {},
+            requirements: Requirements { vcpus: 1, memory_bytes: 256 << 20, disk_bytes: 0, firmware: None },
+            summary,
+            description: None,
+            licence: None,
+            homepage: None,
+            tags: List::default(),
+            supersedes: List::default(),
+            components: List::default(),
+            recipe: None,
+            sbom: None,
+            provenance: None,
+            context: ContextSchema::default(),
+        }
+    }
+
     /// Every image of the release, each once: what must be in the store before it can boot, then SBOM and provenance.
     pub fn images(&self) -> Vec<ImageId> {
         let mut images: Vec<ImageId> = Vec::new();

@@ -53,28 +53,8 @@ pub(crate) fn seal(
 
 /// A release with nothing optional in it.
 pub(crate) fn small_release(publisher: PublicKey) -> Release {
-    Release {
-        publisher,
-        name: name("hello"),
-        version: text("1.0.0"),
-        sequence: 1,
-        expires: None,
-        arch: Arch::X86_64,
-        disks: list(vec![disk(b"disk")]),
-        boot: Boot::Bios {},
-        requirements: Requirements { vcpus: 1, memory_bytes: 256 << 20, disk_bytes: 0, firmware: None },
-        summary: text("Says what it is told to"),
-        description: None,
-        licence: None,
-        homepage: None,
-        tags: List::default(),
-        supersedes: List::default(),
-        components: List::default(),
-        recipe: None,
-        sbom: None,
-        provenance: None,
-        context: ContextSchema::default(),
-    }
+    let disks = list(vec![disk(b"disk")]);
+    Release::minimal(publisher, name("hello"), text("1.0.0"), disks, text("Says what it is told to"))
 }
 
 /// A release with everything in it.

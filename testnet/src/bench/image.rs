@@ -35,10 +35,7 @@ pub(super) fn measure_image(bench: &Bench) -> Result<Vec<Row>> {
             insist_on(&fetcher, &image, &file, &bench.base)?;
         }
         bench.remove(fetcher)?;
-        let other = match (&libtorrent, &torrent) {
-            (Some(libtorrent), Some(torrent)) => libtorrent.one_to_one(torrent, &bench.base)?,
-            _ => f64::NAN,
-        };
+        let other = bench.one_to_one(libtorrent.as_ref().zip(torrent.as_ref()))?;
         wall.push(megabytes / figure(&said, "seconds")?, other);
     }
     Ok(vec![wall, wire])

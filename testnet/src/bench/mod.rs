@@ -35,7 +35,7 @@ use crate::http;
 use crate::site::{Plan, Rialto, Site, SiteError, text};
 use crate::wait::{self, WaitError};
 use inputs::Pair;
-use libtorrent::Libtorrent;
+use libtorrent::{Libtorrent, Torrent};
 use table::Row;
 
 /// The longest single command: adding or fetching 8 GiB on a busy machine.
@@ -233,6 +233,11 @@ impl Bench {
             Err(error) => self.note(error.to_string()),
         }
         installed.ok()
+    }
+
+    /// What libtorrent takes for the same, in MB/s; not a number where it is not installed.
+    fn one_to_one(&self, offer: Option<(&Libtorrent, &Torrent)>) -> Result<f64> {
+        offer.map_or(Ok(f64::NAN), |(libtorrent, torrent)| libtorrent.one_to_one(torrent, &self.base))
     }
 
     /// Whether a program is there, if need be after installing it; otherwise a note says why not.

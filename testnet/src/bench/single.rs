@@ -42,10 +42,7 @@ pub(super) fn measure(bench: &Bench) -> Result<Vec<Row>> {
         }
         bench.remove(fetcher)?;
 
-        let other = match (&libtorrent, &torrent) {
-            (Some(libtorrent), Some(torrent)) => libtorrent.one_to_one(torrent, &bench.base)?,
-            _ => f64::NAN,
-        };
+        let other = bench.one_to_one(libtorrent.as_ref().zip(torrent.as_ref()))?;
         beside_libtorrent.push(ours, other);
         beside_raw.push(ours, raw::megabytes_per_second(BYTES)?);
         let (started, copy) = (Instant::now(), bench.base.join("copy.raw"));

@@ -8,8 +8,7 @@ use rialto_protocol::UnixSeconds;
 use rialto_protocol::bounded::{BoundError, List, Name, Text};
 use rialto_protocol::ids::{Hash, ImageId, PublicKey, RecordId, Sha256};
 use rialto_protocol::record::{
-    Arch, Body, Boot, ContextSchema, Disk, DiskFormat, Endorsement, EndorsementBody, PREDICATE_TESTED, Release,
-    Requirements, Revocation, RevocationSubject,
+    Body, Disk, DiskFormat, Endorsement, EndorsementBody, PREDICATE_TESTED, Release, Revocation, RevocationSubject,
 };
 use rialto_protocol::signed::{Draft, EnvelopeError};
 
@@ -214,28 +213,10 @@ fn release(
         let hash = Hash::of(&[number as u8, place as u8]);
         disks.push(Disk { image, format: DiskFormat::Raw, bytes: 1 << 20, blake3: hash, sha256: Sha256(hash.0) });
     }
-    Ok(Body::Release(Box::new(Release {
-        publisher: *publisher,
-        name: Name::try_from(format!("appliance-{}", number % 10).as_str())?,
-        version: format!("1.{number}").as_str().try_into()?,
-        sequence: number as u64,
-        expires: None,
-        arch: Arch::X86_64,
-        disks: List::try_from(disks)?,
-        boot: Boot::Bios {},
-        requirements: Requirements { vcpus: 1, memory_bytes: 1 << 28, disk_bytes: 0, firmware: None },
-        summary: Text::try_from("Simulates")?,
-        description: None,
-        licence: None,
-        homepage: None,
-        tags: List::default(),
-        supersedes: List::default(),
-        components: List::default(),
-        recipe: None,
-        sbom: None,
-        provenance: None,
-        context: ContextSchema::default(),
-    })))
+    let name = Name::try_from(format!("appliance-{}", number % 10).as_str())?;
+    let version = format!("1.{number}").as_str().try_into()?;
+    let release = Release::minimal(*publisher, name, version, List::try_from(disks)?, Text::try_from("Simulates")?);
+    Ok(Body::Release(Box::new(Release { sequence: number as u64, ..release })))
 }
 
 fn endorsement(number: usize, subject: RecordId) -> Result<Body, BoundError> {

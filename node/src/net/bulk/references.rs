@@ -156,10 +156,10 @@ impl Framing {
         encoder: Option<&mut Encoder>,
         frames: &mut Vec<u8>,
     ) -> Result<(), StoreError> {
-        let Encoded { encoding, bytes, .. } = self.store.read_encoded(hash)?;
+        let stored = self.store.read_encoded(hash)?;
         let referenced = encoder.and_then(|encoder| {
-            encoder.encode(&self.store, &self.manifest, index, bytes.len()).unwrap_or_else(|error| {
-                tracing::warn!(chunk = %hash, %error, "a chunk is sent as it is stored, because its base cannot be read");
+            encoder.encode(&self.store, &self.manifest, index, &stored).unwrap_or_else(|error| {
+                tracing::warn!(chunk = %hash, %error, "a chunk is sent as it is stored, because it or its base cannot be read");
                 None
             })
         });
@@ -170,6 +170,7 @@ impl Framing {
                 frames.extend_from_slice(&bytes);
             }
             None => {
+                let Encoded { encoding, bytes, .. } = stored;
                 self.traffic.sent_chunk(traffic::name(encoding));
                 frames.extend_from_slice(&ChunkHeader { index, encoding }.frame(bytes.len()));
                 frames.extend_from_slice(&bytes);
@@ -190,8 +191,7 @@ pub(super) struct Encoder {
 }
 
 impl Encoder {
-    /// Chunk `index` encoded against a similar run of a base; `None` where sending it as it is stored, in
-    /// `stored_bytes`, is about as well.
+    /// Chunk `index` encoded against a similar run of a base; `None` where sending it as it is `stored` is about as well.
     ///
     /// # Errors
     /// As [`Store::read_chunk`].
@@ -200,8 +200,11 @@ impl Encoder {
         store: &Store,
         manifest: &Manifest,
         index: u32,
-        stored_bytes: usize,
+        stored: &Encoded,
     ) -> Result<Option<Referenced>, StoreError> {
+        if self.finder.is_empty() {
+            return Ok(None);
+        }
         let Some(chunk) = manifest.chunks.get(index as usize) else { return Ok(None) };
         let features = store.features(&chunk.hash)?;
         let Some(reference) = self.finder.find(&manifest.chunks, index, &features) else { return Ok(None) };
@@ -213,8 +216,8 @@ impl Encoder {
             return Ok((!kept.is_empty()).then_some((header, kept)));
         }
         let Ok(run) = reference.run(&base.manifest.chunks) else { return Ok(None) };
-        let limit = stored_bytes.min(chunk.length as usize).saturating_sub(MIN_SAVING_BYTES);
-        let encoded = encode_against(&self.runs.read(run)?, &store.read_chunk(&chunk.hash)?, limit);
+        let limit = stored.bytes.len().min(chunk.length as usize).saturating_sub(MIN_SAVING_BYTES);
+        let encoded = encode_against(&self.runs.read(run)?, &stored.plain(&chunk.hash)?, limit);
         // That it does not pay is kept too.
         let encoded: Arc<[u8]> = encoded.unwrap_or_default().into();
         self.references.keep(name, &encoded);
