@@ -31,6 +31,11 @@ pub enum BoundError {
     /// A version outside `[A-Za-z0-9][A-Za-z0-9.+~_-]{0,63}`.
     #[error("'{0}' is not a version: 1 to 64 letters, digits, '.', '+', '~', '_' and '-', the first a letter or digit")]
     NotAVersion(String),
+    /// A pattern of names outside its alphabet.
+    #[error(
+        "'{0}' is not a pattern of names: 1 to 64 of a-z, 0-9, '.', '_', '-', '*' (any characters) and '?' (any one)"
+    )]
+    NotAPattern(String),
     /// A control character other than a line feed or a tab.
     #[error("text has the control character U+{0:04X}")]
     ControlCharacter(u32),
@@ -111,6 +116,52 @@ checked_text!(
         if is_version { Ok(()) } else { Err(BoundError::NotAVersion(text.chars().take(80).collect())) }
     }
 );
+
+checked_text!(
+    /// A pattern of names, 1 to 64 characters: `*` stands for any characters, `?` for any one.
+    NamePattern,
+    |text: &str| {
+        let fits = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, b'.' | b'_' | b'-' | b'*' | b'?');
+        let is_pattern = (1..=64).contains(&text.len()) && text.bytes().all(fits);
+        if is_pattern { Ok(()) } else { Err(BoundError::NotAPattern(text.chars().take(80).collect())) }
+    }
+);
+
+impl NamePattern {
+    /// Whether the whole of `name` fits.
+    pub fn fits(&self, name: &str) -> bool {
+        fits_pattern(&self.0, name)
+    }
+}
+
+/// Whether the whole of `name` fits `pattern`. Takes at most the product of their lengths in steps, and no memory.
+pub fn fits_pattern(pattern: &str, name: &str) -> bool {
+    let (pattern, name) = (pattern.as_bytes(), name.as_bytes());
+    let (mut p, mut n) = (0, 0);
+    // Where the last `*` was, and up to where in the name it has been stretched.
+    let mut star: Option<(usize, usize)> = None;
+    while n < name.len() {
+        match pattern.get(p) {
+            Some(b'*') => {
+                star = Some((p, n));
+                p += 1;
+            }
+            Some(&c) if c == b'?' || c == name[n] => {
+                p += 1;
+                n += 1;
+            }
+            _ => match star {
+                Some((at, stretched)) => {
+                    star = Some((at, stretched + 1));
+                    p = at + 1;
+                    n = stretched + 1;
+                }
+                None => return false,
+            },
+        }
+    }
+    pattern[p..].iter().all(|&c| c == b'*')
+}
 
 /// Text of at most `MAX` bytes without control characters (line feeds and tabs are allowed).
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

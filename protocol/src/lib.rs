@@ -5,9 +5,10 @@
 //! virtual time in `testnet`, drives the same code.
 //!
 //! Read it in the order of the flow: [`record`] (what is said) and [`signed`] (who said it), [`image`] (what it is said
-//! about), [`sync`] (how records are caught up with) and [`swarm`] (how images move).
+//! about), [`channel`] (which release is the latest), [`sync`] (how records are caught up with) and [`swarm`] (how images move).
 
 pub mod bounded;
+pub mod channel;
 pub mod codec;
 pub mod ids;
 pub mod image;

@@ -195,9 +195,14 @@ impl Envelope {
             (Some(false), Some(_)) => Some("names a federation, but is portable between federations"),
             _ => None,
         };
-        if let Some(problem) = problem {
-            return Err(EnvelopeError::Federation { kind: header.kind, problem });
-        }
+        let body = match problem {
+            None => body,
+            Some(problem) if body.is_of_the_first_kinds() => {
+                return Err(EnvelopeError::Federation { kind: header.kind, problem });
+            }
+            // A node that does not know the kind relays this in good faith.
+            Some(_) => Body::Opaque,
+        };
         let id = self.id();
         Ok(Verified { value: Record { id, header, body }, envelope: Arc::new(self) })
     }
@@ -325,6 +330,12 @@ impl<T> Deref for Verified<T> {
 
     fn deref(&self) -> &T {
         &self.value
+    }
+}
+
+impl<T> AsRef<Self> for Verified<T> {
+    fn as_ref(&self) -> &Self {
+        self
     }
 }
 

@@ -9,7 +9,7 @@ use ed25519_dalek::SigningKey;
 use proptest::prelude::*;
 use rialto_protocol::codec::{self, CodecError, Value};
 use rialto_protocol::ids::{PublicKey, RecordId};
-use rialto_protocol::record::{Body, Record, RevocationSubject};
+use rialto_protocol::record::{Body, Record, RevocationSubject, Source};
 use rialto_protocol::signed::{Draft, Envelope, EnvelopeError, MAX_ENVELOPE_BYTES, MAX_PAYLOAD_BYTES, Verified};
 
 fn read(envelope: &Envelope) -> Result<Verified<Record>, EnvelopeError> {
@@ -55,8 +55,13 @@ fn small() -> (SigningKey, Body) {
 #[test]
 fn golden_records_are_what_they_were() {
     let files = [
+        ("advisory", include_str!("golden/advisory.txt")),
+        ("channel", include_str!("golden/channel.txt")),
+        ("component", include_str!("golden/component.txt")),
+        ("delegation", include_str!("golden/delegation.txt")),
         ("endorsement", include_str!("golden/endorsement.txt")),
         ("endorsement-dsse", include_str!("golden/endorsement-dsse.txt")),
+        ("recipe", include_str!("golden/recipe.txt")),
         ("revocation-of-endorsement", include_str!("golden/revocation-of-endorsement.txt")),
         ("revocation-of-key", include_str!("golden/revocation-of-key.txt")),
         ("revocation-of-release", include_str!("golden/revocation-of-release.txt")),
@@ -86,6 +91,11 @@ fn bodies_come_back_as_they_were_written() {
         (Body::Release(Box::new(full_release(public(&uni)))), None),
         (endorsement(subject), None),
         (revocation(RevocationSubject::Release(subject)), Some(federation())),
+        (channel(public(&uni), u64::MAX, 0, subject), Some(federation())),
+        (delegation(public(&uni), &[&key(2), &key(3), &key(4)]), Some(federation())),
+        (advisory(), None),
+        (recipe(public(&uni)), None),
+        (component(public(&uni)), None),
     ] {
         let record = read(&seal(&[&uni], &[&uni], federation, &body)).unwrap();
         assert_eq!(record.body, body);
@@ -327,6 +337,83 @@ fn revocations_name_their_federation_and_releases_do_not() {
     assert!(!is_refused(Some(federation()), &revocation));
 }
 
+/// Nodes that do not know these kinds relay whatever is well signed: a node that does must not take them for liars.
+#[test]
+fn a_later_kind_in_the_wrong_federation_says_nothing_and_splits_nobody() {
+    let uni = key(1);
+    let subject = RecordId::of(b"x");
+    for (body, is_of_a_federation) in [
+        (channel(public(&uni), 0, 1, subject), true),
+        (delegation(public(&uni), &[&key(2), &key(3)]), true),
+        (advisory(), false),
+        (recipe(public(&uni)), false),
+        (component(public(&uni)), false),
+    ] {
+        assert_eq!(body.belongs_to_a_federation(), Some(is_of_a_federation));
+        for named in [true, false] {
+            let record = read(&seal(&[&uni], &[&uni], named.then(federation), &body)).unwrap();
+            assert_eq!(record.body == Body::Opaque, named != is_of_a_federation, "{}", record.header.kind);
+        }
+    }
+}
+
+#[test]
+fn a_delegation_that_contradicts_itself_says_nothing_to_us() {
+    let (uni, lab) = (key(1), key(2));
+    let text = |text: &str| Value::Text(text.into());
+    let mut keys = [public(&uni), public(&lab)];
+    keys.sort();
+    let keys = keys.map(|key| Value::Bytes(key.0.to_vec()));
+    let with = |changed: &[(&str, Value)]| {
+        let fields = [
+            ("publisher", Value::Bytes(public(&uni).0.to_vec())),
+            ("role", text("channel")),
+            ("keys", Value::Array(keys.to_vec())),
+            ("threshold", Value::Integer(2)),
+            ("names", Value::Array(vec![text("batch-*")])),
+            ("sequence", Value::Integer(1)),
+            ("expires", Value::Integer(9)),
+        ];
+        let fields = fields.iter().chain(changed).map(|(name, value)| (text(name), value.clone()));
+        let beside = [("body", Value::Map(fields.collect())), ("federation", text("physics"))];
+        read(&seal_payload(payload(1, "delegation", public(&uni), &beside), &uni)).unwrap().body.clone()
+    };
+    assert!(matches!(with(&[]), Body::Delegation(_)));
+    let reversed = Value::Array(keys.iter().rev().cloned().collect());
+    for (field, value) in [
+        ("keys", Value::Array(vec![])),
+        ("keys", reversed),
+        ("keys", Value::Array(vec![keys[0].clone(), keys[0].clone()])),
+        ("keys", Value::Array(vec![keys[0].clone(); 17])),
+        ("threshold", Value::Integer(0)),
+        ("threshold", Value::Integer(3)),
+        ("threshold", Value::Integer(1 << 40)),
+        ("names", Value::Array(vec![])),
+        ("names", Value::Array(vec![text("")])),
+        ("names", Value::Array(vec![text("Batch-*")])),
+        ("names", Value::Array(vec![text("a"); 17])),
+        ("sequence", Value::Integer(0)),
+        ("role", text("everything")),
+        ("more", Value::Null),
+    ] {
+        assert_eq!(with(&[(field, value.clone())]), Body::Opaque, "{field} = {value:?}");
+    }
+}
+
+#[test]
+fn carriers_are_bounded() {
+    let uni = public(&key(1));
+    let Body::Recipe(mut recipe) = recipe(uni) else { unreachable!() };
+    let longest = "x".repeat(rialto_protocol::record::MAX_INLINE_BYTES);
+    recipe.source = Source::Inline(longest.as_str().try_into().unwrap());
+    let body = Body::Recipe(recipe);
+    assert_eq!(read(&seal(&[&key(1)], &[&key(1)], None, &body)).unwrap().body, body);
+    assert!(
+        rialto_protocol::bounded::Text::<{ rialto_protocol::record::MAX_INLINE_BYTES }>::try_from(longest + "x")
+            .is_err()
+    );
+}
+
 #[test]
 fn envelopes_of_different_records_do_not_merge() {
     let (uni, body) = small();
@@ -378,7 +465,7 @@ proptest! {
 
     #[test]
     fn a_mutated_envelope_is_refused_or_comes_back(
-        which in 0usize..9, mutations in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+        which in 0usize..14, mutations in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
         cut in prop::option::of(any::<prop::sample::Index>()),
     ) {
         let (_, envelope) = golden().swap_remove(which);
@@ -400,7 +487,10 @@ proptest! {
 
     #[test]
     fn a_payload_of_any_form_is_refused_or_opaque_but_never_a_panic(
-        v in 0u64..3, kind in prop::sample::select(vec!["release", "endorsement", "revocation", "channel", "", "A"]),
+        v in 0u64..3,
+        kind in prop::sample::select(vec![
+            "release", "endorsement", "revocation", "channel", "delegation", "advisory", "recipe", "component", "", "A",
+        ]),
         body in prop::collection::vec(any::<u8>(), 0..40), federation in prop::option::of(".{0,70}"),
     ) {
         let uni = key(1);

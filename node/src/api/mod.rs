@@ -303,7 +303,7 @@ impl Node {
         match &record.body {
             Body::Release(_) => Ok(RevocationSubject::Release(record.id)),
             Body::Endorsement(_) => Ok(RevocationSubject::Endorsement(record.id)),
-            Body::Revocation(_) | Body::Opaque => Err(ApiError::usage(format!(
+            _ => Err(ApiError::usage(format!(
                 "{} is a record of kind '{}'; releases, endorsements and keys can be revoked",
                 record.id, record.header.kind
             ))),

@@ -139,7 +139,13 @@ impl Index {
             Body::Revocation(revocation) => {
                 self.revocations.entry(revocation.subject).or_default().insert(id);
             }
-            Body::Release(_) | Body::Opaque => {}
+            Body::Release(_)
+            | Body::Channel(_)
+            | Body::Delegation(_)
+            | Body::Advisory(_)
+            | Body::Recipe(_)
+            | Body::Component(_)
+            | Body::Opaque => {}
         }
         self.records.insert(id, held);
         before
@@ -177,7 +183,12 @@ impl Index {
             }
             Body::Endorsement(endorsement) => forget(&mut self.endorsements, &endorsement.subject, id),
             Body::Revocation(revocation) => forget(&mut self.revocations, &revocation.subject, id),
-            Body::Opaque => {}
+            Body::Channel(_)
+            | Body::Delegation(_)
+            | Body::Advisory(_)
+            | Body::Recipe(_)
+            | Body::Component(_)
+            | Body::Opaque => {}
         }
         Some(held)
     }

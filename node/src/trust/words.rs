@@ -1,6 +1,7 @@
 //! The words of the policy file: which there are, which are only planned, and which one a misspelt word was meant to be.
 
 use rialto_protocol::UnixSeconds;
+use rialto_protocol::bounded::fits_pattern;
 
 /// The words that may stand in one place of the file.
 pub(super) struct Words {
@@ -166,33 +167,9 @@ impl Glob {
         }
     }
 
-    /// Whether the whole of `name` fits. Takes at most `name.len()` times the pattern's length in steps.
+    /// Whether the whole of `name` fits.
     pub(super) fn fits(&self, name: &str) -> bool {
-        let (pattern, name) = (self.0.as_bytes(), name.as_bytes());
-        let (mut p, mut n) = (0, 0);
-        // Where the last `*` was, and up to where in the name it has been stretched.
-        let mut star: Option<(usize, usize)> = None;
-        while n < name.len() {
-            match pattern.get(p) {
-                Some(b'*') => {
-                    star = Some((p, n));
-                    p += 1;
-                }
-                Some(&c) if c == b'?' || c == name[n] => {
-                    p += 1;
-                    n += 1;
-                }
-                _ => match star {
-                    Some((at, stretched)) => {
-                        star = Some((at, stretched + 1));
-                        p = at + 1;
-                        n = stretched + 1;
-                    }
-                    None => return false,
-                },
-            }
-        }
-        pattern[p..].iter().all(|&c| c == b'*')
+        fits_pattern(&self.0, name)
     }
 }
 

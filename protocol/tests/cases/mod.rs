@@ -7,8 +7,9 @@ use rialto_protocol::bounded::{List, Name};
 use rialto_protocol::codec::{self, Value};
 use rialto_protocol::ids::{Hash, ImageId, PublicKey, RecordId, Sha256};
 use rialto_protocol::record::{
-    Arch, Body, Boot, ContextInput, ContextSchema, Disk, DiskFormat, Endorsement, EndorsementBody, Firmware, InputType,
-    Release, Requirements, Revocation, RevocationSubject,
+    Advisory, Arch, Body, Boot, Channel, Component, ContextInput, ContextSchema, DelegatedRole, Delegation, Disk,
+    DiskFormat, Endorsement, EndorsementBody, Firmware, InputType, Recipe, Release, Requirements, Revocation,
+    RevocationSubject, Severity, Source,
 };
 use rialto_protocol::signed::{Draft, Envelope};
 
@@ -129,6 +130,62 @@ pub(crate) fn revocation(subject: RevocationSubject) -> Body {
     Body::Revocation(Revocation { subject, reason: text("The key was on a stolen laptop.") })
 }
 
+/// A head of uni's channel `stable` of `hello`.
+pub(crate) fn channel(publisher: PublicKey, epoch: u64, sequence: u64, release: RecordId) -> Body {
+    Body::Channel(Channel {
+        publisher,
+        name: name("hello"),
+        channel: name("stable"),
+        epoch,
+        sequence,
+        release,
+        expires: ISSUED + 7 * 86_400,
+    })
+}
+
+/// What lets two of these keys sign heads of the channels of some appliances.
+pub(crate) fn delegation(publisher: PublicKey, keys: &[&SigningKey]) -> Body {
+    let names = vec![text("hello"), text("batch-*")];
+    let keys = keys.iter().map(|key| public(key));
+    let expires = ISSUED + 90 * 86_400;
+    let delegation = Delegation::new(publisher, DelegatedRole::Channel, keys, 2, names, 3, expires);
+    Body::Delegation(delegation.expect("consistent"))
+}
+
+/// An advisory with everything in it.
+pub(crate) fn advisory() -> Body {
+    Body::Advisory(Box::new(Advisory {
+        id: text("DSA-5678-1"),
+        ecosystem: name("debian-12"),
+        package: text("openssl"),
+        fixed: Some(text("3.0.11-1~deb12u2")),
+        severity: Severity::High,
+        summary: Some(text("A long certificate chain is followed for ever.")),
+    }))
+}
+
+/// A recipe that stands in its record.
+pub(crate) fn recipe(publisher: PublicKey) -> Body {
+    Body::Recipe(Box::new(Recipe {
+        publisher,
+        name: name("hello"),
+        version: text("1.0.0"),
+        summary: text("Says what it is told to"),
+        source: Source::Inline(text("base = \"bookworm\"\n")),
+    }))
+}
+
+/// A component whose text is an image.
+pub(crate) fn component(publisher: PublicKey) -> Body {
+    Body::Component(Box::new(Component {
+        publisher,
+        name: name("http-server"),
+        version: text("2"),
+        summary: text("Answers on port 80"),
+        source: Source::Image(ImageId::of(b"component")),
+    }))
+}
+
 /// A payload of any version and kind, with whatever fields beside the header.
 pub(crate) fn payload(v: u64, kind: &str, issuer: PublicKey, beside: &[(&str, Value)]) -> Vec<u8> {
     let header = [
@@ -162,8 +219,13 @@ pub(crate) fn golden() -> Vec<(&'static str, Envelope)> {
         payload(1, "hologram", public(&uni), &[("body", Value::Array(vec![Value::Null, Value::Bool(true)]))]);
     let later = payload(2, "release", public(&uni), &[("body", Value::Null), ("witness", Value::Bytes(vec![9; 9]))]);
     vec![
+        ("advisory", seal(&[&security], &[&security], None, &advisory())),
+        ("channel", seal(&[&uni], &[&uni], Some(federation()), &channel(public(&uni), 0, 1_790_000_000, small.id()))),
+        ("component", seal(&[&lab], &[&lab], None, &component(public(&lab)))),
+        ("delegation", { seal(&[&uni], &[&uni], Some(federation()), &delegation(public(&uni), &[&lab, &security])) }),
         ("endorsement", seal(&[&lab], &[&lab], None, &endorsement(small.id()))),
         ("endorsement-dsse", seal(&[&lab], &[&lab], None, &dsse)),
+        ("recipe", seal(&[&uni], &[&uni], None, &recipe(public(&uni)))),
         ("revocation-of-endorsement", {
             let subject = RevocationSubject::Endorsement(RecordId::of(b"endorsement"));
             seal(&[&lab], &[&lab], Some(federation()), &revocation(subject))

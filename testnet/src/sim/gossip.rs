@@ -75,7 +75,7 @@ impl World {
                 Body::Release(_) => self.consider(site, known.record.id),
                 Body::Endorsement(endorsement) => self.consider(site, endorsement.subject),
                 // None of these makes a site accept what it did not.
-                Body::Revocation(_) | Body::Opaque => {}
+                _ => {}
             }
         }
         outcome

@@ -118,7 +118,7 @@ impl Ledger {
                 match body {
                     Body::Release(release) => self.releases.push((id, release.publisher)),
                     Body::Endorsement(_) => self.endorsements.push(id),
-                    Body::Revocation(_) | Body::Opaque => {}
+                    _ => {}
                 }
             }
             self.signers.entry(id).or_default().insert(signers[signer].public);

@@ -183,7 +183,7 @@ impl Site {
             Body::Revocation(revocation) => {
                 self.revocations.entry(revocation.subject).or_default().insert(id);
             }
-            Body::Release(_) | Body::Opaque => {}
+            _ => {}
         }
     }
 

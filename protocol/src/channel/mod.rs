@@ -1,0 +1,24 @@
+//! Freshness: who may move a channel, which of its heads is the newest, and what a head is worth now.
+//!
+//! ```text
+//! Delegation ─► authority ─► which keys sign for a publisher, under which epoch
+//! Channel ────► heads ─────► the highest (epoch, sequence), and a proof where two contradict each other
+//!               state ─────► fresh · frozen · rolled back · contradicted, at a time and above the floors of a site
+//! ```
+//!
+//! Two questions are kept apart. Whether a head is *rightful* depends on signatures alone, never on the time or on who
+//! asks: so all sites come to the same heads. What it is *worth* depends on the clock, on revocations and on what the site
+//! has seen before.
+//!
+//! The attacks that this resists are those of the TUF specification's list, as far as they are about freshness: see the
+//! table in the tests.
+
+mod authority;
+mod heads;
+mod state;
+#[cfg(test)]
+mod tests;
+
+pub use authority::{Authority, Unrightful, authority, is_delegation, rightful};
+pub use heads::{Heads, Position};
+pub use state::{ChannelState, Flaw, Floor, Known, state};

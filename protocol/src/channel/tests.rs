@@ -1,0 +1,407 @@
+//! The attacks on freshness of the TUF specification (§1.5.2), as a table; and the order of heads, whatever comes when.
+
+use std::collections::BTreeSet;
+
+use ed25519_dalek::SigningKey;
+use proptest::prelude::*;
+
+use super::*;
+use crate::UnixSeconds;
+use crate::bounded::Name;
+use crate::ids::{PublicKey, RecordId};
+use crate::record::{Body, Channel, DelegatedRole, Delegation, Record};
+use crate::signed::{Draft, Verified};
+
+const NOW: UnixSeconds = 1_790_000_000;
+const DAY: UnixSeconds = 86_400;
+
+fn key(seed: u8) -> SigningKey {
+    SigningKey::from_bytes(&[seed; 32])
+}
+
+fn public(seed: u8) -> PublicKey {
+    PublicKey(key(seed).verifying_key().to_bytes())
+}
+
+fn name(name: &str) -> Name {
+    name.try_into().unwrap()
+}
+
+/// The publisher's own key, which can stay offline.
+const ROOT: u8 = 1;
+/// Online keys.
+const ONLINE: u8 = 2;
+const NEXT: u8 = 3;
+const THIRD: u8 = 4;
+const MALLORY: u8 = 66;
+
+fn signed(body: &Body, by: &[u8]) -> Verified<Record> {
+    let draft = Draft::new(by.iter().map(|seed| public(*seed)), Some(name("physics")), NOW, body).unwrap();
+    by.iter().fold(draft, |draft, seed| draft.sign(&key(*seed)).unwrap()).seal().verify().unwrap()
+}
+
+fn release(number: u64) -> RecordId {
+    RecordId::of(&number.to_be_bytes())
+}
+
+struct Head {
+    epoch: u64,
+    sequence: u64,
+    release: u64,
+    expires: UnixSeconds,
+    publisher: u8,
+}
+
+fn head(epoch: u64, sequence: u64, release: u64) -> Head {
+    Head { epoch, sequence, release, expires: NOW + 7 * DAY, publisher: ROOT }
+}
+
+impl Head {
+    fn by(self, signers: &[u8]) -> Verified<Record> {
+        let body = Body::Channel(Channel {
+            publisher: public(self.publisher),
+            name: name("hello"),
+            channel: name("stable"),
+            epoch: self.epoch,
+            sequence: self.sequence,
+            release: release(self.release),
+            expires: self.expires,
+        });
+        signed(&body, signers)
+    }
+}
+
+fn delegation(sequence: u64, keys: &[u8], threshold: u32, names: &str, expires: UnixSeconds) -> Body {
+    let keys = keys.iter().map(|seed| public(*seed));
+    let names = vec![names.try_into().unwrap()];
+    let role = DelegatedRole::Channel;
+    Body::Delegation(Delegation::new(public(ROOT), role, keys, threshold, names, sequence, expires).unwrap())
+}
+
+/// Root lets these keys sign, any one of them, for everything, for 90 days.
+fn delegated(sequence: u64, keys: &[u8]) -> Verified<Record> {
+    signed(&delegation(sequence, keys, 1, "*", NOW + 90 * DAY), &[ROOT])
+}
+
+/// What a site makes of the channel.
+struct Site {
+    records: Vec<Verified<Record>>,
+    floor: Floor,
+    revoked: Vec<u8>,
+    now: UnixSeconds,
+}
+
+fn site(records: impl IntoIterator<Item = Verified<Record>>) -> Site {
+    Site { records: records.into_iter().collect(), floor: Floor::default(), revoked: vec![], now: NOW }
+}
+
+impl Site {
+    fn that_saw(mut self, epoch: u64, sequence: u64, delegation: u64) -> Self {
+        self.floor = Floor { head: Some(Position { epoch, sequence }), delegation };
+        self
+    }
+
+    fn that_knows_revoked(mut self, keys: &[u8]) -> Self {
+        self.revoked = keys.to_vec();
+        self
+    }
+
+    fn at(mut self, now: UnixSeconds) -> Self {
+        self.now = now;
+        self
+    }
+
+    fn state(&self) -> ChannelState {
+        let records: Vec<&Verified<Record>> = self.records.iter().collect();
+        let known = Known {
+            publisher: &public(ROOT),
+            name: &name("hello"),
+            channel: &name("stable"),
+            heads: &records,
+            delegations: &records,
+            floor: self.floor,
+        };
+        state(&known, |key| self.revoked.iter().any(|seed| public(*seed) == *key), self.now)
+    }
+
+    /// The number of the release that it takes the channel to point at.
+    fn fresh(&self) -> Option<u64> {
+        let fresh = self.state().fresh()?;
+        (0..100).find(|number| release(*number) == fresh)
+    }
+}
+
+/// Each case: what happens, and which release the channel leads to then.
+#[test]
+fn attacks_on_freshness() {
+    let root_head = |sequence, release| head(0, sequence, release).by(&[ROOT]);
+    let one_of_two = |sequence, threshold| {
+        signed(&delegation(sequence, &[ONLINE, NEXT, THIRD], threshold, "*", NOW + 90 * DAY), &[ROOT])
+    };
+    let lasting = |expires| Head { expires, ..head(0, 5, 5) }.by(&[ROOT]);
+    for (attack, site, leads_to) in [
+        ("none: the publisher's own key", site([root_head(1, 1)]), Some(1)),
+        ("none: a delegated key", site([delegated(1, &[ONLINE]), head(1, 1, 1).by(&[ONLINE])]), Some(1)),
+        ("arbitrary software: a stranger's head", site([root_head(1, 1), head(0, 9, 9).by(&[MALLORY])]), Some(1)),
+        ("arbitrary software: nothing but a stranger's head", site([head(0, 9, 9).by(&[MALLORY])]), None),
+        (
+            "arbitrary software: a stranger delegates to itself",
+            site([
+                root_head(1, 1),
+                signed(&delegation(7, &[MALLORY], 1, "*", NOW + DAY), &[MALLORY]),
+                head(7, 1, 9).by(&[MALLORY]),
+            ]),
+            Some(1),
+        ),
+        (
+            "wrong software: a key that is delegated to for another appliance",
+            site([
+                signed(&delegation(1, &[ONLINE], 1, "batch-*", NOW + DAY), &[ROOT]),
+                root_head(1, 1),
+                head(1, 1, 9).by(&[ONLINE]),
+            ]),
+            Some(1),
+        ),
+        (
+            "wrong software: a key that may sign releases only",
+            site([
+                {
+                    let keys = [public(ONLINE)];
+                    let (role, names) = (DelegatedRole::Release, vec!["*".try_into().unwrap()]);
+                    let delegation = Delegation::new(public(ROOT), role, keys, 1, names, 1, NOW + DAY).unwrap();
+                    signed(&Body::Delegation(delegation), &[ROOT])
+                },
+                root_head(1, 1),
+                head(1, 1, 9).by(&[ONLINE]),
+            ]),
+            Some(1),
+        ),
+        ("rollback: an older head beside a newer one", site([root_head(5, 5), root_head(4, 4)]), Some(5)),
+        ("rollback: an older head alone, where a newer one was seen", site([root_head(4, 4)]).that_saw(0, 5, 0), None),
+        ("rollback: no head at all, where one was seen", site([]).that_saw(0, 5, 0), None),
+        (
+            "rollback of a delegation: the earlier one alone, where the later was seen",
+            site([delegated(1, &[ONLINE]), head(1, 9, 9).by(&[ONLINE])]).that_saw(1, 1, 2),
+            None,
+        ),
+        ("freeze: the last head until it expires", site([lasting(NOW + 1)]), Some(5)),
+        ("freeze: the last head once it has expired", site([lasting(NOW)]), None),
+        ("freeze: a clock a year on", site([root_head(1, 1)]).at(NOW + 365 * DAY), None),
+        (
+            "freeze: the delegation has expired, its keys sign on",
+            site([
+                signed(&delegation(1, &[ONLINE], 1, "*", NOW), &[ROOT]),
+                Head { expires: u64::MAX, ..head(1, 1, 1) }.by(&[ONLINE]),
+            ]),
+            None,
+        ),
+        (
+            "fast-forward: a stolen online key runs ahead",
+            site([delegated(1, &[ONLINE]), head(1, 1, 1).by(&[ONLINE]), head(1, u64::MAX, 9).by(&[ONLINE])]),
+            Some(9),
+        ),
+        (
+            "fast-forward: and is replaced",
+            site([
+                delegated(1, &[ONLINE]),
+                head(1, u64::MAX, 9).by(&[ONLINE]),
+                delegated(2, &[NEXT]),
+                head(2, 1, 2).by(&[NEXT]),
+            ])
+            .that_saw(1, u64::MAX, 1),
+            Some(2),
+        ),
+        (
+            "fast-forward: replaced, and the new key has not signed yet",
+            site([delegated(1, &[ONLINE]), head(1, u64::MAX, 9).by(&[ONLINE]), delegated(2, &[NEXT])]),
+            None,
+        ),
+        (
+            "fast-forward: the stolen key signs for the epoch that is not its own",
+            site([
+                delegated(1, &[ONLINE]),
+                delegated(2, &[NEXT]),
+                head(2, 1, 2).by(&[NEXT]),
+                head(2, 9, 9).by(&[ONLINE]),
+            ]),
+            Some(2),
+        ),
+        (
+            "t-1 stolen keys: one of the two that must sign",
+            site([one_of_two(1, 2), head(1, 1, 1).by(&[ONLINE, NEXT]), head(1, 9, 9).by(&[ONLINE])]),
+            Some(1),
+        ),
+        (
+            "t-1 stolen keys: one, and a stranger's",
+            site([one_of_two(1, 2), head(1, 1, 1).by(&[ONLINE, NEXT]), head(1, 9, 9).by(&[ONLINE, MALLORY])]),
+            Some(1),
+        ),
+        (
+            "t-1 stolen keys: one contradicts a head that it has signed with another",
+            site([one_of_two(1, 2), head(1, 1, 1).by(&[ONLINE, NEXT]), head(1, 1, 9).by(&[ONLINE])]),
+            Some(1),
+        ),
+        (
+            "t stolen keys, of which one was revoked",
+            site([one_of_two(1, 2), head(1, 1, 1).by(&[ONLINE, NEXT])]).that_knows_revoked(&[NEXT]),
+            None,
+        ),
+        (
+            "more than t keys, of which one was revoked",
+            site([one_of_two(1, 2), head(1, 1, 1).by(&[ONLINE, NEXT, THIRD])]).that_knows_revoked(&[NEXT]),
+            Some(1),
+        ),
+        ("a revoked publisher", site([root_head(1, 1)]).that_knows_revoked(&[ROOT]), None),
+        (
+            "a delegation by a publisher that was revoked",
+            site([delegated(1, &[ONLINE]), head(1, 1, 1).by(&[ONLINE])]).that_knows_revoked(&[ROOT]),
+            None,
+        ),
+        (
+            "mix-and-match: the head of one channel, the release of another publisher's",
+            site([root_head(1, 1), Head { publisher: MALLORY, ..head(0, 9, 9) }.by(&[MALLORY])]),
+            Some(1),
+        ),
+        ("equivocation: one place, two heads", site([root_head(5, 1), root_head(5, 2)]), None),
+        (
+            "equivocation: and a later head in that epoch",
+            site([root_head(5, 1), root_head(5, 2), root_head(6, 3)]),
+            None,
+        ),
+        (
+            "equivocation: and a later epoch",
+            site([root_head(5, 1), root_head(5, 2), delegated(1, &[ONLINE]), head(1, 1, 3).by(&[ONLINE])]),
+            Some(3),
+        ),
+        (
+            "equivocation of the publisher: two delegations with one sequence",
+            site([delegated(1, &[ONLINE]), delegated(1, &[NEXT]), head(1, 1, 1).by(&[ONLINE])]),
+            None,
+        ),
+        (
+            "equivocation of the publisher: and a later delegation",
+            site([delegated(1, &[ONLINE]), delegated(1, &[NEXT]), delegated(2, &[NEXT]), head(2, 1, 2).by(&[NEXT])]),
+            Some(2),
+        ),
+        (
+            "the publisher's own key signs on after it delegated",
+            site([delegated(1, &[ONLINE]), head(1, 1, 1).by(&[ONLINE]), root_head(u64::MAX, 9)]),
+            Some(1),
+        ),
+    ] {
+        assert_eq!(site.fresh(), leads_to, "{attack}: {:?}", site.state());
+    }
+}
+
+#[test]
+fn a_delegation_for_other_names_leaves_the_one_before_in_force() {
+    let workers = signed(&delegation(1, &[ONLINE], 1, "hel*", NOW + DAY), &[ROOT]);
+    let others = signed(&delegation(2, &[NEXT], 1, "web-*", NOW + DAY), &[ROOT]);
+    let all = [&workers, &others];
+    let of = |name: &str| authority(&public(ROOT), DelegatedRole::Channel, &self::name(name), &all, 0).epoch();
+    assert_eq!((of("hello"), of("web-1"), of("else")), (Some(1), Some(2), Some(0)));
+    let seen = authority(&public(ROOT), DelegatedRole::Channel, &name("hello"), &all, 3);
+    assert_eq!(seen, Authority::Missing { seen: 3 });
+}
+
+#[test]
+fn what_is_wrong_is_said_with_the_records() {
+    let (one, other) = (head(0, 5, 1).by(&[ROOT]), head(0, 5, 2).by(&[ROOT]));
+    let state = site([one.clone(), other.clone()]).state();
+    let proof = [one.id.min(other.id), one.id.max(other.id)];
+    assert_eq!(state.proof, Some(proof));
+    let said = state.flaws[0].to_string();
+    assert!(proof.iter().all(|id| said.contains(&id.to_string())) && said.contains("0.5"), "{said}");
+    let frozen = site([Head { expires: NOW - DAY, ..head(0, 1, 1) }.by(&[ROOT])]).state();
+    assert_eq!(frozen.flaws, [Flaw::Frozen { since: NOW - DAY }]);
+    assert_eq!(frozen.release, Some(release(1)), "it is still shown where it points");
+}
+
+#[test]
+fn the_right_to_a_place_is_named_or_what_it_lacks() {
+    let delegations = [delegated(1, &[ONLINE])];
+    let place = |head: Verified<Record>| rightful(&head, &delegations);
+    assert_eq!(place(head(1, 7, 1).by(&[ONLINE])), Ok(Position { epoch: 1, sequence: 7 }));
+    assert_eq!(place(head(2, 7, 1).by(&[ONLINE])), Err(Unrightful::UnknownDelegation { epoch: 2 }));
+    assert_eq!(place(head(1, 7, 1).by(&[ROOT])), Err(Unrightful::TooFewSignatures { signed: 0, threshold: 1 }));
+    assert_eq!(place(head(0, 7, 1).by(&[ONLINE])), Err(Unrightful::NotByPublisher));
+    assert_eq!(place(delegations[0].clone()), Err(Unrightful::NotAHead));
+}
+
+/// A small universe of heads, so that places are shared often.
+fn heads() -> impl Strategy<Value = Vec<(Position, RecordId)>> {
+    let head = (0u64..3, 0u64..4, 0u64..4);
+    let head = head.prop_map(|(epoch, sequence, content)| {
+        let id = RecordId::of(format!("{epoch}.{sequence}.{content}").as_bytes());
+        (Position { epoch, sequence }, id)
+    });
+    prop::collection::vec(head, 0..24)
+}
+
+/// The rule, said as simply as possible, of all heads at once.
+fn kept_of(all: &[(Position, RecordId)]) -> BTreeSet<(Position, RecordId)> {
+    let in_place = |place: Position| all.iter().copied().filter(move |(at, _)| *at == place).collect::<BTreeSet<_>>();
+    let places: BTreeSet<Position> = all.iter().map(|(place, _)| *place).collect();
+    let highest = places.last().map(|place| in_place(*place)).unwrap_or_default();
+    let contradicted = places.iter().rev().map(|place| in_place(*place)).find(|heads| heads.len() > 1);
+    highest.into_iter().take(1).chain(contradicted.unwrap_or_default().into_iter().take(2)).collect()
+}
+
+fn put_all(heads: &mut Heads, all: &[(Position, RecordId)]) {
+    for (position, id) in all {
+        let before = heads.clone();
+        let has_room = heads.has_room_for(*position, *id);
+        let left = heads.put(*position, *id);
+        assert_eq!(has_room, !left.contains(id));
+        if !has_room {
+            assert_eq!(*heads, before, "what has no room changes nothing");
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn the_highest_wins_and_at_most_three_are_kept(all in heads()) {
+        let mut heads = Heads::default();
+        put_all(&mut heads, &all);
+        prop_assert_eq!(heads.highest(), all.iter().map(|(place, _)| *place).max());
+        prop_assert!(heads.iter().count() <= 3);
+        let known: BTreeSet<_> = all.iter().copied().collect();
+        prop_assert!(heads.iter().all(|head| known.contains(&head)));
+        if let Some((place, [one, other])) = heads.proof() {
+            prop_assert!(one < other && known.contains(&(place, one)) && known.contains(&(place, other)));
+        }
+    }
+
+    /// Sites that exchange what they keep, each giving all of it at once, come to keep the same.
+    #[test]
+    fn sites_converge_on_heads_and_proofs(all in heads(), other in heads()) {
+        let (mut here, mut there) = (Heads::default(), Heads::default());
+        put_all(&mut here, &all);
+        put_all(&mut there, &other);
+        let union: Vec<_> = here.iter().chain(there.iter()).collect();
+        let merge = |from: &Heads| {
+            let mut heads = from.clone();
+            heads.put_together(union.iter().copied());
+            heads
+        };
+        let (a, b) = (merge(&here), merge(&there));
+        prop_assert_eq!(&a, &b);
+        prop_assert_eq!(a.iter().collect::<BTreeSet<_>>(), kept_of(&union));
+    }
+
+    #[test]
+    fn a_head_taken_out_is_as_if_it_never_came(all in heads(), which in any::<prop::sample::Index>()) {
+        let mut heads = Heads::default();
+        put_all(&mut heads, &all);
+        let kept: Vec<_> = heads.iter().collect();
+        if !kept.is_empty() {
+            let (position, id) = kept[which.index(kept.len())];
+            let mut without = heads.clone();
+            without.take(&id);
+            prop_assert!(without.iter().all(|(_, other)| other != id));
+            without.put(position, id);
+            prop_assert_eq!(without, heads);
+        }
+    }
+}
