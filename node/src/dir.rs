@@ -151,7 +151,17 @@ impl NodeDir {
         self.0.join("store")
     }
 
-    /// Records, rollback floors and decisions.
+    /// What was decided, line by line.
+    pub fn decisions_file(&self) -> PathBuf {
+        self.0.join("decisions.log")
+    }
+
+    /// The policies under which that was decided.
+    pub fn policies(&self) -> PathBuf {
+        self.0.join("policies")
+    }
+
+    /// Records and rollback floors.
     pub fn records(&self) -> PathBuf {
         self.0.join("records")
     }

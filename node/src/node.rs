@@ -37,7 +37,7 @@ use crate::keys::{self, KeyError, Keys};
 use crate::net::bulk::{Exchange, Patience};
 use crate::net::{self, Net, NetError};
 use crate::store::{Store, StoreError};
-use crate::trust::{DecisionError, DecisionLog, PolicyFile, PolicyState};
+use crate::trust::{DecisionError, DecisionLog, PolicyArchive, PolicyFile, PolicyState};
 
 /// What records of signers that policy does not name may take, in bytes.
 const CATALOG_BUDGET_BYTES: u64 = 64 * 1024 * 1024;
@@ -124,6 +124,7 @@ pub(crate) struct Node {
     pub(crate) rates_set: watch::Sender<Option<net::bulk::Limits>>,
     pub(crate) policy: watch::Receiver<Arc<PolicyState>>,
     pub(crate) decisions: DecisionLog,
+    pub(crate) policies: PolicyArchive,
     pub(crate) deployer: Deployer,
     pub(crate) jobs: Jobs,
     /// Held from the look at what is published to the publishing of more.
@@ -160,7 +161,7 @@ pub async fn run(
     let catalog = Catalog::open(&dir.records(), config.federation.clone(), CATALOG_BUDGET_BYTES)?;
     let policy_file = PolicyFile::open(dir.policy_file());
     let policy = policy_file.subscribe();
-    let decisions = DecisionLog::open(dir.path().join("decisions.log"))?;
+    let decisions = DecisionLog::open(dir.decisions_file())?;
     let deployer = Deployer::open(dir.path(), Arc::new(store.clone()), deploy_options(&config)).await?;
     let sessions = Sessions::new().map_err(|error| NodeError::Sessions(error.to_string()))?;
     let tcp = match config.web {
@@ -185,6 +186,7 @@ pub async fn run(
         rates_set: watch::Sender::new(None),
         policy,
         decisions,
+        policies: PolicyArchive::new(dir.policies()),
         deployer,
         jobs: Jobs::default(),
         publishing: tokio::sync::Mutex::default(),

@@ -67,7 +67,7 @@ fn each_decision_that_is_acted_on_is_written_down() -> Outcome {
 
     let policy = text(&uni.status()?["policy"], "hash")?;
     let log = DecisionLog::read(uni.directory().join("decisions.log"))?;
-    let decisions = log.collect::<Result<Vec<_>, _>>()?;
+    let decisions = log.map(|line| Ok(line?.decision)).collect::<Result<Vec<_>, DecisionError>>()?;
     let seen: Vec<_> = decisions.iter().map(|decision| (decision.action, decision.verdict)).collect();
     let (hold, accept) = (VerdictKind::Hold, VerdictKind::Accept);
     assert_eq!(seen, [(Action::Fetch, hold), (Action::Deploy, hold), (Action::Fetch, accept)]);

@@ -1,16 +1,26 @@
 //! The decision log: each decision that the node acted on, one line of JSON each, appended and fsynced.
 //!
 //! ```text
-//! {"crc32":"89abcdef","decision":{…}}        crc32 of the bytes of the decision as they stand
+//! {"crc32":"89abcdef","after":"<64 hex>","decision":{…}}
+//!   crc32   of what stands between it and the last brace, against accidents
+//!   after   BLAKE3 of the whole line before, its line feed included; zeros in the first line
 //! ```
+//!
+//! So each line vouches for all before it: one that was changed, removed or put in between shows in the line after it. What
+//! vouches for the last line is its hash, the log's *head*, kept where the log is not: whoever can write the log can also
+//! write another log, and only a head that was noted before tells the two apart.
+//!
+//! Lines of earlier versions have no `after`, and a crc32 of the decision alone; they can only stand at the beginning.
 //!
 //! A decision is acted on only once its line is on disk. What a crash leaves behind the last whole line was never acted
 //! on, and is cut off when the log is opened.
 
+use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rialto_protocol::UnixSeconds;
@@ -23,6 +33,7 @@ use super::verdict::{Verdict, time_shown};
 /// A line is at most this long: a decision that rested on some ten thousand records.
 const MAX_LINE_BYTES: usize = 1024 * 1024;
 const BEFORE_CRC: &str = "{\"crc32\":\"";
+const BEFORE_AFTER: &str = "\",\"after\":\"";
 const BEFORE_DECISION: &str = "\",\"decision\":";
 const AFTER_DECISION: &str = "}";
 
@@ -47,6 +58,35 @@ pub enum DecisionError {
         /// Line, from 1.
         line: usize,
     },
+    /// A line that does not follow the one before it.
+    #[error(
+        "line {line} of the decision log {path} does not follow line {before}: one of the two was changed, or others \
+         between them were removed, after they had been written", path = path.display(), before = line - 1
+    )]
+    Unchained {
+        /// The file.
+        path: PathBuf,
+        /// Line, from 1.
+        line: usize,
+    },
+    /// A head that was noted before, and is the hash of no line.
+    #[error("no line of the decision log {path} has the hash {head}: the log is not the one of which that was noted, or was cut short since", path = path.display())]
+    NoSuchHead {
+        /// The file.
+        path: PathBuf,
+        /// What was looked for.
+        head: LineHash,
+    },
+    /// No line has this number.
+    #[error("the decision log {path} has no decision {number}; it has {count}", path = path.display())]
+    NotFound {
+        /// The file.
+        path: PathBuf,
+        /// What was asked for.
+        number: usize,
+        /// How many lines there are.
+        count: usize,
+    },
     /// A decision with more inputs than a line can hold.
     #[error("a decision of {bytes} bytes does not fit the log, whose lines have at most {MAX_LINE_BYTES}")]
     TooLong {
@@ -63,6 +103,16 @@ pub enum Action {
     Fetch,
     /// It was to be deployed.
     Deploy,
+}
+
+impl Action {
+    /// The word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Fetch => "fetch",
+            Self::Deploy => "deploy",
+        }
+    }
 }
 
 /// One decision that the node acted on.
@@ -109,6 +159,61 @@ impl Decision {
     }
 }
 
+/// BLAKE3 of a line of the log, its line feed included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LineHash([u8; 32]);
+
+impl LineHash {
+    /// What the first line comes after.
+    const NOTHING: Self = Self([0; 32]);
+
+    fn of(line: &[u8]) -> Self {
+        Self(blake3::hash(line).into())
+    }
+}
+
+impl fmt::Display for LineHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(blake3::Hash::from_bytes(self.0).to_hex().as_str())
+    }
+}
+
+impl FromStr for LineHash {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let hash = blake3::Hash::from_hex(text).map_err(|_| {
+            "not the head of a decision log: that is 64 hexadecimal digits, as `rialto decisions verify` prints them"
+        })?;
+        Ok(Self(hash.into()))
+    }
+}
+
+/// One line of the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Line {
+    /// Its number, from 1.
+    pub number: usize,
+    /// What it says.
+    pub decision: Decision,
+    /// Its hash.
+    pub hash: LineHash,
+    /// The hash of the line that it was written after; `None` in lines of earlier versions.
+    after: Option<LineHash>,
+}
+
+/// What reading a whole log found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Verification {
+    /// Lines.
+    pub decisions: usize,
+    /// Of those, lines at the beginning that an earlier version wrote: nothing vouches for what lies before the first that
+    /// is chained.
+    pub unchained: usize,
+    /// The hash of the last line; `None` where there is none.
+    pub head: Option<LineHash>,
+}
+
 /// The log, open for appending. Clones write to one file.
 #[derive(Debug, Clone)]
 pub struct DecisionLog {
@@ -121,6 +226,8 @@ struct Tail {
     file: File,
     /// Where the last whole line ends, in bytes.
     end: u64,
+    /// The hash of that line.
+    head: LineHash,
     /// Whether something may stand behind `end`, from a write that failed.
     is_torn: bool,
 }
@@ -141,22 +248,67 @@ impl DecisionLog {
     /// # Errors
     /// What could not be written was not logged, and must not be acted on. The log can be tried again.
     pub fn append(&self, decision: &Decision) -> Result<(), DecisionError> {
-        let line = line_of(decision).map_err(|source| io_error(&self.path, "written", source))?;
+        // A panic elsewhere leaves the tail as valid as a failed write does.
+        let mut tail = self.tail.lock().unwrap_or_else(PoisonError::into_inner);
+        let line = line_of(decision, tail.head).map_err(|source| io_error(&self.path, "written", source))?;
         if line.len() > MAX_LINE_BYTES {
             return Err(DecisionError::TooLong { bytes: line.len() });
         }
-        // A panic elsewhere leaves the tail as valid as a failed write does.
-        let mut tail = self.tail.lock().unwrap_or_else(PoisonError::into_inner);
         tail.append(line.as_bytes()).map_err(|source| io_error(&self.path, "written", source))
+    }
+
+    /// Where the log is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Reads a log from its beginning to see whether every line follows the one before it. With `noted`, a head of earlier,
+    /// also whether that is the hash of one of its lines: then everything up to that line is as it was. Needs no node.
+    ///
+    /// # Errors
+    /// The first line that is damaged or follows another one than it was written after; a head that fits no line; a file
+    /// that cannot be read.
+    pub fn verify(path: impl AsRef<Path>, noted: Option<LineHash>) -> Result<Verification, DecisionError> {
+        let path = path.as_ref();
+        let mut found = Verification { decisions: 0, unchained: 0, head: None };
+        let mut is_noted_found = noted.is_none();
+        for line in Self::read(path)? {
+            let line = line?;
+            match line.after {
+                None if found.unchained == found.decisions => found.unchained += 1,
+                Some(after) if after == found.head.unwrap_or(LineHash::NOTHING) => {}
+                _ => return Err(DecisionError::Unchained { path: path.to_owned(), line: line.number }),
+            }
+            is_noted_found |= noted == Some(line.hash);
+            found = Verification { decisions: line.number, head: Some(line.hash), ..found };
+        }
+        match noted {
+            Some(head) if !is_noted_found => Err(DecisionError::NoSuchHead { path: path.to_owned(), head }),
+            _ => Ok(found),
+        }
+    }
+
+    /// The decision with this number, from 1.
+    ///
+    /// # Errors
+    /// There is none, its line is damaged, or the file cannot be read.
+    pub fn find(path: impl AsRef<Path>, number: usize) -> Result<Decision, DecisionError> {
+        let path = path.as_ref();
+        let mut count = 0;
+        for line in Self::read(path)? {
+            count += 1;
+            if count == number {
+                return line.map(|line| line.decision);
+            }
+        }
+        Err(DecisionError::NotFound { path: path.to_owned(), number, count })
     }
 
     /// Reads a log from its beginning, a line at a time. Damaged lines come as errors, and the next line after them.
     ///
     /// # Errors
     /// A file that cannot be opened.
-    pub fn read(
-        path: impl AsRef<Path>,
-    ) -> Result<impl Iterator<Item = Result<Decision, DecisionError>>, DecisionError> {
+    pub fn read(path: impl AsRef<Path>) -> Result<impl Iterator<Item = Result<Line, DecisionError>>, DecisionError> {
         let path = path.as_ref().to_owned();
         let file = File::open(&path).map_err(|source| io_error(&path, "opened", source))?;
         let mut lines = BufReader::new(file);
@@ -169,9 +321,9 @@ impl DecisionLog {
             number += 1;
             match next_line(&mut lines) {
                 Ok(None) => None,
-                Ok(Some(line)) => {
-                    Some(decision_of(&line).ok_or_else(|| DecisionError::Damaged { path: path.clone(), line: number }))
-                }
+                Ok(Some(line)) => Some(
+                    line_from(number, &line).ok_or_else(|| DecisionError::Damaged { path: path.clone(), line: number }),
+                ),
                 Err(source) => {
                     has_failed = true;
                     Some(Err(io_error(&path, "read", source)))
@@ -196,7 +348,8 @@ impl Tail {
             file.set_len(end)?;
             file.sync_all()?;
         }
-        Ok(Self { file, end, is_torn: false })
+        let head = hash_of_last_line(&mut file, end)?;
+        Ok(Self { file, end, head, is_torn: false })
     }
 
     fn append(&mut self, line: &[u8]) -> std::io::Result<()> {
@@ -213,6 +366,7 @@ impl Tail {
         }
         self.is_torn = false;
         self.end += line.len() as u64;
+        self.head = LineHash::of(line);
         Ok(())
     }
 }
@@ -235,20 +389,43 @@ fn end_of_last_line(file: &mut File, length: u64) -> std::io::Result<u64> {
     Ok(0)
 }
 
-fn line_of(decision: &Decision) -> std::io::Result<String> {
-    let decision = serde_json::to_string(decision)?;
-    let crc = crc32fast::hash(decision.as_bytes());
-    Ok(format!("{BEFORE_CRC}{crc:08x}{BEFORE_DECISION}{decision}{AFTER_DECISION}\n"))
+/// The hash of the line that ends, with its line feed, at `end`, whatever it says.
+fn hash_of_last_line(file: &mut File, end: u64) -> std::io::Result<LineHash> {
+    if end == 0 {
+        return Ok(LineHash::NOTHING);
+    }
+    let start = end_of_last_line(file, end - 1)?;
+    file.seek(SeekFrom::Start(start))?;
+    let mut hasher = blake3::Hasher::new();
+    hasher.update_reader(file.take(end - start))?;
+    Ok(LineHash(hasher.finalize().into()))
 }
 
-fn decision_of(line: &[u8]) -> Option<Decision> {
-    let line = std::str::from_utf8(line).ok()?.strip_suffix('\n')?;
-    let (crc, rest) = line.strip_prefix(BEFORE_CRC)?.split_once(BEFORE_DECISION)?;
-    let decision = rest.strip_suffix(AFTER_DECISION)?;
-    if crc != format!("{:08x}", crc32fast::hash(decision.as_bytes())) {
+fn line_of(decision: &Decision, after: LineHash) -> std::io::Result<String> {
+    let decision = serde_json::to_string(decision)?;
+    let checked = format!("{BEFORE_AFTER}{after}{BEFORE_DECISION}{decision}");
+    let crc = crc32fast::hash(checked.as_bytes());
+    Ok(format!("{BEFORE_CRC}{crc:08x}{checked}{AFTER_DECISION}\n"))
+}
+
+fn line_from(number: usize, bytes: &[u8]) -> Option<Line> {
+    const CRC_CHARS: usize = 8;
+    let text = std::str::from_utf8(bytes).ok()?.strip_suffix('\n')?;
+    let (crc, checked) = text.strip_prefix(BEFORE_CRC)?.strip_suffix(AFTER_DECISION)?.split_at_checked(CRC_CHARS)?;
+    let (after, decision, checked) = match checked.strip_prefix(BEFORE_AFTER) {
+        Some(rest) => {
+            let (after, decision) = rest.split_once(BEFORE_DECISION)?;
+            (Some(after.parse().ok()?), decision, checked)
+        }
+        None => {
+            let decision = checked.strip_prefix(BEFORE_DECISION)?;
+            (None, decision, decision)
+        }
+    };
+    if crc != format!("{:08x}", crc32fast::hash(checked.as_bytes())) {
         return None;
     }
-    serde_json::from_str(decision).ok()
+    Some(Line { number, decision: serde_json::from_str(decision).ok()?, hash: LineHash::of(bytes), after })
 }
 
 /// The next line with its line feed, cut short where it is longer than any that was written; `None` at the end, and for
@@ -282,7 +459,7 @@ mod tests {
     }
 
     fn read(path: &Path) -> Vec<Decision> {
-        DecisionLog::read(path).unwrap().collect::<Result<_, _>>().unwrap()
+        DecisionLog::read(path).unwrap().map(|line| line.unwrap().decision).collect()
     }
 
     #[test]
@@ -343,12 +520,90 @@ mod tests {
         std::fs::write(&path, text.replace("\"at\":2,", "\"at\":9,")).unwrap();
         let found: Vec<_> = DecisionLog::read(&path).unwrap().collect();
         assert!(matches!(&found[1], Err(DecisionError::Damaged { line: 2, .. })), "{:?}", found[1]);
-        assert_eq!((found[0].as_ref().unwrap(), found[2].as_ref().unwrap()), (&decision(1), &decision(3)));
+        let said = |at: usize| &found[at].as_ref().unwrap().decision;
+        assert_eq!((said(0), said(2)), (&decision(1), &decision(3)));
 
         std::fs::write(&path, format!("{}\n{}", "x".repeat(3 * MAX_LINE_BYTES), text)).unwrap();
         let found: Vec<_> = DecisionLog::read(&path).unwrap().collect();
         assert_eq!(found.len(), 4);
         assert!(matches!(&found[0], Err(DecisionError::Damaged { line: 1, .. })));
+    }
+
+    /// A line as somebody writes it who knows the format: with a checksum that fits.
+    fn forged(line: &str, from: &str, to: &str) -> String {
+        let line = line.replace(from, to);
+        let checked = line[BEFORE_CRC.len() + 8..].trim_end().strip_suffix(AFTER_DECISION).unwrap();
+        format!("{BEFORE_CRC}{:08x}{checked}{AFTER_DECISION}\n", crc32fast::hash(checked.as_bytes()))
+    }
+
+    #[test]
+    fn every_line_vouches_for_those_before_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("decisions");
+        let write = |lines: &[String]| std::fs::write(&path, lines.concat()).unwrap();
+        DecisionLog::open(&path).unwrap();
+        assert_eq!(DecisionLog::verify(&path, None).unwrap(), Verification { decisions: 0, unchained: 0, head: None });
+        for at in 1..=5 {
+            // Opened anew each time: the chain goes on.
+            DecisionLog::open(&path).unwrap().append(&decision(at)).unwrap();
+        }
+        let whole = DecisionLog::verify(&path, None).unwrap();
+        assert_eq!((whole.decisions, whole.unchained), (5, 0));
+        let lines: Vec<String> =
+            std::fs::read_to_string(&path).unwrap().split_inclusive('\n').map(str::to_owned).collect();
+        let heads: Vec<LineHash> = DecisionLog::read(&path).unwrap().map(|line| line.unwrap().hash).collect();
+        assert_eq!(whole.head, heads.last().copied());
+        assert_eq!(whole.head.unwrap().to_string().parse(), Ok(whole.head.unwrap()));
+
+        // Changed with a checksum that fits, removed, swapped: the line after it says so.
+        let mut changed = lines.clone();
+        changed[2] = forged(&lines[2], "\"at\":3,", "\"at\":9,");
+        write(&changed);
+        assert!(DecisionLog::read(&path).unwrap().all(|line| line.is_ok()), "each line alone is well");
+        let line_at_fault = || match DecisionLog::verify(&path, None) {
+            Err(DecisionError::Unchained { line, .. }) => line,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(line_at_fault(), 4);
+        let mut removed = lines.clone();
+        removed.remove(1);
+        write(&removed);
+        assert_eq!(line_at_fault(), 2);
+        let mut swapped = lines.clone();
+        swapped.swap(3, 4);
+        write(&swapped);
+        assert_eq!(line_at_fault(), 4);
+        write(&lines[1..]);
+        assert_eq!(line_at_fault(), 1);
+
+        // The last line has nobody after it: what was noted of the log elsewhere tells.
+        write(&lines[..4]);
+        assert_eq!(DecisionLog::verify(&path, None).unwrap().head, Some(heads[3]));
+        assert!(DecisionLog::verify(&path, Some(heads[2])).is_ok(), "noted earlier, and gone on since");
+        assert!(matches!(DecisionLog::verify(&path, whole.head), Err(DecisionError::NoSuchHead { .. })));
+    }
+
+    #[test]
+    fn a_log_of_an_earlier_version_goes_on_and_nothing_unchained_comes_later() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("decisions");
+        let earlier = |at| {
+            let decision = serde_json::to_string(&decision(at)).unwrap();
+            format!("{BEFORE_CRC}{:08x}{BEFORE_DECISION}{decision}}}\n", crc32fast::hash(decision.as_bytes()))
+        };
+        std::fs::write(&path, earlier(1) + &earlier(2)).unwrap();
+        DecisionLog::open(&path).unwrap().append(&decision(3)).unwrap();
+        assert_eq!(read(&path), [decision(1), decision(2), decision(3)]);
+        let found = DecisionLog::verify(&path, None).unwrap();
+        assert_eq!((found.decisions, found.unchained), (3, 2));
+        assert_eq!(DecisionLog::find(&path, 2).unwrap(), decision(2));
+        assert!(matches!(DecisionLog::find(&path, 4), Err(DecisionError::NotFound { count: 3, .. })));
+
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, text.clone() + &earlier(4)).unwrap();
+        assert!(matches!(DecisionLog::verify(&path, None), Err(DecisionError::Unchained { line: 4, .. })));
+        std::fs::write(&path, text.replace("\"at\":2,", "\"at\":7,")).unwrap();
+        assert!(matches!(DecisionLog::verify(&path, None), Err(DecisionError::Damaged { line: 2, .. })));
     }
 
     #[test]

@@ -9,6 +9,7 @@
 //! Evaluation is a pure function. [`judge`] is what the rest of the node calls: it fails closed where there is no policy.
 
 mod accepted;
+mod archive;
 mod decisions;
 mod file;
 mod parse;
@@ -30,7 +31,8 @@ mod testing;
 mod verdict_tests;
 
 pub use accepted::Accepted;
-pub use decisions::{Action, Decision, DecisionError, DecisionLog};
+pub use archive::{ArchiveError, PolicyArchive};
+pub use decisions::{Action, Decision, DecisionError, DecisionLog, Line, LineHash, Verification};
 pub use file::{PolicyFile, PolicyState, judge};
 pub use policy::{MAX_POLICY_BYTES, OnRevoke, Policy, PolicyError, Update};
 pub use starter::starter_policy;
