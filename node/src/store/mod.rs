@@ -35,6 +35,7 @@ mod open;
 mod packed;
 mod rebuild;
 mod referenced;
+mod reflink;
 mod relatives;
 mod reserve;
 mod run;
