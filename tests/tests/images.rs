@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, MetadataExt};
+use std::process::Command;
 
 use rialto_testnet::site::text;
 use rialto_tests::stage::{NOTHING, Outcome, Stage, list, noise, shown};
@@ -96,5 +97,63 @@ fn two_files_that_share_content_share_chunks() -> Outcome {
     let added = site.json(&["image", "add", &shown(&stage.file("new", &new)?)])?;
     let (new_chunks, chunks) = (added["new_chunks"].as_u64(), added["chunks"].as_u64());
     assert!(new_chunks > Some(0) && new_chunks < chunks.map(|chunks| chunks / 4), "{added}");
+    Ok(())
+}
+
+/// `qemu-img` with these arguments; what it prints.
+fn qemu_img(arguments: &[&str]) -> Outcome<String> {
+    let output = Command::new("qemu-img").args(arguments).output()?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "qemu-img {arguments:?}: {said}");
+    Ok(String::from_utf8(output.stdout)?)
+}
+
+#[test]
+fn a_disk_in_qcow2_goes_in_and_comes_out_with_the_same_content() -> Outcome {
+    let stage = Stage::new()?;
+    let site = stage.running("uni", &[])?;
+    let raw =
+        stage.file("disk.raw", [noise("disk", 600 * 512), vec![0; 2 << 20], noise("end", 1024 * 512)].concat())?;
+    let (raw, qcow2, out) = (shown(&raw), shown(&stage.path().join("in.qcow2")), stage.path().join("out.qcow2"));
+    qemu_img(&["convert", "-f", "raw", "-O", "qcow2", &raw, &qcow2])?;
+
+    let converted = site.json(&["image", "add", &qcow2, "--format", "qcow2"])?;
+    let plain = site.json(&["image", "add", &raw])?;
+    assert_eq!((&converted["image"], &plain["new_chunks"]), (&plain["image"], &0.into()));
+
+    site.json(&["image", "get", &text(&converted, "image")?, "-o", &shown(&out), "--format", "qcow2"])?;
+    let same = qemu_img(&["compare", "-f", "raw", "-F", "qcow2", &raw, &shown(&out)])?;
+    assert!(same.contains("identical"), "{same}");
+
+    // What it is said to be is what it must be, and what leads elsewhere is refused.
+    let refused = site.refused(&["image", "add", &qcow2, "--format", "vmdk"], 1)?;
+    assert!(text(&refused, "message")?.contains("vmdk"), "{refused}");
+    let leads_away = shown(&stage.path().join("leads-away.qcow2"));
+    qemu_img(&["create", "-f", "qcow2", "-b", &raw, "-F", "raw", &leads_away])?;
+    let refused = site.refused(&["image", "add", &leads_away, "--format", "qcow2"], 1)?;
+    assert!(text(&refused, "message")?.contains("backing file"), "{refused}");
+    assert_eq!(list(&site.json(&["image", "ls"])?).len(), 1);
+    Ok(())
+}
+
+#[test]
+#[expect(clippy::print_stderr, reason = "a test that is skipped says so")]
+fn a_block_device_that_is_mounted_is_refused() -> Outcome {
+    let stage = Stage::new()?;
+    let site = stage.running("uni", &[])?;
+    let disk = stage.file("disk", vec![0; 8 << 20])?;
+    assert!(Command::new("mke2fs").args(["-q", "-F"]).arg(&disk).status()?.success());
+    let mounted = stage.path().join("mounted");
+    fs::create_dir(&mounted)?;
+    if !Command::new("mount").args(["-o", "loop"]).arg(&disk).arg(&mounted).status()?.success() {
+        eprintln!("skipped: nothing can be mounted here");
+        return Ok(());
+    }
+    let devices = Command::new("findmnt").args(["-n", "-o", "SOURCE"]).arg(&mounted).output()?;
+    let device = String::from_utf8(devices.stdout)?.trim().to_owned();
+    // Nothing is asserted before it is unmounted again.
+    let refused = site.refused(&["image", "add", &device], 1);
+    assert!(Command::new("umount").arg(&mounted).status()?.success());
+    assert!(text(&refused?, "message")?.contains("in use"), "mounted, and taken");
     Ok(())
 }

@@ -131,6 +131,9 @@ async fn examine(dir: &NodeDir) -> Vec<Check> {
     if let Ok(config) = &config {
         checks.extend(network::examine(dir, config, node.as_ref().ok()).await);
         checks.push(site::space(dir, config.store.free_space_floor));
+        if let (Some(quota), Ok(node)) = (config.store.quota, &node) {
+            checks.push(site::quota(dir, quota, node));
+        }
     }
     checks.push(site::clock(dir));
     checks

@@ -13,11 +13,12 @@ use tokio::sync::Mutex;
 /// Where bases come from: the store.
 pub trait ImageSource: Send + Sync + 'static {
     /// Writes the image's flat content to a new file at `path`, sparse where it can be. Blocks; it is called off the
-    /// async threads. Content is checked against the image's hashes on the way.
+    /// async threads. Content is checked against the image's hashes on the way. Blocks may be shared with the file at
+    /// `like`, which is a base too.
     ///
     /// # Errors
     /// The image is not complete, or the file cannot be written.
-    fn export(&self, image: &ImageId, path: &Path) -> io::Result<()>;
+    fn export(&self, image: &ImageId, path: &Path, like: Option<&Path>) -> io::Result<()>;
 }
 
 /// The directory of bases. One export runs at a time, and none while unused ones are removed.
@@ -44,6 +45,12 @@ impl Bases {
     /// The file's name in the directory.
     pub(super) fn file_name(image: &ImageId) -> String {
         format!("{image}.raw")
+    }
+
+    /// The flat file of an image, where there is one.
+    pub(super) fn path(&self, image: &ImageId) -> Option<PathBuf> {
+        let path = self.directory.join(Self::file_name(image));
+        path.is_file().then_some(path)
     }
 
     /// Makes sure that the image is there as a flat file; the length of that, in bytes.
@@ -88,7 +95,8 @@ fn export(directory: &Path, source: &dyn ImageSource, image: &ImageId) -> io::Re
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    let written = source.export(image, &part).and_then(|()| {
+    let like = newest(directory)?;
+    let written = source.export(image, &part, like.as_deref()).and_then(|()| {
         let file = File::open(&part)?;
         file.set_permissions(Permissions::from_mode(0o400))?;
         file.sync_all()?;
@@ -102,6 +110,19 @@ fn export(directory: &Path, source: &dyn ImageSource, image: &ImageId) -> io::Re
     written
 }
 
+/// The base that was made last: most likely an earlier version of what is to be made now.
+fn newest(directory: &Path) -> io::Result<Option<PathBuf>> {
+    let mut newest = None;
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        if entry.path().extension().is_none_or(|extension| extension != "raw") {
+            continue;
+        }
+        newest = newest.max(Some((entry.metadata()?.modified()?, entry.path())));
+    }
+    Ok(newest.map(|(_, path)| path))
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
@@ -112,7 +133,7 @@ mod tests {
     struct Counted(AtomicUsize, bool);
 
     impl ImageSource for Counted {
-        fn export(&self, _: &ImageId, path: &Path) -> io::Result<()> {
+        fn export(&self, _: &ImageId, path: &Path, _: Option<&Path>) -> io::Result<()> {
             self.0.fetch_add(1, Ordering::Relaxed);
             fs::write(path, b"abc")?;
             if self.1 { Err(io::Error::other("chunk missing")) } else { Ok(()) }

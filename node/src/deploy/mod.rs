@@ -259,6 +259,11 @@ impl Deployer {
         over.map(|record| record.shown()).map_err(|_| DeployError::ShuttingDown)
     }
 
+    /// The flat file of an image that instances run on, where there is one. It may go at any time.
+    pub fn base(&self, image: &ImageId) -> Option<PathBuf> {
+        self.shared.bases.path(image)
+    }
+
     /// Removes an instance that is over, with all that its guest wrote. Returns it as it last was.
     ///
     /// # Errors

@@ -355,7 +355,7 @@ fn disk(program: Program) -> Vec<u8> {
 struct Disks;
 
 impl ImageSource for Disks {
-    fn export(&self, image: &ImageId, path: &Path) -> io::Result<()> {
+    fn export(&self, image: &ImageId, path: &Path, _: Option<&Path>) -> io::Result<()> {
         let held =
             [disk(SPEAKS), disk(LEAVES), NO_KERNEL.to_vec()].into_iter().find(|held| ImageId::of(held) == *image);
         fs::write(path, held.ok_or_else(|| io::Error::other("3 chunks are missing"))?)

@@ -10,6 +10,7 @@
 
 mod behaviour;
 pub mod bulk;
+mod corked;
 mod discovery;
 mod door;
 mod frames;

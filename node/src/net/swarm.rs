@@ -8,6 +8,7 @@ use futures::StreamExt as _;
 use libp2p::allow_block_list::NotAllowed;
 use libp2p::core::ConnectedPoint;
 use libp2p::gossipsub::{self, MessageAcceptance, PublishError};
+use libp2p::identity::Keypair;
 use libp2p::kad::store::RecordStore as _;
 use libp2p::kad::{self, GetProvidersOk, QueryId, QueryResult, RecordKey};
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
@@ -18,6 +19,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use super::behaviour::{Behaviour, BehaviourEvent, set_up, topic};
+use super::corked::Corking;
 use super::discovery::{Dialer, peer_of, with_peer};
 use super::{Command, Gossip, NetError, PeerView, Protocol, Purpose, Ready, Settings};
 
@@ -100,7 +102,11 @@ fn build(settings: &Settings) -> Result<Swarm<Behaviour>, NetError> {
     let behaviour = Behaviour::new(settings)?;
     Ok(libp2p::SwarmBuilder::with_existing_identity(settings.keypair.clone())
         .with_tokio()
-        .with_tcp(tcp::Config::default().nodelay(true), (tls::Config::new, noise::Config::new), yamux::Config::default)
+        .with_tcp(
+            tcp::Config::default().nodelay(true),
+            (|key: &Keypair| tls::Config::new(key).map(Corking), |key: &Keypair| noise::Config::new(key).map(Corking)),
+            yamux::Config::default,
+        )
         .map_err(|error| set_up("TCP", error))?
         .with_quic()
         .with_dns()

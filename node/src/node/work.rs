@@ -93,9 +93,10 @@ impl Node {
 
     async fn export_flat(&self, image: ImageId, path: PathBuf, reporter: &Reporter) -> Result<u64, ApiError> {
         let (store, reporter) = (self.store.clone(), reporter.clone());
+        let base = self.deployer.base(&image);
         blocking(move || {
             let mut progress = |done, total| reporter.progress("writing", done, total);
-            store.export(&image, &path, &mut progress, &|| reporter.cancel.is_cancelled())?;
+            store.export(&image, &path, base.as_deref(), &mut progress, &|| reporter.cancel.is_cancelled())?;
             Ok(store.image(&image)?.bytes)
         })
         .await?
@@ -413,7 +414,7 @@ fn fetch_error(error: FetchError) -> ApiError {
 }
 
 impl crate::deploy::ImageSource for crate::store::Store {
-    fn export(&self, image: &ImageId, path: &Path) -> std::io::Result<()> {
-        self.export(image, path, &mut |_, _| {}, &|| false).map_err(std::io::Error::other)
+    fn export(&self, image: &ImageId, path: &Path, like: Option<&Path>) -> std::io::Result<()> {
+        self.export(image, path, like, &mut |_, _| {}, &|| false).map_err(std::io::Error::other)
     }
 }

@@ -160,7 +160,17 @@ impl Store {
     }
 
     pub(super) fn put_page_unguarded(&self, hash: Hash, bytes: &[u8]) -> Result<bool, StoreError> {
+        self.forget_damaged_page(&hash)?;
         self.put(&Entry::new(Key::page(hash), bytes.len() as u32, Encoding::Raw, bytes), Floor::Reserved)
+    }
+
+    /// Sees to it that a page which was damaged where it lies is not taken for held. Pages are few, and without one, all
+    /// that it names is lost: before one is put, this is worth a look.
+    pub(super) fn forget_damaged_page(&self, hash: &Hash) -> Result<(), StoreError> {
+        match self.read_page(hash) {
+            Ok(_) | Err(StoreError::NotHeld { .. } | StoreError::Damaged { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     pub(super) fn put(&self, entry: &Entry<'_>, floor: Floor) -> Result<bool, StoreError> {

@@ -11,7 +11,7 @@ use std::thread;
 use rialto_protocol::ids::{Hash, ImageId};
 use rialto_protocol::image::manifest::ChunkRef;
 
-use super::{Store, StoreError};
+use super::{Store, StoreError, reflink};
 
 /// Chunks that a thread takes at once, about 2 MiB: neighbours in the file are written by one thread.
 const RUN_CHUNKS: usize = 64;
@@ -34,6 +34,9 @@ pub struct Verification {
 impl Store {
     /// Writes an image to a flat, sparse raw file, first under another name beside it. Replaces a regular file.
     ///
+    /// Where the file system can share blocks between files, the new file shares those that it has in common with the one
+    /// at `like`, a flat file of this image or of another version of it. That is checked like everything else.
+    ///
     /// `progress` is told bytes of data done and in all, `cancel` is asked every few MiB.
     ///
     /// # Errors
@@ -44,6 +47,7 @@ impl Store {
         &self,
         image: &ImageId,
         path: &Path,
+        like: Option<&Path>,
         progress: &mut dyn FnMut(u64, u64),
         cancel: &dyn Fn() -> bool,
     ) -> Result<(), StoreError> {
@@ -61,8 +65,15 @@ impl Store {
             .permissions(Permissions::from_mode(0o666))
             .tempfile_in(folder)
             .map_err(refused())?;
+        let is_cloned = match like {
+            Some(like) => reflink::clone_into(new.as_file(), like, &manifest).map_err(refused())?,
+            None => false,
+        };
         new.as_file().set_len(manifest.bytes).map_err(refused())?;
         let write = |chunk: &ChunkRef| {
+            if is_cloned && reflink::has(new.as_file(), chunk) {
+                return Ok(());
+            }
             let bytes = self.read_chunk(&chunk.hash)?;
             if bytes.len() != chunk.length as usize {
                 return Err(StoreError::Damaged { what: "chunk", hash: chunk.hash });

@@ -162,6 +162,7 @@ impl<'a> Addition<'a> {
         for page in pages {
             let key = Key::page(page.hash);
             self.rely_on(key);
+            self.store.forget_damaged_page(&page.hash)?;
             let entry = Entry::new(key, page.bytes.len() as u32, Encoding::Raw, &page.bytes);
             if self.store.put(&entry, Floor::Respect)? {
                 self.stored_bytes += entry.bytes();

@@ -30,6 +30,7 @@ mod journal;
 mod open;
 mod rebuild;
 mod referenced;
+mod reflink;
 mod reserve;
 mod run;
 mod runs;

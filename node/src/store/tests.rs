@@ -36,7 +36,7 @@ fn reopen(folder: &TempDir, store: Store) -> Store {
 fn export(store: &Store, image: &ImageId) -> Result<Vec<u8>, StoreError> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("flat");
-    store.export(image, &path, &mut |_, _| (), &|| false)?;
+    store.export(image, &path, None, &mut |_, _| (), &|| false)?;
     Ok(std::fs::read(path).unwrap())
 }
 
@@ -128,7 +128,7 @@ fn a_sparse_and_a_dense_copy_have_one_id() {
     assert_eq!(dense.new_chunks, 0);
 
     let flat = folder.path().join("flat");
-    store.export(&sparse.image, &flat, &mut |_, _| (), &|| false).unwrap();
+    store.export(&sparse.image, &flat, None, &mut |_, _| (), &|| false).unwrap();
     assert_eq!(std::fs::read(&flat).unwrap(), std::fs::read(&path).unwrap());
     let allocated = std::os::unix::fs::MetadataExt::blocks(&std::fs::metadata(&flat).unwrap()) * 512;
     assert!(allocated < 1 << 20, "the exported file has {allocated} bytes allocated");
@@ -180,7 +180,7 @@ fn what_is_not_a_file_is_refused() {
 
     let image = store.add_bytes(b"content").unwrap().image;
     for path in [folder.path(), &pipe, Path::new("/dev/null")] {
-        let found = store.export(&image, path, &mut |_, _| (), &|| false);
+        let found = store.export(&image, path, None, &mut |_, _| (), &|| false);
         assert!(matches!(found, Err(StoreError::NotAFile { .. })), "{found:?}");
     }
 }
@@ -618,4 +618,5 @@ fn a_collection_beside_a_fetch_and_an_addition_loses_nothing() {
 
 mod damage;
 mod model;
+mod reflink;
 mod sealed;

@@ -174,6 +174,30 @@ pub(super) fn space(dir: &NodeDir, floor: ByteSize) -> Check {
     }
 }
 
+/// Whether the store is near its quota: a fetch that does not fit is refused before it starts.
+pub(super) fn quota(dir: &NodeDir, quota: ByteSize, node: &Status) -> Check {
+    /// A quota so far used is worth a word, in percent: the next image may not fit.
+    const NEARLY_PERCENT: u64 = 90;
+    let (used, reserved) = (node.store_bytes, node.reserved_bytes);
+    let aside =
+        if reserved > 0 { format!(", {} more set aside for fetches", ByteSize(reserved)) } else { String::new() };
+    let what = format!("{} of the quota of {quota} used{aside}", ByteSize(used));
+    let taken = used.saturating_add(reserved);
+    if taken < quota.bytes() / 100 * NEARLY_PERCENT {
+        return Check::ok("quota", what);
+    }
+    let fix = format!(
+        "{} for images that are not needed, then {}; or raise store.quota in {}",
+        rialto(dir, "image rm IMAGE"),
+        rialto(dir, "image gc"),
+        shown(dir.config_file()),
+    );
+    match taken >= quota.bytes() {
+        true => Check::fail("quota", format!("{what}: nothing can be added or fetched"), fix),
+        false => Check::warn("quota", what, fix),
+    }
+}
+
 /// Verdicts depend on time, and nobody else's clock counts.
 pub(super) fn clock(dir: &NodeDir) -> Check {
     clock_at(SystemTime::now(), latest_change(dir))

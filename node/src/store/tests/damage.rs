@@ -135,3 +135,22 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_damaged_page_was_taken_for_held_when_its_image_was_added_again() {
+    let (folder, store) = store();
+    let content = noise(1, 300_000);
+    let image = store.add_bytes(&content).unwrap().image;
+    let page = store.manifest(&image).unwrap().pages[0];
+    let location = store.0.index.find(&segment::Key::page(page)).unwrap().unwrap();
+    drop(store);
+    let segment = folder.path().join(format!("segments/{:08}.segment", location.segment));
+    let file = fs::OpenOptions::new().write(true).open(segment).unwrap();
+    file.write_all_at(&[0; 8], u64::from(location.offset)).unwrap();
+
+    let store = Store::open(folder.path(), Options::default()).unwrap();
+    store.add_bytes(&content).unwrap();
+    drop(store);
+    let store = Store::open(folder.path(), Options::default()).unwrap();
+    assert_eq!(export(&store, &image).unwrap(), content);
+}

@@ -82,9 +82,10 @@ impl Batches {
         self.gathered.push(chunk);
     }
 
-    /// Starts tasks for what was gathered: when it is enough, or nothing else is to be done.
+    /// Starts tasks for what was gathered: when it is enough, or nothing else is to be done. While one task is at work,
+    /// small batches wait for it and grow: a task for each chunk would cost more in waking threads than in verifying.
     pub(super) fn dispatch(&mut self, is_idle: bool) {
-        let is_worth_it = !self.has_room() || (is_idle && !self.gathered.is_empty());
+        let is_worth_it = !self.has_room() || (is_idle && !self.is_storing() && !self.gathered.is_empty());
         if is_worth_it && self.tasks.len() < MAX_BATCHES {
             let (store, bases) = (self.store.clone(), Arc::clone(&self.bases));
             let batch = std::mem::take(&mut self.gathered);
@@ -101,6 +102,11 @@ impl Batches {
             let store = self.store.clone();
             self.tasks.spawn_blocking(move || Done::Commit(store.commit()));
         }
+    }
+
+    /// Whether a task verifies and stores right now.
+    fn is_storing(&self) -> bool {
+        self.tasks.len() > usize::from(self.is_committing)
     }
 
     /// The next task that is done; `None` where none runs.
