@@ -7,9 +7,7 @@
 //! A decision is acted on only once its line is on disk. What a crash leaves behind the last whole line was never acted
 //! on, and is cut off when the log is opened.
 
-use std::fs::{File, OpenOptions};
-use std::io::{BufRead, BufReader, Read as _, Seek as _, SeekFrom, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -18,13 +16,11 @@ use rialto_protocol::ids::{ImageId, RecordId};
 use rialto_web::api::VerdictKind;
 use serde::{Deserialize, Serialize};
 
+use super::lines::{self, MAX_LINE_BYTES, Tail, line_of};
 use super::verdict::{Verdict, time_shown};
 
-/// A line is at most this long: a decision that rested on some ten thousand records.
-const MAX_LINE_BYTES: usize = 1024 * 1024;
-const BEFORE_CRC: &str = "{\"crc32\":\"";
-const BEFORE_DECISION: &str = "\",\"decision\":";
-const AFTER_DECISION: &str = "}";
+/// What a line of the log holds.
+const WORD: &str = "decision";
 
 /// Why the decision log cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -116,15 +112,6 @@ pub struct DecisionLog {
     tail: Arc<Mutex<Tail>>,
 }
 
-#[derive(Debug)]
-struct Tail {
-    file: File,
-    /// Where the last whole line ends, in bytes.
-    end: u64,
-    /// Whether something may stand behind `end`, from a write that failed.
-    is_torn: bool,
-}
-
 impl DecisionLog {
     /// Opens the log, or begins one. Blocks on the disk.
     ///
@@ -141,7 +128,7 @@ impl DecisionLog {
     /// # Errors
     /// What could not be written was not logged, and must not be acted on. The log can be tried again.
     pub fn append(&self, decision: &Decision) -> Result<(), DecisionError> {
-        let line = line_of(decision).map_err(|source| io_error(&self.path, "written", source))?;
+        let line = line_of(WORD, decision).map_err(|source| io_error(&self.path, "written", source))?;
         if line.len() > MAX_LINE_BYTES {
             return Err(DecisionError::TooLong { bytes: line.len() });
         }
@@ -159,109 +146,13 @@ impl DecisionLog {
     ) -> Result<impl Iterator<Item = Result<Decision, DecisionError>>, DecisionError> {
         let path = path.as_ref().to_owned();
         let file = File::open(&path).map_err(|source| io_error(&path, "opened", source))?;
-        let mut lines = BufReader::new(file);
-        let mut number = 0;
-        let mut has_failed = false;
-        Ok(std::iter::from_fn(move || {
-            if has_failed {
-                return None;
-            }
-            number += 1;
-            match next_line(&mut lines) {
-                Ok(None) => None,
-                Ok(Some(line)) => {
-                    Some(decision_of(&line).ok_or_else(|| DecisionError::Damaged { path: path.clone(), line: number }))
-                }
-                Err(source) => {
-                    has_failed = true;
-                    Some(Err(io_error(&path, "read", source)))
-                }
-            }
+        let numbered = lines::read::<Decision>(file, WORD).zip(1..);
+        Ok(numbered.map(move |(line, number)| match line {
+            Ok(Some(decision)) => Ok(decision),
+            Ok(None) => Err(DecisionError::Damaged { path: path.clone(), line: number }),
+            Err(source) => Err(io_error(&path, "read", source)),
         }))
     }
-}
-
-impl Tail {
-    fn open(path: &Path) -> std::io::Result<Self> {
-        let is_new = !path.try_exists()?;
-        let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
-        if is_new && let Some(parent) = path.parent() {
-            let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
-            File::open(parent)?.sync_all()?;
-        }
-        let length = file.metadata()?.len();
-        let end = end_of_last_line(&mut file, length)?;
-        if end < length {
-            tracing::warn!(path = %path.display(), bytes = length - end, "the decision log ends in half a line, which is cut off");
-            file.set_len(end)?;
-            file.sync_all()?;
-        }
-        Ok(Self { file, end, is_torn: false })
-    }
-
-    fn append(&mut self, line: &[u8]) -> std::io::Result<()> {
-        if self.is_torn {
-            self.file.set_len(self.end)?;
-        }
-        self.is_torn = true;
-        self.file.seek(SeekFrom::Start(self.end))?;
-        let written = self.file.write_all(line).and_then(|()| self.file.sync_data());
-        if let Err(error) = written {
-            // Tidied up at once where that works, else before the next line or at the next start.
-            self.is_torn = self.file.set_len(self.end).is_err();
-            return Err(error);
-        }
-        self.is_torn = false;
-        self.end += line.len() as u64;
-        Ok(())
-    }
-}
-
-/// Where the last line feed stands, plus one. Reads backwards, so that a long log opens at once.
-fn end_of_last_line(file: &mut File, length: u64) -> std::io::Result<u64> {
-    const STEP: u64 = 64 * 1024;
-    let mut end = length;
-    let mut block = Vec::new();
-    while end > 0 {
-        let start = end.saturating_sub(STEP);
-        file.seek(SeekFrom::Start(start))?;
-        block.clear();
-        file.take(end - start).read_to_end(&mut block)?;
-        if let Some(at) = block.iter().rposition(|byte| *byte == b'\n') {
-            return Ok(start + at as u64 + 1);
-        }
-        end = start;
-    }
-    Ok(0)
-}
-
-fn line_of(decision: &Decision) -> std::io::Result<String> {
-    let decision = serde_json::to_string(decision)?;
-    let crc = crc32fast::hash(decision.as_bytes());
-    Ok(format!("{BEFORE_CRC}{crc:08x}{BEFORE_DECISION}{decision}{AFTER_DECISION}\n"))
-}
-
-fn decision_of(line: &[u8]) -> Option<Decision> {
-    let line = std::str::from_utf8(line).ok()?.strip_suffix('\n')?;
-    let (crc, rest) = line.strip_prefix(BEFORE_CRC)?.split_once(BEFORE_DECISION)?;
-    let decision = rest.strip_suffix(AFTER_DECISION)?;
-    if crc != format!("{:08x}", crc32fast::hash(decision.as_bytes())) {
-        return None;
-    }
-    serde_json::from_str(decision).ok()
-}
-
-/// The next line with its line feed, cut short where it is longer than any that was written; `None` at the end, and for
-/// a last line that is still being written.
-fn next_line(lines: &mut impl BufRead) -> std::io::Result<Option<Vec<u8>>> {
-    let mut line = Vec::new();
-    let limit = MAX_LINE_BYTES as u64;
-    lines.by_ref().take(limit).read_until(b'\n', &mut line)?;
-    if line.len() == MAX_LINE_BYTES && !line.ends_with(b"\n") {
-        lines.skip_until(b'\n')?;
-        return Ok(Some(line));
-    }
-    Ok(line.ends_with(b"\n").then_some(line))
 }
 
 fn io_error(path: &Path, verb: &'static str, source: std::io::Error) -> DecisionError {
