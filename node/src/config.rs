@@ -117,6 +117,9 @@ pub struct Config {
     /// How much may be sent and received.
     #[serde(default)]
     pub swarm: SwarmConfig,
+    /// Channels that this node keeps fresh.
+    #[serde(default)]
+    pub channels: ChannelsConfig,
     /// How instances run.
     #[serde(default)]
     pub deploy: DeployConfig,
@@ -174,6 +177,20 @@ impl Default for StoreConfig {
     fn default() -> Self {
         Self { free_space_floor: ByteSize::gib(1), quota: None, scrub_rate: ByteSize(8 << 20) }
     }
+}
+
+/// `[channels]`
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct ChannelsConfig {
+    /// How long after its last signing a head is signed again, and at most two thirds of its lifetime; a third of it where
+    /// it is not set.
+    #[serde(alias = "renew_every", deserialize_with = "some_duration")]
+    pub renew_every: Option<Duration>,
+}
+
+fn some_duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    deserialize_duration(deserializer).map(Some)
 }
 
 /// `[deploy]`
@@ -310,6 +327,10 @@ download = "unlimited"
 # from = "22:00"
 # to = "06:00"
 # upload = "100 MB/s"
+
+[channels]
+# Channels that were set here are signed again before they expire: each time a third of their lifetime has gone, or
+# renew-every = "1d"
 
 [deploy]
 # How long a guest has to shut down before it is stopped the hard way.

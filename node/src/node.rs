@@ -1,20 +1,23 @@
 //! One running node: wires the rooms together, and takes them down in order.
 
+mod channels;
 mod judge;
 mod limits;
 mod records;
 mod reference;
+mod renewal;
 mod revoked;
 mod scrub;
 pub(crate) mod work;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rialto_protocol::UnixSeconds;
-use rialto_protocol::ids::ImageId;
+use rialto_protocol::channel::ChannelName;
+use rialto_protocol::ids::{ImageId, PublicKey};
 use rialto_web::Sessions;
 use rialto_web::api::{ApiError, Change, ErrorCode};
 use tokio::net::{TcpListener, UnixListener};
@@ -22,6 +25,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{broadcast, watch};
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use channels::Seen;
 pub(crate) use judge::Judged;
 pub(crate) use reference::fetch_target;
 use scrub::Scrub;
@@ -37,7 +41,9 @@ use crate::keys::{self, KeyError, Keys};
 use crate::net::bulk::{Exchange, Patience};
 use crate::net::{self, Net, NetError};
 use crate::store::{Store, StoreError};
-use crate::trust::{DecisionError, DecisionLog, PolicyArchive, PolicyFile, PolicyState};
+use crate::trust::{
+    Clock, DecisionError, DecisionLog, FloorError, Floors, PolicyArchive, PolicyFile, PolicyState, Reading,
+};
 
 /// What records of signers that policy does not name may take, in bytes.
 const CATALOG_BUDGET_BYTES: u64 = 64 * 1024 * 1024;
@@ -66,6 +72,9 @@ pub enum NodeError {
     /// The decision log.
     #[error(transparent)]
     Decisions(#[from] DecisionError),
+    /// What was seen before.
+    #[error(transparent)]
+    Floors(#[from] FloorError),
     /// Instances.
     #[error(transparent)]
     Deploy(#[from] DeployError),
@@ -125,6 +134,16 @@ pub(crate) struct Node {
     pub(crate) policy: watch::Receiver<Arc<PolicyState>>,
     pub(crate) decisions: DecisionLog,
     pub(crate) policies: PolicyArchive,
+    /// What was seen before, and is never gone below.
+    pub(crate) floors: Floors,
+    trusted_clock: Mutex<Clock>,
+    /// The keys that policy names, and this site's own, as of the last change of policy.
+    named: Mutex<BTreeSet<PublicKey>>,
+    /// Channels that this node should sign again and cannot, with the reason.
+    stuck_channels: Mutex<BTreeMap<ChannelName, String>>,
+    /// Held from the look at a channel to the head that moves it.
+    pub(crate) signing: tokio::sync::Mutex<()>,
+    head_signed: tokio::sync::Notify,
     pub(crate) deployer: Deployer,
     pub(crate) jobs: Jobs,
     /// Held from the look at what is published to the publishing of more.
@@ -162,6 +181,7 @@ pub async fn run(
     let policy_file = PolicyFile::open(dir.policy_file());
     let policy = policy_file.subscribe();
     let decisions = DecisionLog::open(dir.decisions_file())?;
+    let floors = Floors::open(dir.records().join("floors.log"))?;
     let deployer = Deployer::open(dir.path(), Arc::new(store.clone()), deploy_options(&config)).await?;
     let sessions = Sessions::new().map_err(|error| NodeError::Sessions(error.to_string()))?;
     let tcp = match config.web {
@@ -187,6 +207,12 @@ pub async fn run(
         policy,
         decisions,
         policies: PolicyArchive::new(dir.policies()),
+        trusted_clock: Mutex::new(Clock::new(floors.latest())),
+        floors,
+        named: Mutex::default(),
+        stuck_channels: Mutex::default(),
+        signing: tokio::sync::Mutex::default(),
+        head_signed: tokio::sync::Notify::new(),
         deployer,
         jobs: Jobs::default(),
         publishing: tokio::sync::Mutex::default(),
@@ -206,6 +232,7 @@ pub async fn run(
     tokio::spawn(shutdown.clone().run_until_cancelled_owned(Arc::clone(&node).provide_images()));
     tokio::spawn(shutdown.clone().run_until_cancelled_owned(Arc::clone(&node).follow_schedule()));
     tokio::spawn(shutdown.clone().run_until_cancelled_owned(Arc::clone(&node).scrub_in_background()));
+    tokio::spawn(shutdown.clone().run_until_cancelled_owned(Arc::clone(&node).renew_channels()));
 
     let unix = unix_listener(lock.bind_socket()?)?;
     let api = Arc::new(Api(Arc::clone(&node)));
@@ -258,9 +285,34 @@ async fn say_where(node: &Node) {
 }
 
 impl Node {
-    /// The node's clock, for what records say of time.
+    /// The node's clock, for what records say of time: it never runs backwards.
     pub(crate) fn now(&self) -> UnixSeconds {
-        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+        self.clock().now
+    }
+
+    /// The node's clock, and why it is not to be relied on, if so.
+    pub(crate) fn clock(&self) -> Reading {
+        self.with_clock(Clock::read)
+    }
+
+    /// Takes the clock for right: as it is after a long time off, or, with `is_reset`, although it is before the latest
+    /// time that was known. Blocks on the disk.
+    ///
+    /// # Errors
+    /// The disk.
+    pub(crate) fn set_clock(&self, is_reset: bool) -> Result<Reading, FloorError> {
+        let before = self.clock();
+        self.with_clock(if is_reset { Clock::reset } else { Clock::accept });
+        let reading = self.clock();
+        tracing::warn!(?before, ?reading, is_reset, "an administrator has said that the clock is right");
+        self.floors.note_time(reading.now, is_reset)?;
+        Ok(reading)
+    }
+
+    fn with_clock<T>(&self, look: impl FnOnce(&mut Clock, UnixSeconds, Duration) -> T) -> T {
+        let wall = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        let mut clock = self.trusted_clock.lock().unwrap_or_else(PoisonError::into_inner);
+        look(&mut clock, wall.map_or(0, |since| since.as_secs()), self.started.elapsed())
     }
 
     /// Tells open pages that something changed.
@@ -269,10 +321,16 @@ impl Node {
         self.changes.send(change).ok();
     }
 
-    fn name_signers(&self) {
+    /// The keys that policy names, and this site's own.
+    fn named_keys(&self) -> BTreeSet<PublicKey> {
         let policy = self.policy.borrow().policy.clone();
         let own = self.keys.list().unwrap_or_default().into_iter().filter_map(|listed| listed.public_key.ok());
-        let named: BTreeSet<_> = policy.iter().flat_map(|policy| policy.named_keys().copied()).chain(own).collect();
+        policy.iter().flat_map(|policy| policy.named_keys().copied()).chain(own).collect()
+    }
+
+    fn name_signers(&self) {
+        let named = self.named_keys();
+        self.named.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&named);
         if let Err(error) = self.catalog.set_named(named) {
             tracing::error!(%error, "the catalog could not be written");
         }
@@ -286,6 +344,7 @@ impl Node {
         let mut peers = self.net.peers();
         let mut warned = revoked::Warned::default();
         self.warn_of_revocations(&mut warned).await;
+        self.raise_floors_in_background(true).await;
         loop {
             let change = tokio::select! {
                 Ok(()) = records.changed() => Change::Catalog,
@@ -298,6 +357,9 @@ impl Node {
                 let node = Arc::clone(&self);
                 // Only fails where it panicked, which the log says.
                 tokio::task::spawn_blocking(move || node.name_signers()).await.ok();
+            }
+            if matches!(change, Change::Policy | Change::Catalog) {
+                self.raise_floors_in_background(change == Change::Policy).await;
             }
             if matches!(change, Change::Policy | Change::Catalog | Change::Instances) {
                 self.warn_of_revocations(&mut warned).await;

@@ -39,7 +39,7 @@ fn each_planned_word_of_a_policy_is_refused_with_its_line() {
     for word in ["channel", "component", "federation", "licence", "recipe", "requirements", "summary", "version"] {
         cases.push((rule(&format!("match = {{ {word} = \"x\" }}")), word, 3));
     }
-    for word in ["channel-fresh", "licence:MIT", "no-advisory:high", "not-revoked-by:x", "provenance", "rebuilt-by:x"] {
+    for word in ["licence:MIT", "no-advisory:high", "not-revoked-by:x", "provenance", "rebuilt-by:x"] {
         cases.push((rule(&format!("require = [\"{word}\"]")), word.split(':').next().unwrap_or(word), 3));
     }
     for word in ["suspend", "stop"] {

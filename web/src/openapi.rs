@@ -26,7 +26,7 @@ pub(crate) fn document() -> Result<Value, ApiError> {
             "version": env!("CARGO_PKG_VERSION"),
             "license": { "name": "MIT OR Apache-2.0" },
             "description": "One site's node. Integers are bytes unless their name says otherwise, seconds are floats, times are RFC 3339. \
-                A release is named by its record id, a unique prefix of at least 12 characters, or PETNAME/NAME@VERSION; in a path it is one \
+                A release is named by its record id, a unique prefix of at least 12 characters, PETNAME/NAME@VERSION, or PETNAME/NAME:CHANNEL; in a path it is one \
                 percent-encoded segment: PETNAME%2FNAME%40VERSION. Bodies are JSON of at most 64 KiB; unknown fields are errors. \
                 Operations whose x-rialto-reach is `socket` are there on the UNIX socket only, `session` also on loopback TCP with a session \
                 cookie, `anyone` also there without one. The UNIX socket asks for no session."

@@ -6,8 +6,9 @@ use serde::de::DeserializeOwned;
 use warp::http::{HeaderMap, StatusCode, header};
 
 use crate::api::{
-    AddImageRequest, Backend, ChangeRates, DeployRequest, EndorseRequest, ExportImageRequest, FetchRequest, JobStarted,
-    PublishRequest, RevokeRequest, SearchQuery, StopRequest, VerdictKind, WebLink,
+    AddImageRequest, Backend, ChangeRates, ClockRequest, DelegateRequest, DeployRequest, EndorseRequest,
+    ExportImageRequest, FetchRequest, JobStarted, PublishRequest, RevokeRequest, RotateRequest, SearchQuery,
+    SetChannelRequest, StopRequest, VerdictKind, WebLink,
 };
 use crate::openapi;
 use crate::reply::{self, Refusal, Response};
@@ -41,7 +42,7 @@ pub(crate) async fn answer(
     shutdown: &CancellationToken,
 ) -> Result<Response, Refusal> {
     let value = question.values.first().map(String::as_str).unwrap_or_default();
-    if !matches!(op, Op::Releases | Op::Logs) {
+    if !matches!(op, Op::Releases | Op::Logs | Op::Channels) {
         no_query(question.query)?;
     }
     if !takes_body(op) && !question.body.is_empty() {
@@ -66,6 +67,13 @@ pub(crate) async fn answer(
         Op::CollectGarbage => started(&backend.collect_garbage().await?),
         Op::Publish => started(&backend.publish(question.json::<PublishRequest>()?).await?),
         Op::Endorse => done(&backend.endorse(question.json::<EndorseRequest>()?).await?),
+        Op::Channels => done(&backend.channels(appliance(question.query)?.as_deref()).await?),
+        Op::Channel => done(&backend.channel(value).await?),
+        Op::SetChannel => done(&backend.set_channel(question.json::<SetChannelRequest>()?).await?),
+        Op::Delegate => done(&backend.delegate(question.json::<DelegateRequest>()?).await?),
+        Op::Rotate => done(&backend.rotate(question.json::<RotateRequest>()?).await?),
+        Op::Clock => done(&backend.clock().await?),
+        Op::SetClock => done(&backend.set_clock(question.json::<ClockRequest>()?).await?),
         Op::Revoke => done(&backend.revoke(question.json::<RevokeRequest>()?).await?),
         Op::Fetch => started(&backend.fetch(question.json::<FetchRequest>()?).await?),
         Op::Deploy => started(&backend.deploy(question.json::<DeployRequest>()?).await?),
@@ -139,6 +147,18 @@ fn verdict(text: &str) -> Result<VerdictKind, Refusal> {
     kinds.into_iter().find(|kind| kind.as_str() == text).ok_or_else(|| {
         Refusal::usage(format!("'{}' is not a verdict; they are accept, hold and reject", excerpt(text)))
     })
+}
+
+fn appliance(query: &str) -> Result<Option<String>, Refusal> {
+    let mut appliance = None;
+    for (name, value) in once_each(query)? {
+        match name.as_str() {
+            "appliance" if value.len() > MAX_SEARCH_BYTES => return Err(Refusal::usage("that is no appliance's name")),
+            "appliance" => appliance = Some(value),
+            _ => return Err(unknown(&name, "appliance")),
+        }
+    }
+    Ok(appliance)
 }
 
 fn follow(query: &str) -> Result<bool, Refusal> {

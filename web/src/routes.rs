@@ -59,6 +59,13 @@ pub(crate) enum Op {
     Scrub,
     Publish,
     Endorse,
+    Channels,
+    Channel,
+    SetChannel,
+    Delegate,
+    Rotate,
+    Clock,
+    SetClock,
     Revoke,
     Fetch,
     Deploy,
@@ -131,6 +138,14 @@ routes! {
     RemoveImage DELETE "/api/v1/images/{image}" Socket () Nothing, "Forgets an image that nothing needs.";
     Publish POST "/api/v1/publish" Socket ("PublishRequest") Job("Published"), "Publishes the release that a file describes.";
     Endorse POST "/api/v1/endorsements" Socket ("EndorseRequest") Json("Recorded"), "Says something of a release.";
+    Channels GET "/api/v1/channels" Session () List("ChannelShown"), "Channels of publishers that policy names, and of this site's own."
+        [("appliance", "string", "Only those of this appliance, of whichever publisher: PUBLISHER/NAME.")];
+    Channel GET "/api/v1/channels/{channel}" Session () Json("ChannelShown"), "One channel: PUBLISHER/NAME:CHANNEL, percent-encoded.";
+    SetChannel POST "/api/v1/channels" Socket ("SetChannelRequest") Json("Recorded"), "Makes a channel point at a release, and keeps it fresh from now on.";
+    Delegate POST "/api/v1/delegations" Socket ("DelegateRequest") Json("Delegated"), "Lets keys act for a publisher.";
+    Rotate POST "/api/v1/delegations/rotate" Socket ("RotateRequest") Json("Delegated"), "Puts a key in the place of another, wherever the publisher's key lets that one act.";
+    Clock GET "/api/v1/clock" Session () Json("ClockStatus"), "The time that verdicts go by.";
+    SetClock POST "/api/v1/clock" Socket ("ClockRequest") Json("ClockStatus"), "Takes the machine's clock for right.";
     Revoke POST "/api/v1/revocations" Socket ("RevokeRequest") Json("Recorded"), "Withdraws a release, an endorsement or a key.";
     Fetch POST "/api/v1/fetch" Session ("FetchRequest") Job("Fetched"), "Fetches an image or the images of a release.";
     Deploy POST "/api/v1/deploy" Session ("DeployRequest") Job("Deployed"), "Judges a release, fetches what is missing and boots it.";

@@ -331,6 +331,30 @@ async fn each_request_reaches_its_method() {
             200,
             "revoke s".into(),
         ),
+        (
+            "POST",
+            "/api/v1/channels".into(),
+            json!({"appliance": "uni/hello", "channel": "stable", "release": "r", "keys": ["k"]}),
+            200,
+            "channel set uni/hello stable r".into(),
+        ),
+        (
+            "POST",
+            "/api/v1/delegations".into(),
+            json!({"key": "k", "to": ["online"], "names": ["*"], "threshold": 1}),
+            200,
+            "delegate online".into(),
+        ),
+        (
+            "POST",
+            "/api/v1/delegations/rotate".into(),
+            json!({"old": "online", "new": "next", "key": "k"}),
+            200,
+            "rotate online next".into(),
+        ),
+        ("POST", "/api/v1/clock".into(), json!({"reset": true}), 200, "clock true".into()),
+        ("GET", "/api/v1/channels?appliance=uni%2Fhello".into(), Value::Null, 200, "channels of uni/hello".into()),
+        ("GET", "/api/v1/channels/uni%2Fhello:stable".into(), Value::Null, 200, "channel uni/hello:stable".into()),
         ("POST", "/api/v1/fetch".into(), json!({"target": release}), 202, format!("fetch {release} held=false")),
         (
             "POST",
@@ -496,6 +520,7 @@ async fn the_openapi_document_names_what_is_there() {
             .replace("{release}", "uni%2Fhello%401.0.0")
             .replace("{instance}", "hello-7f3a")
             .replace("{job}", "job-1")
+            .replace("{channel}", "uni%2Fhello:stable")
             .replace("{image}", &image("kernel").to_string());
         for (method, operation) in methods.as_object().unwrap() {
             operations += 1;
@@ -520,7 +545,7 @@ async fn the_openapi_document_names_what_is_there() {
             "{path}"
         );
     }
-    assert_eq!(operations, 31, "one for each method of the backend, pin and unpin apart, and this document");
+    assert_eq!(operations, 38, "one for each method of the backend, pin and unpin apart, and this document");
     for (schema, value) in [
         ("JobStarted", json!({"job": "j"})),
         ("ApiError", serde_json::to_value(ApiError::refused("no").with_hint("ask")).unwrap()),
@@ -541,6 +566,43 @@ async fn the_openapi_document_names_what_is_there() {
                 predicate: "p".into(),
                 note: None,
                 expires_after_seconds: Some(1),
+            })
+            .unwrap(),
+        ),
+        (
+            "Delegated",
+            serde_json::to_value(Delegated { record: record("d"), records: vec![record("d")], channels: vec![] })
+                .unwrap(),
+        ),
+        (
+            "SetChannelRequest",
+            serde_json::to_value(SetChannelRequest {
+                appliance: "uni/hello".into(),
+                channel: "stable".into(),
+                release: "r".into(),
+                keys: vec!["k".into()],
+                expires_after_seconds: None,
+            })
+            .unwrap(),
+        ),
+        (
+            "DelegateRequest",
+            serde_json::to_value(DelegateRequest {
+                key: "k".into(),
+                to: vec!["online".into()],
+                names: vec!["*".into()],
+                threshold: Some(1),
+                expires_after_seconds: Some(9),
+            })
+            .unwrap(),
+        ),
+        (
+            "RotateRequest",
+            serde_json::to_value(RotateRequest {
+                old: "online".into(),
+                new: "next".into(),
+                key: None,
+                expires_after_seconds: None,
             })
             .unwrap(),
         ),
@@ -865,6 +927,18 @@ async fn what_policy_does_not_accept_cannot_be_deployed_from_its_page() {
     assert!(!rejected.contains("/deploy\"") && !rejected.contains("/fetch\""));
     let secret = page("cern/batch-worker@4.2.1").await;
     assert!(secret.contains("name=\"set.pool-token\" type=\"password\""));
+}
+
+#[tokio::test]
+async fn a_release_shows_the_channels_that_point_at_it_and_how_long_they_are_frozen() {
+    let site = Site::start(Fake::rich()).await;
+    let cookie = site.login().await;
+    let page = site.page(&cookie, &format!("/releases/{}", record("cern/batch-worker@4.2.1"))).await;
+    let text = page.text();
+    assert!(text.contains("Channels that point at it") && text.contains("✓ fresh"), "{text}");
+    assert!(text.contains("frozen for 3 days") && text.contains("It is frozen: its head expired"), "{text}");
+    let without = site.page(&cookie, &format!("/releases/{}", record("uni/hello@1.0.0"))).await;
+    assert!(!without.text().contains("Channels that point at it"));
 }
 
 #[tokio::test]

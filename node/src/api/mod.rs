@@ -27,6 +27,9 @@ use crate::store::StoredImage;
 /// Releases on a page where nothing is said, and at most.
 const PAGE: (usize, usize) = (50, 200);
 
+/// Channels in one answer.
+const MAX_CHANNELS: usize = 1_000;
+
 /// A node behind its faces.
 pub(crate) struct Api(pub(crate) Arc<Node>);
 
@@ -209,6 +212,43 @@ impl Backend for Api {
         let body = Body::Revocation(Revocation { subject, reason });
         let federation = self.config.federation.clone();
         self.sign_and_announce(&key, Some(federation), &body).await
+    }
+
+    async fn channels(&self, appliance: Option<&str>) -> Result<Vec<ChannelShown>> {
+        let (node, appliance) = (Arc::clone(&self.0), appliance.map(str::to_owned));
+        blocking(move || {
+            let channels = node.channels_known(appliance.as_deref())?;
+            Ok(channels.iter().take(MAX_CHANNELS).map(|channel| view::channel(&node, channel)).collect())
+        })
+        .await?
+    }
+
+    async fn channel(&self, channel: &str) -> Result<ChannelShown> {
+        let (node, channel) = (Arc::clone(&self.0), channel.to_owned());
+        blocking(move || Ok(view::channel(&node, &node.channel_called(&channel)?))).await?
+    }
+
+    async fn set_channel(&self, request: SetChannelRequest) -> Result<Recorded> {
+        self.0.set_channel(request).await
+    }
+
+    async fn delegate(&self, request: DelegateRequest) -> Result<Delegated> {
+        self.0.delegate(request).await
+    }
+
+    async fn rotate(&self, request: RotateRequest) -> Result<Delegated> {
+        self.0.rotate(request).await
+    }
+
+    async fn clock(&self) -> Result<ClockStatus> {
+        Ok(view::clock(&self.0.clock()))
+    }
+
+    async fn set_clock(&self, request: ClockRequest) -> Result<ClockStatus> {
+        let node = Arc::clone(&self.0);
+        let set = blocking(move || node.set_clock(request.reset)).await?;
+        self.changed(Change::Policy);
+        set.map(|reading| view::clock(&reading)).map_err(|error| ApiError::failed(error.to_string()))
     }
 
     async fn fetch(&self, request: FetchRequest) -> Result<JobStarted> {

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use rialto_protocol::UnixSeconds;
+use rialto_protocol::channel::{Authority, ChannelName, Flaw};
 use rialto_protocol::ids::{ImageId, PublicKey};
 use rialto_protocol::record::{Boot, EndorsementBody, InputType, Record, Release};
 use rialto_protocol::signed::Verified;
@@ -14,9 +15,9 @@ use crate::keys;
 use crate::net::PeerView;
 use crate::net::bulk::PeerTraffic;
 use crate::node::work::store_error;
-use crate::node::{Judged, Node};
+use crate::node::{Judged, Node, Seen};
 use crate::store::{StoredImage, Usage};
-use crate::trust::{endorsement_is_void, revocation_counts};
+use crate::trust::{Reading, endorsement_is_void, revocation_counts};
 
 /// Sites asked for before the page is shown; who answers later is not counted.
 const PROVIDERS_WAIT: Duration = Duration::from_millis(500);
@@ -34,6 +35,12 @@ pub(super) fn status(node: &Node, listen: Vec<String>) -> Result<Status> {
     }
     if free_bytes < floor {
         warnings.push("the disk is fuller than the free-space floor allows: nothing is added or fetched".into());
+    }
+    if let Some(doubt) = node.clock().doubt {
+        warnings.push(doubt.to_string());
+    }
+    for (channel, why) in node.stuck_channels() {
+        warnings.push(format!("channel {} is not signed again: {why}", node.channel_title(&channel)));
     }
     let scrub = node.scrub.status();
     if !scrub.lost.is_empty() {
@@ -176,6 +183,10 @@ pub(super) fn details(node: &Node, judged: &Judged, other_sites: u64) -> Result<
         signed_by: signers(node, &judged.record),
         endorsements: judged.endorsements.iter().filter_map(|record| shown_endorsement(&record)).collect(),
         revocations: judged.revocations.iter().filter_map(|record| shown_revocation(&record)).collect(),
+        channels: (node.catalog.channels_of(&release.publisher, &release.name).iter())
+            .map(|name| channel(node, name))
+            .filter(|channel| channel.release == Some(judged.record.id))
+            .collect(),
         explanation: judged.verdict.explanation(),
         images: release_images(node, release),
         sites_holding: other_sites + u64::from(summary.is_fetched),
@@ -206,6 +217,57 @@ pub(super) fn details(node: &Node, judged: &Judged, other_sites: u64) -> Result<
             .collect(),
         summary,
     })
+}
+
+/// A channel, with what it is worth now.
+pub(super) fn channel(node: &Node, name: &ChannelName) -> ChannelShown {
+    let Seen { heads, authority, state } = node.channel(name);
+    let now = node.now();
+    let head = state.head.and_then(|(id, _)| heads.iter().find(|record| record.id == id));
+    let release = state.release.and_then(|id| node.catalog.get(&id));
+    let is_frozen = |flaw: &Flaw| matches!(flaw, Flaw::Frozen { .. });
+    let signer = |key: &PublicKey| SignerShown {
+        name: node.key_shown(key),
+        is_known: node.petname(key).is_some(),
+        key: openssh(key),
+    };
+    ChannelShown {
+        publisher: node.shown(&name.publisher),
+        publisher_is_known: node.petname(&name.publisher).is_some(),
+        name: name.name.to_string(),
+        channel: name.channel.to_string(),
+        release: state.release,
+        version: release.and_then(|record| record.body.release().map(|release| release.version.to_string())),
+        state: match state.flaws.as_slice() {
+            [] => ChannelWorth::Fresh,
+            flaws if flaws.iter().all(is_frozen) => ChannelWorth::Frozen,
+            _ => ChannelWorth::Refused,
+        },
+        because: state.flaws.iter().map(ToString::to_string).collect(),
+        record: state.head.map(|(id, _)| id),
+        epoch: state.head.map_or(0, |(_, position)| position.epoch),
+        sequence: state.head.map_or(0, |(_, position)| position.sequence),
+        signed_by: head.map(|record| record.signers().map(signer).collect()).unwrap_or_default(),
+        issued: head.map(|record| time(record.header.issued)),
+        expires: state.expires.map(time),
+        frozen_seconds: state.expires.filter(|expires| *expires <= now).map(|expires| now - expires),
+        proof: state.proof.map(Vec::from).unwrap_or_default(),
+        movers: match authority {
+            Authority::Publisher => Movers { keys: vec![signer(&name.publisher)], threshold: 1, ..Movers::default() },
+            Authority::Delegated { record, keys, threshold, expires, .. } => Movers {
+                keys: keys.iter().map(signer).collect(),
+                threshold: threshold as u64,
+                delegation: Some(record),
+                expires: Some(time(expires)),
+            },
+            Authority::Contradicted { .. } | Authority::Missing { .. } => Movers::default(),
+        },
+        renews: node.renews_at(name).map(time),
+    }
+}
+
+pub(super) fn clock(reading: &Reading) -> ClockStatus {
+    ClockStatus { now: time(reading.now), doubt: reading.doubt.map(|doubt| doubt.to_string()) }
 }
 
 fn release_images(node: &Node, release: &Release) -> Vec<ReleaseImage> {

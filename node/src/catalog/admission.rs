@@ -3,11 +3,12 @@
 //! Everything here happens in memory; the frames that make it durable are collected, and every step can be undone
 //! should they not reach the disk.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use rialto_protocol::UnixSeconds;
 use rialto_protocol::bounded::Name;
+use rialto_protocol::channel::{ChannelName, Position, is_delegation};
 use rialto_protocol::ids::{Hash, PublicKey, RecordId};
 use rialto_protocol::record::{Body, MAX_AHEAD_SECONDS, Record, RevocationSubject};
 use rialto_protocol::signed::{Envelope, Verified};
@@ -20,6 +21,11 @@ use super::log::Frame;
 
 /// Ids of versions that a version with more signatures replaced, and ids not taken for now; the oldest are forgotten first.
 const MAX_REMEMBERED: usize = 16_384;
+/// Superseded heads that are remembered, so that one that contradicts such a head is noticed; the oldest are forgotten
+/// first. A head has about 600 bytes.
+const MAX_SUPERSEDED_HEADS: usize = 4_096;
+/// A head with more signatures than this takes is not worth remembering.
+const MAX_SUPERSEDED_BYTES: usize = 4_096;
 
 /// The catalog in memory.
 #[derive(Debug)]
@@ -30,6 +36,8 @@ pub(super) struct Holdings {
     pub(super) evicted: Evicted,
     /// Versions that we merged into a later one: a peer that still has one is not asked for it.
     superseded: Remembered<RecordId>,
+    /// Heads that a higher one superseded, by place: another one in the same place would contradict it.
+    below: Below,
     /// Versions that were not taken, and when they may be asked for again.
     refused: Remembered<UnixSeconds>,
     /// The keys that policy names; `None` until a policy was read, and until then nothing is evicted.
@@ -49,6 +57,7 @@ pub(super) struct Changes {
 enum Step {
     Put { id: RecordId, before: Option<Held> },
     Evicted { held: Held },
+    Superseded { held: Held },
 }
 
 impl Changes {
@@ -65,6 +74,7 @@ impl Holdings {
             budget: Budget::new(budget_bytes),
             evicted: Evicted::default(),
             superseded: Remembered::default(),
+            below: Below::default(),
             refused: Remembered::default(),
             named: None,
             next_arrival: 0,
@@ -87,6 +97,50 @@ impl Holdings {
             self.refused.insert(record.sync_id(), again);
             return Outcome::Ignored(reason);
         }
+        if let Some(outcome) = self.pass_over(&record, source, changes) {
+            return outcome;
+        }
+        let id = record.id;
+        let outcome = self.take_in(record, source, changes);
+        if outcome.is_change() {
+            self.settle_after(&id, changes);
+        }
+        match self.index.get(&id) {
+            None if outcome.is_change() => Outcome::Ignored(Ignored::Superseded),
+            _ => outcome,
+        }
+    }
+
+    /// What becomes of a head that is below the highest of its channel: it is not taken in, unless it and another one in
+    /// its place prove that whoever signed them contradicts itself.
+    fn pass_over(
+        &mut self,
+        record: &Verified<Record>,
+        source: Option<&Arc<str>>,
+        changes: &mut Changes,
+    ) -> Option<Outcome> {
+        let position = self.index.channels.place(record)?;
+        let channel = ChannelName::from(record.body.channel()?);
+        let (heads, _) = self.index.channels.settled(&channel);
+        if self.index.get(&record.id).is_some() || heads.has_room_for(position, record.id) {
+            return None;
+        }
+        let other = self.below.contradicting(&channel, position, record.id);
+        let mut with_both = heads;
+        let left = other.as_ref().map(|other| with_both.put_together([(position, record.id), (position, other.id)]));
+        if let (Some(other), Some(left)) = (other, left)
+            && !left.contains(&record.id)
+        {
+            // The two are settled together, after the other one has come in.
+            self.take_in(other, source, changes);
+            return None;
+        }
+        self.refused.insert(record.sync_id(), UnixSeconds::MAX);
+        self.below.insert(channel, position, record.clone());
+        Some(Outcome::Ignored(Ignored::Superseded))
+    }
+
+    fn take_in(&mut self, record: Verified<Record>, source: Option<&Arc<str>>, changes: &mut Changes) -> Outcome {
         let id = record.id;
         let (held, outcome) = match self.index.get(&id) {
             // Records of one id have one payload: merging them cannot fail.
@@ -128,6 +182,54 @@ impl Holdings {
         outcome
     }
 
+    /// What a record changes about channels: a head supersedes others, a delegation makes heads rightful, whose signers
+    /// policy need not name for them to be kept.
+    fn settle_after(&mut self, id: &RecordId, changes: &mut Changes) {
+        let Some(record) = self.index.get(id).map(|held| Arc::clone(&held.record)) else { return };
+        if let Some(head) = record.body.channel() {
+            // A superseded proof may contradict no longer what it did.
+            self.supersede(&head.into(), changes);
+        } else if let Some(delegation) = is_delegation(&record) {
+            let under = self.index.channels.under(delegation.publisher(), delegation.sequence());
+            let under: Vec<RecordId> = under.map(|record| record.id).collect();
+            let mut channels = BTreeSet::new();
+            for id in under {
+                self.charge_again(&id);
+                let held = self.index.get(&id);
+                channels.extend(held.and_then(|held| held.record.body.channel()).map(ChannelName::from));
+            }
+            for channel in channels {
+                self.supersede(&channel, changes);
+            }
+        }
+    }
+
+    /// Takes out the heads of a channel that are not worth keeping.
+    fn supersede(&mut self, channel: &ChannelName, changes: &mut Changes) {
+        let (_, superseded) = self.index.channels.settled(channel);
+        for id in superseded {
+            let Some(held) = self.remove(&id) else { continue };
+            // Nobody is named as its signer: no policy makes it wanted again.
+            Frame::Evicted { sync_id: held.sync_id, signers: Vec::new() }.encode(&mut changes.frames);
+            self.refused.insert(held.sync_id, UnixSeconds::MAX);
+            if let Some(head) = held.record.body.channel() {
+                let position = Position { epoch: head.epoch, sequence: head.sequence };
+                self.below.insert(channel.clone(), position, Verified::clone(&held.record));
+            }
+            changes.steps.push(Step::Superseded { held });
+        }
+    }
+
+    /// Charges a record anew, or keeps it, as what is known says now.
+    fn charge_again(&mut self, id: &RecordId) {
+        let Some(held) = self.index.get(id) else { return };
+        let (is_kept, was_kept) = (self.is_kept(&held.record, held.source.as_ref()), held.charge.is_none());
+        if is_kept != was_kept {
+            let again = self.hold(Verified::clone(&held.record), held.source.clone(), Some(held.arrival));
+            self.replace(again);
+        }
+    }
+
     /// Puts in what the log says, without a question: it was admitted when it was written.
     pub(super) fn replay(&mut self, record: Verified<Record>, source: Option<String>) {
         let source = source.map(Arc::from);
@@ -147,20 +249,24 @@ impl Holdings {
         if let Some(id) = self.index.by_sync_id(&sync_id).map(|held| held.record.id) {
             self.remove(&id);
         }
-        self.evicted.insert(sync_id, signers);
+        // A superseded head is not remembered across a restart: should another one contradict it, both are wanted.
+        if !signers.is_empty() {
+            self.evicted.insert(sync_id, signers);
+        }
     }
 
     /// Takes the keys that policy names now. Their records are kept from here on; those of others may have to go.
     pub(super) fn set_named(&mut self, named: BTreeSet<PublicKey>, changes: &mut Changes) {
         self.evicted.forgive(&named);
         self.named = Some(named);
-        let all: Vec<Held> = self.index.iter().cloned().collect();
-        for held in all {
-            let (is_kept, was_kept) = (self.is_kept(&held.record, held.source.as_ref()), held.charge.is_none());
-            if is_kept != was_kept {
-                let again = self.hold(Verified::clone(&held.record), held.source.clone(), Some(held.arrival));
-                self.replace(again);
-            }
+        let all: Vec<RecordId> = self.index.iter().map(|held| held.record.id).collect();
+        for id in &all {
+            self.charge_again(id);
+        }
+        // A log of a version that did not read heads holds them all.
+        let channels: Vec<ChannelName> = self.index.channels.names().cloned().collect();
+        for channel in &channels {
+            self.supersede(channel, changes);
         }
         while let Some(payer) = self.budget.any_over() {
             let Some(victim) = self.victim(&payer) else { break };
@@ -195,6 +301,10 @@ impl Holdings {
                     self.evicted.remove(&held.sync_id);
                     self.replace(held);
                 }
+                Step::Superseded { held } => {
+                    self.refused.remove(&held.sync_id);
+                    self.replace(held);
+                }
             }
         }
     }
@@ -227,7 +337,13 @@ impl Holdings {
     /// Whether a record is outside the evictable part: this site's own, or of a known kind and by a named signer.
     fn is_kept(&self, record: &Verified<Record>, source: Option<&Arc<str>>) -> bool {
         let is_named = |key: &PublicKey| self.named.as_ref().is_some_and(|named| named.contains(key));
-        source.is_none() || (record.body != Body::Opaque && record.signers().any(is_named))
+        match &record.body {
+            _ if source.is_none() => true,
+            Body::Opaque => false,
+            // Who moves a channel for a named publisher need not be named itself; who only claims to is nobody.
+            Body::Channel(head) => is_named(&head.publisher) && self.index.channels.place(record).is_some(),
+            _ => record.signers().any(is_named),
+        }
     }
 
     fn put(&mut self, held: Held, changes: &mut Changes) {
@@ -321,6 +437,41 @@ enum Stand {
     Kept,
 }
 
+/// A bounded memory of superseded heads.
+#[derive(Debug, Default)]
+struct Below {
+    heads: BTreeMap<(ChannelName, Position), BTreeMap<RecordId, Verified<Record>>>,
+    order: VecDeque<(ChannelName, Position, RecordId)>,
+}
+
+impl Below {
+    /// A remembered head in this place that is another one.
+    fn contradicting(&self, channel: &ChannelName, position: Position, id: RecordId) -> Option<Verified<Record>> {
+        let there = self.heads.get(&(channel.clone(), position))?;
+        there.iter().find(|(other, _)| **other != id).map(|(_, record)| record.clone())
+    }
+
+    fn insert(&mut self, channel: ChannelName, position: Position, record: Verified<Record>) {
+        if record.envelope().encode().len() > MAX_SUPERSEDED_BYTES {
+            return;
+        }
+        let (id, place) = (record.id, (channel, position));
+        if self.heads.entry(place.clone()).or_default().insert(id, record).is_none() {
+            self.order.push_back((place.0, place.1, id));
+        }
+        while self.order.len() > MAX_SUPERSEDED_HEADS {
+            let Some((channel, position, id)) = self.order.pop_front() else { break };
+            let place = (channel, position);
+            if let Some(there) = self.heads.get_mut(&place) {
+                there.remove(&id);
+                if there.is_empty() {
+                    self.heads.remove(&place);
+                }
+            }
+        }
+    }
+}
+
 /// A bounded memory of ids; the oldest are forgotten first.
 #[derive(Debug)]
 struct Remembered<T> {
@@ -337,6 +488,12 @@ impl<T> Default for Remembered<T> {
 impl<T> Remembered<T> {
     fn get(&self, id: &Hash) -> Option<&T> {
         self.values.get(id)
+    }
+
+    fn remove(&mut self, id: &Hash) {
+        if self.values.remove(id).is_some() {
+            self.order.retain(|other| other != id);
+        }
     }
 
     fn insert(&mut self, id: Hash, value: T) {

@@ -28,6 +28,9 @@ pub enum Ignored {
     /// It was evicted before, and its signers are still not named in policy.
     #[error("it was evicted before, and policy names none of its signers")]
     Evicted,
+    /// A higher head of its channel is known.
+    #[error("a later head of its channel is known")]
+    Superseded,
     /// Its signer's, its bringer's or the whole share of records by signers that policy does not name is full.
     #[error("there is no room for it among the records of signers that policy does not name")]
     NoRoom,

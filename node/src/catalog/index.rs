@@ -11,6 +11,7 @@ use rialto_protocol::record::{Body, Record, Release, RevocationSubject};
 use rialto_protocol::signed::Verified;
 
 use super::budget::Charge;
+use super::channels::Channels;
 
 /// A record as the catalog holds it.
 #[derive(Debug, Clone)]
@@ -37,6 +38,8 @@ pub(super) struct Index {
     by_image: BTreeMap<ImageId, BTreeSet<RecordId>>,
     endorsements: BTreeMap<RecordId, BTreeSet<RecordId>>,
     revocations: BTreeMap<RevocationSubject, BTreeSet<RecordId>>,
+    /// Heads of channels, and who may move them.
+    pub(super) channels: Channels,
     /// How many kept records each key signed.
     kept_by_key: HashMap<PublicKey, usize>,
     live_bytes: u64,
@@ -139,13 +142,9 @@ impl Index {
             Body::Revocation(revocation) => {
                 self.revocations.entry(revocation.subject).or_default().insert(id);
             }
-            Body::Release(_)
-            | Body::Channel(_)
-            | Body::Delegation(_)
-            | Body::Advisory(_)
-            | Body::Recipe(_)
-            | Body::Component(_)
-            | Body::Opaque => {}
+            Body::Channel(_) => self.channels.put(&held.record),
+            Body::Delegation(_) => self.channels.put_delegation(&held.record),
+            Body::Release(_) | Body::Advisory(_) | Body::Recipe(_) | Body::Component(_) | Body::Opaque => {}
         }
         self.records.insert(id, held);
         before
@@ -183,12 +182,9 @@ impl Index {
             }
             Body::Endorsement(endorsement) => forget(&mut self.endorsements, &endorsement.subject, id),
             Body::Revocation(revocation) => forget(&mut self.revocations, &revocation.subject, id),
-            Body::Channel(_)
-            | Body::Delegation(_)
-            | Body::Advisory(_)
-            | Body::Recipe(_)
-            | Body::Component(_)
-            | Body::Opaque => {}
+            Body::Channel(_) => self.channels.take(&held.record),
+            Body::Delegation(_) => self.channels.take_delegation(&held.record),
+            Body::Advisory(_) | Body::Recipe(_) | Body::Component(_) | Body::Opaque => {}
         }
         Some(held)
     }

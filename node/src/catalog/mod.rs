@@ -10,6 +10,7 @@
 
 mod admission;
 mod budget;
+mod channels;
 mod gossip;
 mod index;
 mod log;
@@ -22,6 +23,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 
 use rialto_protocol::UnixSeconds;
 use rialto_protocol::bounded::{Name, Version};
+use rialto_protocol::channel::ChannelName;
 use rialto_protocol::ids::{Hash, ImageId, PublicKey, RecordId};
 use rialto_protocol::record::{Record, Release, RevocationSubject};
 use rialto_protocol::signed::{EnvelopeError, Verified};
@@ -273,16 +275,13 @@ impl Catalog {
         let state = self.read();
         let index = &state.index;
         let own = index.image(image).filter_map(|held| held.record.body.release());
-        let mut family: Vec<&Release> =
-            own.flat_map(|release| index.appliance(&release.publisher, &release.name)).collect();
-        family.sort_by_key(|release| std::cmp::Reverse(release.sequence));
-        let mut relatives = Vec::new();
-        for other in family.iter().flat_map(|release| release.images()) {
-            if relatives.len() < count && other != *image && !relatives.contains(&other) {
-                relatives.push(other);
-            }
-        }
-        relatives
+        let family = own.flat_map(|release| index.appliance(&release.publisher, &release.name)).collect();
+        newest_images(family, count, Some(image))
+    }
+
+    /// The images of an appliance, those of the newest releases first; at most `count`.
+    pub fn images_of_appliance(&self, publisher: &PublicKey, name: &Name, count: usize) -> Vec<ImageId> {
+        newest_images(self.read().index.appliance(publisher, name).collect(), count, None)
     }
 
     /// The highest sequence among the releases of an appliance that are known here.
@@ -298,6 +297,51 @@ impl Catalog {
     /// Who withdrew this. Whether a revocation is a fact or an opinion is the policy's question.
     pub fn revocations_of(&self, subject: &RevocationSubject) -> Vec<SharedRecord> {
         shared(self.read().index.revocations(subject))
+    }
+
+    /// The rightful heads of a channel: the highest, and where two contradict each other, the two. At most three, in one
+    /// look-up.
+    pub fn heads(&self, channel: &ChannelName) -> Vec<SharedRecord> {
+        self.read().index.channels.heads(channel).cloned().collect()
+    }
+
+    /// The channels of one appliance that have a head.
+    pub fn channels_of(&self, publisher: &PublicKey, name: &Name) -> Vec<ChannelName> {
+        self.read().index.channels.of_appliance(publisher, name).cloned().collect()
+    }
+
+    /// Every channel that has a head, by publisher, appliance and name.
+    pub fn channels(&self) -> Vec<ChannelName> {
+        self.read().index.channels.names().cloned().collect()
+    }
+
+    /// The channels of one publisher that have a head.
+    pub fn channels_by(&self, publisher: &PublicKey) -> Vec<ChannelName> {
+        self.read().index.channels.of_publisher(publisher).cloned().collect()
+    }
+
+    /// Whoever has published a release or moved a channel, as far as is known here.
+    pub fn publishers(&self) -> BTreeSet<PublicKey> {
+        let state = self.read();
+        let of_releases = state.index.releases().filter_map(|held| held.record.body.release());
+        let of_channels = state.index.channels.names().map(|channel| channel.publisher);
+        of_releases.map(|release| release.publisher).chain(of_channels).collect()
+    }
+
+    /// The publishers of whose heads and delegations some came since this was asked last; at first, all.
+    pub fn moved(&self) -> BTreeSet<PublicKey> {
+        self.write().index.channels.take_moved()
+    }
+
+    /// The delegations that bear on an appliance: the highest of each role that covers it, and those that the heads of its
+    /// channels are signed under.
+    pub fn delegations(&self, publisher: &PublicKey, name: &Name) -> Vec<SharedRecord> {
+        self.read().index.channels.delegations(publisher, name)
+    }
+
+    /// All delegations that a publisher signed, the highest sequence first.
+    pub fn delegations_by(&self, publisher: &PublicKey) -> Vec<SharedRecord> {
+        self.read().index.channels.all_delegations(publisher).cloned().collect()
     }
 
     /// What is here to be reconciled with a peer. Made once for each revision.
@@ -413,6 +457,18 @@ fn replay(holdings: &mut Holdings, frames: Vec<Frame>) {
 fn peer_name(source: &str) -> Arc<str> {
     let end = source.floor_char_boundary(MAX_SOURCE_BYTES);
     Arc::from(if source.is_empty() { "?" } else { &source[..end] })
+}
+
+/// The images of releases, those of the newest first, each once and without `other`; at most `count`.
+fn newest_images(mut releases: Vec<&Release>, count: usize, other: Option<&ImageId>) -> Vec<ImageId> {
+    releases.sort_by_key(|release| std::cmp::Reverse(release.sequence));
+    let mut images = Vec::new();
+    for image in releases.iter().flat_map(|release| release.images()) {
+        if images.len() < count && Some(&image) != other && !images.contains(&image) {
+            images.push(image);
+        }
+    }
+    images
 }
 
 fn shared<'a>(found: impl Iterator<Item = &'a index::Held>) -> Vec<SharedRecord> {

@@ -1,5 +1,7 @@
 //! The catalog against its promises: nothing lost, nothing unverified, nobody crowded out.
 
+mod channels;
+
 use std::io::Write as _;
 
 use ed25519_dalek::SigningKey;
@@ -49,7 +51,7 @@ fn release_body(publisher: &SigningKey, name: &str, version: &str) -> Body {
 }
 
 fn seal(issuers: &[&SigningKey], signers: &[&SigningKey], issued: UnixSeconds, body: &Body) -> Envelope {
-    let belongs = matches!(body, Body::Revocation(_)).then(federation);
+    let belongs = body.belongs_to_a_federation().unwrap_or(false).then(federation);
     let draft = Draft::new(issuers.iter().map(|key| public(key)), belongs, issued, body).unwrap();
     signers.iter().fold(draft, |draft, key| draft.sign(key).unwrap()).seal()
 }

@@ -17,7 +17,7 @@ const MAX_VALUE_BYTES: u64 = 64 * 1024;
 /// What to deploy, and how it is finished.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// A record id, a unique beginning of at least 12 characters, or PUBLISHER/NAME@VERSION
+    /// A record id, a unique beginning of at least 12 characters, PUBLISHER/NAME@VERSION or PUBLISHER/NAME:CHANNEL
     release: String,
     /// The value of a context input (`rialto show` lists them)
     #[arg(long, value_name = "NAME=VALUE", value_parser = parse_setting)]

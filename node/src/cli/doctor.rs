@@ -7,7 +7,8 @@ mod site;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use rialto_web::api::{ApiError, ErrorCode, Status};
+use clap::Args;
+use rialto_web::api::{ApiError, ClockRequest, ClockStatus, ErrorCode, Status};
 use serde::Serialize;
 use serde_json::json;
 
@@ -60,7 +61,23 @@ impl Check {
     }
 }
 
-pub(super) async fn run(face: &Face, dir: &NodeDir) -> Outcome {
+/// What to say of the clock, where anything.
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// Say that this machine's clock is right: the node was really off for so long. Asks the running node
+    #[arg(long, conflicts_with = "reset_clock")]
+    accept_clock: bool,
+    /// Say that it is right although the node has seen a later time: that one was wrong. Asks the running node
+    #[arg(long)]
+    reset_clock: bool,
+}
+
+pub(super) async fn run(face: &Face, dir: &NodeDir, arguments: Arguments) -> Outcome {
+    if arguments.accept_clock || arguments.reset_clock {
+        let request = ClockRequest { reset: arguments.reset_clock };
+        let clock: ClockStatus = Client::new(dir)?.post("clock", &request).await?;
+        return face.print(&clock, |page| page.line(format!("the time is {}", clock.now)));
+    }
     let mut checks = examine(dir).await;
     face.note_on_terminal("booting a guest of one sector, to see what runs it …");
     checks.extend(machine::examine().await);

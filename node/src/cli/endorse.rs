@@ -20,7 +20,7 @@ const MAX_NOTE_BYTES: u64 = 16_384;
 /// What is said, and by whom.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// A record id, a unique beginning of at least 12 characters, or PUBLISHER/NAME@VERSION
+    /// A record id, a unique beginning of at least 12 characters, PUBLISHER/NAME@VERSION or PUBLISHER/NAME:CHANNEL
     release: String,
     /// The key to sign with
     #[arg(long, value_name = "NAME")]

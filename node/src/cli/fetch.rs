@@ -11,7 +11,7 @@ use crate::units::ByteSize;
 /// What to fetch.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// An image id; or a release: a record id, a unique beginning of at least 12 characters, or PUBLISHER/NAME@VERSION
+    /// An image id; or a release: a record id, a unique beginning of at least 12 characters, PUBLISHER/NAME@VERSION or PUBLISHER/NAME:CHANNEL
     #[arg(value_name = "IMAGE|RELEASE")]
     target: String,
     /// Fetch a release that policy does not accept: it is stored, never deployed

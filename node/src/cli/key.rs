@@ -4,6 +4,7 @@ use clap::Subcommand;
 use rialto_protocol::bounded::Name;
 use serde_json::{Value, json};
 
+use super::delegate::RotateArguments;
 use super::output::{Cell, Face, Outcome, Tone};
 use crate::dir::NodeDir;
 use crate::keys::{self, Keys, SITE_KEY};
@@ -24,6 +25,8 @@ pub(super) enum Command {
         #[arg(default_value = SITE_KEY)]
         name: Name,
     },
+    /// Put a new key in the place of an old one that moves channels; asks the running node
+    Rotate(RotateArguments),
 }
 
 pub(super) fn run(face: &Face, dir: &NodeDir, command: Command) -> Outcome {
@@ -36,6 +39,8 @@ pub(super) fn run(face: &Face, dir: &NodeDir, command: Command) -> Outcome {
         }
         Command::Show { name } => show(face, &keys, &name),
         Command::List => list(face, &keys),
+        // The running node does this.
+        Command::Rotate(_) => Ok(()),
     }
 }
 

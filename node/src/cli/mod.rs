@@ -1,10 +1,12 @@
 //! The command line: a file per command.
 //!
-//! Everything but `init`, `node`, `key`, `policy check`, `decisions`, `store`, `doctor` and `completions` asks the running node over its
-//! UNIX socket, so that a script, the web UI and this program can never disagree.
+//! Everything but `init`, `node`, `key` (`key rotate` apart), `policy check`, `decisions`, `store`, `doctor` and
+//! `completions` asks the running node over its UNIX socket, so that a script, the web UI and this program can never disagree.
 
+mod channel;
 mod completions;
 mod decisions;
+mod delegate;
 mod deploy;
 mod doctor;
 mod endorse;
@@ -87,7 +89,7 @@ enum Command {
     /// Show the node at a glance
     Status,
     /// Look for what is wrong or missing on this machine, and say what fixes it
-    Doctor,
+    Doctor(doctor::Arguments),
     /// List the sites this node is connected to
     Peers,
     /// Show how much may be sent and received, or change it until the node is restarted
@@ -109,6 +111,11 @@ enum Command {
     Search(search::Arguments),
     /// Show everything about one release
     Show(show::Arguments),
+    /// Make names that move with new releases, and show what they are worth
+    #[command(subcommand)]
+    Channel(channel::Command),
+    /// Let other keys move a publisher's channels, so that its own key can stay offline
+    Delegate(delegate::Arguments),
     /// Say something of a release: that it was tested, for example
     Endorse(endorse::Arguments),
     /// Withdraw a release, an endorsement or a key
@@ -184,7 +191,7 @@ fn run(cli: Cli, face: &Face) -> Outcome {
     match cli.command {
         Command::Init(arguments) => init::run(face, &dir, arguments),
         Command::Node => node::run(dir),
-        Command::Key(command) => key::run(face, &dir, command),
+        Command::Key(command) if !matches!(command, key::Command::Rotate(_)) => key::run(face, &dir, command),
         Command::Store(command) => store::run(face, &dir, command),
         Command::Policy(policy::Command::Check { file }) => policy::check(face, &dir, file),
         Command::Decisions(arguments) => decisions::run(face, &dir, arguments),
@@ -198,8 +205,8 @@ fn run(cli: Cli, face: &Face) -> Outcome {
 
 /// The commands that the running node does.
 async fn ask(command: Command, face: &Face, dir: &NodeDir) -> Outcome {
-    if let Command::Doctor = command {
-        return doctor::run(face, dir).await;
+    if let Command::Doctor(arguments) = command {
+        return doctor::run(face, dir, arguments).await;
     }
     let client = &Client::new(dir)?;
     match command {
@@ -211,6 +218,9 @@ async fn ask(command: Command, face: &Face, dir: &NodeDir) -> Outcome {
         Command::Publish(arguments) => publish::run(face, client, arguments).await,
         Command::Search(arguments) => search::run(face, client, arguments).await,
         Command::Show(arguments) => show::run(face, client, arguments).await,
+        Command::Channel(command) => channel::run(face, client, command).await,
+        Command::Delegate(arguments) => delegate::run(face, client, arguments).await,
+        Command::Key(key::Command::Rotate(arguments)) => delegate::rotate(face, client, arguments).await,
         Command::Endorse(arguments) => endorse::run(face, client, arguments).await,
         Command::Revoke(arguments) => revoke::run(face, client, arguments).await,
         Command::Policy(policy::Command::Explain { release }) => policy::explain(face, client, &release).await,
@@ -222,7 +232,7 @@ async fn ask(command: Command, face: &Face, dir: &NodeDir) -> Outcome {
         Command::Logs(arguments) => logs::run(face, client, arguments).await,
         Command::Web => web::run(face, client).await,
         // `run` has done these.
-        Command::Doctor
+        Command::Doctor(_)
         | Command::Init(_)
         | Command::Node
         | Command::Key(_)
@@ -288,6 +298,13 @@ mod tests {
             "rialto --dir D publish FILE.toml --key name --json",
             "rialto --dir D endorse RELEASE --key name --type https://example.org/x --body FILE --json",
             "rialto --dir D revoke ID --key name --reason TEXT --json",
+            "rialto --dir D channel set cern/batch stable RELEASE --key name --expires 7d --json",
+            "rialto --dir D channel set cern/batch stable RELEASE --key one --key other",
+            "rialto --dir D channel ls cern/batch --json",
+            "rialto --dir D channel show cern/batch:stable --json",
+            "rialto --dir D delegate online --key name --names batch-* --names web --threshold 1 --expires 90d --json",
+            "rialto --dir D key rotate online next --key name --json",
+            "rialto --dir D doctor --accept-clock",
             "rialto --dir D policy check FILE",
             "rialto --dir D policy check",
             "rialto --dir D decisions --limit 7 --json",

@@ -22,7 +22,7 @@ pub(super) enum Command {
     },
     /// Say what policy says of a release, and why; exits 0 for every verdict
     Explain {
-        /// A record id, a unique beginning of at least 12 characters, or PUBLISHER/NAME@VERSION
+        /// A record id, a unique beginning of at least 12 characters, PUBLISHER/NAME@VERSION or PUBLISHER/NAME:CHANNEL
         release: String,
     },
 }

@@ -4,14 +4,14 @@ use clap::Args;
 use rialto_web::api::{ReleaseDetails, SignerShown};
 
 use super::output::{Cell, Face, Outcome, Page, Tone, age, count};
-use super::policy;
+use super::{channel, policy};
 use crate::client::{Client, segment};
 use crate::units::ByteSize;
 
 /// Which release.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// A record id, a unique beginning of at least 12 characters, or PUBLISHER/NAME@VERSION
+    /// A record id, a unique beginning of at least 12 characters, PUBLISHER/NAME@VERSION or PUBLISHER/NAME:CHANNEL
     release: String,
 }
 
@@ -56,6 +56,9 @@ fn describe(page: &mut Page, details: &ReleaseDetails) {
         page.paragraph(description);
     }
     policy::describe(page, &details.explanation);
+    if !details.channels.is_empty() {
+        channel::describe_all(page, &details.channels);
+    }
     describe_statements(page, details);
     if !details.images.is_empty() {
         page.heading("images");

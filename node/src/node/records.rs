@@ -39,7 +39,8 @@ fn taken(outcome: Outcome) -> Taken {
         Outcome::New | Outcome::Merged => Taken::New,
         // A relay is not a judge: what this site has no room for, others may have room for.
         Outcome::Ignored(Ignored::NoRoom | Ignored::Evicted) => Taken::NotKept,
-        Outcome::Duplicate | Outcome::Ignored(Ignored::TooFarAhead | Ignored::OtherFederation) => Taken::Ignored,
+        Outcome::Duplicate
+        | Outcome::Ignored(Ignored::TooFarAhead | Ignored::OtherFederation | Ignored::Superseded) => Taken::Ignored,
         Outcome::Refused(error) => Taken::Refused(error.to_string()),
     }
 }
@@ -53,7 +54,7 @@ mod tests {
         for reason in [Ignored::NoRoom, Ignored::Evicted] {
             assert_eq!(taken(Outcome::Ignored(reason)), Taken::NotKept);
         }
-        for reason in [Ignored::TooFarAhead, Ignored::OtherFederation] {
+        for reason in [Ignored::TooFarAhead, Ignored::OtherFederation, Ignored::Superseded] {
             assert_eq!(taken(Outcome::Ignored(reason)), Taken::Ignored);
         }
     }

@@ -1,4 +1,4 @@
-//! What people call a release: a record id, the beginning of one, or `PETNAME/NAME@VERSION`.
+//! What people call a release: a record id, the beginning of one, `PETNAME/NAME@VERSION`, or `PETNAME/NAME:CHANNEL`.
 
 use rialto_protocol::ids::{ImageId, RecordId};
 use rialto_web::api::ApiError;
@@ -40,10 +40,7 @@ impl Node {
         match reference.split_once('/') {
             Some((publisher, rest)) => match rest.split_once('@') {
                 Some((name, version)) => self.find_by_name(reference, publisher, name, version),
-                None if rest.contains(':') => Err(ApiError::usage(format!(
-                    "'{reference}' names a channel, which this version does not support yet"
-                ))
-                .with_hint("name the release: PETNAME/NAME@VERSION, or its id")),
+                None if rest.contains(':') => self.find_by_channel(reference),
                 None => Err(not_a_reference(reference)),
             },
             None => match self.catalog.find(reference) {
@@ -53,6 +50,32 @@ impl Node {
                     Err(ApiError::not_found(error.to_string()).with_hint("list what is known here with: rialto search"))
                 }
             },
+        }
+    }
+
+    /// The release that a channel points at, where its head is its publisher's last word.
+    fn find_by_channel(&self, reference: &str) -> Result<SharedRecord, ApiError> {
+        let channel = self.channel_called(reference)?;
+        let state = self.channel(&channel).state;
+        let Some(release) = state.fresh() else {
+            let flaws: Vec<String> = state.flaws.iter().map(ToString::to_string).collect();
+            return Err(ApiError::not_found(format!("channel {reference} leads nowhere: {}", flaws.join(", and ")))
+                .with_hint(format!("see what is known of it: rialto channel show {reference}; or name a release")));
+        };
+        let record = self.catalog.get(&release).ok_or_else(|| {
+            ApiError::not_found(format!("channel {reference} points at {release}, which is not known here yet"))
+                .with_hint("it comes with the next catch-up; see rialto peers")
+        })?;
+        let record = self.as_release(record)?;
+        // Another appliance's release would be one that nobody asked for.
+        let is_of_it = record.body.release().is_some_and(|release| {
+            release.publisher == channel.publisher
+                && release.name == channel.name
+                && record.is_signed_by(&channel.publisher)
+        });
+        match is_of_it {
+            true => Ok(record),
+            false => Err(ApiError::not_found(format!("channel {reference} points at a release of something else"))),
         }
     }
 
@@ -95,5 +118,5 @@ impl Node {
 fn not_a_reference(reference: &str) -> ApiError {
     let shown: String = reference.chars().take(80).collect();
     ApiError::usage(format!("'{shown}' does not name a release"))
-        .with_hint("give a record id, at least 12 characters of one, or PETNAME/NAME@VERSION")
+        .with_hint("give a record id, at least 12 characters of one, PETNAME/NAME@VERSION, or PETNAME/NAME:CHANNEL")
 }

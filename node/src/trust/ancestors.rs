@@ -35,7 +35,7 @@ fn mistake_1_the_verify_option_was_misspelt_so_nothing_was_verified() {
     assert_eq!(rightly.status.error, None);
     assert_eq!(unendorsed(&rightly).kind(), VerdictKind::Hold, "the requirement is really asked for");
     let endorsements = [endorsed(release.id, &scene.desy), endorsed(release.id, &scene.kek)];
-    let facts = Facts { endorsements: endorsements.iter().collect(), revocations: vec![] };
+    let facts = Facts { endorsements: endorsements.iter().collect(), revocations: vec![], ..Facts::default() };
     assert_eq!(judge(&rightly, &release, &facts, NOW).kind(), VerdictKind::Accept, "and can be met");
 
     for misspelt in ["requires", "requrie", "Require", "require_", "verify", "verfiy"] {
@@ -54,7 +54,7 @@ fn mistake_2_a_valid_signature_was_taken_for_an_authorised_signer() {
     let policy =
         scene.policy("match = { publisher = \"cern\" }\nrequire = [\"signed-by:builders\", \"endorsed-by:reviewers\"]\nthen = \"accept\"");
     let verdict = |release: &Verified<_>, endorsements: &[Verified<_>]| {
-        let facts = Facts { endorsements: endorsements.iter().collect(), revocations: vec![] };
+        let facts = Facts { endorsements: endorsements.iter().collect(), revocations: vec![], ..Facts::default() };
         evaluate(&policy, release, &facts, NOW)
     };
     let reviewed = |release: &Verified<rialto_protocol::record::Record>| {
@@ -119,7 +119,11 @@ fn mistake_3_a_filter_that_removed_from_the_list_it_walked_let_the_next_one_thro
             .filter(|n| is_revoked(*n))
             .map(|n| revoked(RevocationSubject::Endorsement(endorsements[n].id), keys[n / 2]))
             .collect();
-        let facts = Facts { endorsements: endorsements.iter().collect(), revocations: revocations.iter().collect() };
+        let facts = Facts {
+            endorsements: endorsements.iter().collect(),
+            revocations: revocations.iter().collect(),
+            ..Facts::default()
+        };
         let reviewers = (0..3).filter(|reviewer| !is_revoked(2 * reviewer) || !is_revoked(2 * reviewer + 1)).count();
         let verdict = evaluate(&policy, &release, &facts, NOW);
         assert_eq!(verdict.kind() == VerdictKind::Accept, reviewers >= 2, "revoked: {revoked_ones:06b}");
@@ -174,7 +178,7 @@ fn mistake_4_the_verdict_was_ignored_and_another_manifest_deployed() {
     // One publisher, name, version and sequence, two contents; only the first is endorsed.
     let (tested, other) = (swapped("tested"), swapped("other"));
     let endorsements = [endorsed(tested.id, &scene.desy), endorsed(tested.id, &scene.kek)];
-    let facts = || Facts { endorsements: endorsements.iter().collect(), revocations: vec![] };
+    let facts = || Facts { endorsements: endorsements.iter().collect(), revocations: vec![], ..Facts::default() };
 
     let verdict = evaluate(&policy, &tested, &facts(), NOW);
     let images: Vec<ImageId> = ["tested", "kernel", "initrd"].map(image).to_vec();

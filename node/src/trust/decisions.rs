@@ -1,24 +1,21 @@
 //! The decision log: each decision that the node acted on, one line of JSON each, appended and fsynced.
 //!
 //! ```text
-//! {"crc32":"89abcdef","after":"<64 hex>","decision":{…}}
-//!   crc32   of what stands between it and the last brace, against accidents
+//! {"crc32":"89abcdef","decision":{"after":"<64 hex>",…}}
+//!   crc32   of the bytes of the decision as they stand, against accidents
 //!   after   BLAKE3 of the whole line before, its line feed included; zeros in the first line
 //! ```
 //!
 //! So each line vouches for all before it: one that was changed, removed or put in between shows in the line after it. What
 //! vouches for the last line is its hash, the log's *head*, kept where the log is not: whoever can write the log can also
-//! write another log, and only a head that was noted before tells the two apart.
-//!
-//! Lines of earlier versions have no `after`, and a crc32 of the decision alone; they can only stand at the beginning.
+//! write another log, and only a head that was noted before tells the two apart. Lines of earlier versions have no `after`;
+//! they can only stand at the beginning.
 //!
 //! A decision is acted on only once its line is on disk. What a crash leaves behind the last whole line was never acted
 //! on, and is cut off when the log is opened.
 
 use std::fmt;
-use std::fs::{File, OpenOptions};
-use std::io::{BufRead, BufReader, Read as _, Seek as _, SeekFrom, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -28,14 +25,11 @@ use rialto_protocol::ids::{ImageId, RecordId};
 use rialto_web::api::VerdictKind;
 use serde::{Deserialize, Serialize};
 
+use super::lines::{self, MAX_LINE_BYTES, Tail, line_of};
 use super::verdict::{Verdict, time_shown};
 
-/// A line is at most this long: a decision that rested on some ten thousand records.
-const MAX_LINE_BYTES: usize = 1024 * 1024;
-const BEFORE_CRC: &str = "{\"crc32\":\"";
-const BEFORE_AFTER: &str = "\",\"after\":\"";
-const BEFORE_DECISION: &str = "\",\"decision\":";
-const AFTER_DECISION: &str = "}";
+/// What a line of the log holds.
+const WORD: &str = "decision";
 
 /// Why the decision log cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -119,6 +113,9 @@ impl Action {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Decision {
+    /// The hash of the line that it was written after: the log sets it. `None` in lines of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<LineHash>,
     /// When, by the node's own clock: the `now` of the evaluation, so that it can be repeated.
     pub at: UnixSeconds,
     /// The same for people: RFC 3339.
@@ -145,6 +142,7 @@ impl Decision {
     /// The decision that follows from a verdict given at `now`.
     pub fn new(verdict: &Verdict, action: Action, now: UnixSeconds) -> Self {
         Self {
+            after: None,
             at: now,
             time: time_shown(now),
             action,
@@ -160,21 +158,32 @@ impl Decision {
 }
 
 /// BLAKE3 of a line of the log, its line feed included.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
 pub struct LineHash([u8; 32]);
 
 impl LineHash {
     /// What the first line comes after.
     const NOTHING: Self = Self([0; 32]);
-
-    fn of(line: &[u8]) -> Self {
-        Self(blake3::hash(line).into())
-    }
 }
 
 impl fmt::Display for LineHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(blake3::Hash::from_bytes(self.0).to_hex().as_str())
+    }
+}
+
+impl From<LineHash> for String {
+    fn from(hash: LineHash) -> Self {
+        hash.to_string()
+    }
+}
+
+impl TryFrom<String> for LineHash {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
     }
 }
 
@@ -198,8 +207,6 @@ pub struct Line {
     pub decision: Decision,
     /// Its hash.
     pub hash: LineHash,
-    /// The hash of the line that it was written after; `None` in lines of earlier versions.
-    after: Option<LineHash>,
 }
 
 /// What reading a whole log found.
@@ -221,17 +228,6 @@ pub struct DecisionLog {
     tail: Arc<Mutex<Tail>>,
 }
 
-#[derive(Debug)]
-struct Tail {
-    file: File,
-    /// Where the last whole line ends, in bytes.
-    end: u64,
-    /// The hash of that line.
-    head: LineHash,
-    /// Whether something may stand behind `end`, from a write that failed.
-    is_torn: bool,
-}
-
 impl DecisionLog {
     /// Opens the log, or begins one. Blocks on the disk.
     ///
@@ -250,7 +246,9 @@ impl DecisionLog {
     pub fn append(&self, decision: &Decision) -> Result<(), DecisionError> {
         // A panic elsewhere leaves the tail as valid as a failed write does.
         let mut tail = self.tail.lock().unwrap_or_else(PoisonError::into_inner);
-        let line = line_of(decision, tail.head).map_err(|source| io_error(&self.path, "written", source))?;
+        let after = Some(tail.last().map_or(LineHash::NOTHING, LineHash));
+        let line = line_of(WORD, &Decision { after, ..decision.clone() });
+        let line = line.map_err(|source| io_error(&self.path, "written", source))?;
         if line.len() > MAX_LINE_BYTES {
             return Err(DecisionError::TooLong { bytes: line.len() });
         }
@@ -274,7 +272,7 @@ impl DecisionLog {
         let mut is_noted_found = noted.is_none();
         for line in Self::read(path)? {
             let line = line?;
-            match line.after {
+            match line.decision.after {
                 None if found.unchained == found.decisions => found.unchained += 1,
                 Some(after) if after == found.head.unwrap_or(LineHash::NOTHING) => {}
                 _ => return Err(DecisionError::Unchained { path: path.to_owned(), line: line.number }),
@@ -311,134 +309,13 @@ impl DecisionLog {
     pub fn read(path: impl AsRef<Path>) -> Result<impl Iterator<Item = Result<Line, DecisionError>>, DecisionError> {
         let path = path.as_ref().to_owned();
         let file = File::open(&path).map_err(|source| io_error(&path, "opened", source))?;
-        let mut lines = BufReader::new(file);
-        let mut number = 0;
-        let mut has_failed = false;
-        Ok(std::iter::from_fn(move || {
-            if has_failed {
-                return None;
-            }
-            number += 1;
-            match next_line(&mut lines) {
-                Ok(None) => None,
-                Ok(Some(line)) => Some(
-                    line_from(number, &line).ok_or_else(|| DecisionError::Damaged { path: path.clone(), line: number }),
-                ),
-                Err(source) => {
-                    has_failed = true;
-                    Some(Err(io_error(&path, "read", source)))
-                }
-            }
+        let numbered = lines::read_hashed::<Decision>(file, WORD).zip(1..);
+        Ok(numbered.map(move |(line, number)| match line {
+            Ok((Some(decision), hash)) => Ok(Line { number, decision, hash: LineHash(hash) }),
+            Ok((None, _)) => Err(DecisionError::Damaged { path: path.clone(), line: number }),
+            Err(source) => Err(io_error(&path, "read", source)),
         }))
     }
-}
-
-impl Tail {
-    fn open(path: &Path) -> std::io::Result<Self> {
-        let is_new = !path.try_exists()?;
-        let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
-        if is_new && let Some(parent) = path.parent() {
-            let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
-            File::open(parent)?.sync_all()?;
-        }
-        let length = file.metadata()?.len();
-        let end = end_of_last_line(&mut file, length)?;
-        if end < length {
-            tracing::warn!(path = %path.display(), bytes = length - end, "the decision log ends in half a line, which is cut off");
-            file.set_len(end)?;
-            file.sync_all()?;
-        }
-        let head = hash_of_last_line(&mut file, end)?;
-        Ok(Self { file, end, head, is_torn: false })
-    }
-
-    fn append(&mut self, line: &[u8]) -> std::io::Result<()> {
-        if self.is_torn {
-            self.file.set_len(self.end)?;
-        }
-        self.is_torn = true;
-        self.file.seek(SeekFrom::Start(self.end))?;
-        let written = self.file.write_all(line).and_then(|()| self.file.sync_data());
-        if let Err(error) = written {
-            // Tidied up at once where that works, else before the next line or at the next start.
-            self.is_torn = self.file.set_len(self.end).is_err();
-            return Err(error);
-        }
-        self.is_torn = false;
-        self.end += line.len() as u64;
-        self.head = LineHash::of(line);
-        Ok(())
-    }
-}
-
-/// Where the last line feed stands, plus one. Reads backwards, so that a long log opens at once.
-fn end_of_last_line(file: &mut File, length: u64) -> std::io::Result<u64> {
-    const STEP: u64 = 64 * 1024;
-    let mut end = length;
-    let mut block = Vec::new();
-    while end > 0 {
-        let start = end.saturating_sub(STEP);
-        file.seek(SeekFrom::Start(start))?;
-        block.clear();
-        file.take(end - start).read_to_end(&mut block)?;
-        if let Some(at) = block.iter().rposition(|byte| *byte == b'\n') {
-            return Ok(start + at as u64 + 1);
-        }
-        end = start;
-    }
-    Ok(0)
-}
-
-/// The hash of the line that ends, with its line feed, at `end`, whatever it says.
-fn hash_of_last_line(file: &mut File, end: u64) -> std::io::Result<LineHash> {
-    if end == 0 {
-        return Ok(LineHash::NOTHING);
-    }
-    let start = end_of_last_line(file, end - 1)?;
-    file.seek(SeekFrom::Start(start))?;
-    let mut hasher = blake3::Hasher::new();
-    hasher.update_reader(file.take(end - start))?;
-    Ok(LineHash(hasher.finalize().into()))
-}
-
-fn line_of(decision: &Decision, after: LineHash) -> std::io::Result<String> {
-    let decision = serde_json::to_string(decision)?;
-    let checked = format!("{BEFORE_AFTER}{after}{BEFORE_DECISION}{decision}");
-    let crc = crc32fast::hash(checked.as_bytes());
-    Ok(format!("{BEFORE_CRC}{crc:08x}{checked}{AFTER_DECISION}\n"))
-}
-
-fn line_from(number: usize, bytes: &[u8]) -> Option<Line> {
-    const CRC_CHARS: usize = 8;
-    let text = std::str::from_utf8(bytes).ok()?.strip_suffix('\n')?;
-    let (crc, checked) = text.strip_prefix(BEFORE_CRC)?.strip_suffix(AFTER_DECISION)?.split_at_checked(CRC_CHARS)?;
-    let (after, decision, checked) = match checked.strip_prefix(BEFORE_AFTER) {
-        Some(rest) => {
-            let (after, decision) = rest.split_once(BEFORE_DECISION)?;
-            (Some(after.parse().ok()?), decision, checked)
-        }
-        None => {
-            let decision = checked.strip_prefix(BEFORE_DECISION)?;
-            (None, decision, decision)
-        }
-    };
-    if crc != format!("{:08x}", crc32fast::hash(checked.as_bytes())) {
-        return None;
-    }
-    Some(Line { number, decision: serde_json::from_str(decision).ok()?, hash: LineHash::of(bytes), after })
-}
-
-/// The next line with its line feed, cut short where it is longer than any that was written; `None` at the end, and for
-/// a last line that is still being written.
-fn next_line(lines: &mut impl BufRead) -> std::io::Result<Option<Vec<u8>>> {
-    let mut line = Vec::new();
-    let limit = MAX_LINE_BYTES as u64;
-    lines.by_ref().take(limit).read_until(b'\n', &mut line)?;
-    if line.len() == MAX_LINE_BYTES && !line.ends_with(b"\n") {
-        lines.skip_until(b'\n')?;
-        return Ok(Some(line));
-    }
-    Ok(line.ends_with(b"\n").then_some(line))
 }
 
 fn io_error(path: &Path, verb: &'static str, source: std::io::Error) -> DecisionError {
@@ -459,7 +336,8 @@ mod tests {
     }
 
     fn read(path: &Path) -> Vec<Decision> {
-        DecisionLog::read(path).unwrap().map(|line| line.unwrap().decision).collect()
+        // As they were handed in: the log adds what comes before them.
+        DecisionLog::read(path).unwrap().map(|line| Decision { after: None, ..line.unwrap().decision }).collect()
     }
 
     #[test]
@@ -520,8 +398,8 @@ mod tests {
         std::fs::write(&path, text.replace("\"at\":2,", "\"at\":9,")).unwrap();
         let found: Vec<_> = DecisionLog::read(&path).unwrap().collect();
         assert!(matches!(&found[1], Err(DecisionError::Damaged { line: 2, .. })), "{:?}", found[1]);
-        let said = |at: usize| &found[at].as_ref().unwrap().decision;
-        assert_eq!((said(0), said(2)), (&decision(1), &decision(3)));
+        let at = |place: usize| found[place].as_ref().unwrap().decision.at;
+        assert_eq!((at(0), at(2)), (1, 3));
 
         std::fs::write(&path, format!("{}\n{}", "x".repeat(3 * MAX_LINE_BYTES), text)).unwrap();
         let found: Vec<_> = DecisionLog::read(&path).unwrap().collect();
@@ -532,8 +410,9 @@ mod tests {
     /// A line as somebody writes it who knows the format: with a checksum that fits.
     fn forged(line: &str, from: &str, to: &str) -> String {
         let line = line.replace(from, to);
-        let checked = line[BEFORE_CRC.len() + 8..].trim_end().strip_suffix(AFTER_DECISION).unwrap();
-        format!("{BEFORE_CRC}{:08x}{checked}{AFTER_DECISION}\n", crc32fast::hash(checked.as_bytes()))
+        let (_, decision) = line.split_once("\"decision\":").unwrap();
+        let decision = decision.trim_end().strip_suffix('}').unwrap();
+        format!("{{\"crc32\":\"{:08x}\",\"decision\":{decision}}}\n", crc32fast::hash(decision.as_bytes()))
     }
 
     #[test]
@@ -587,10 +466,7 @@ mod tests {
     fn a_log_of_an_earlier_version_goes_on_and_nothing_unchained_comes_later() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("decisions");
-        let earlier = |at| {
-            let decision = serde_json::to_string(&decision(at)).unwrap();
-            format!("{BEFORE_CRC}{:08x}{BEFORE_DECISION}{decision}}}\n", crc32fast::hash(decision.as_bytes()))
-        };
+        let earlier = |at| line_of(WORD, &decision(at)).unwrap();
         std::fs::write(&path, earlier(1) + &earlier(2)).unwrap();
         DecisionLog::open(&path).unwrap().append(&decision(3)).unwrap();
         assert_eq!(read(&path), [decision(1), decision(2), decision(3)]);

@@ -10,8 +10,11 @@
 
 mod accepted;
 mod archive;
+mod clock;
 mod decisions;
 mod file;
+mod floors;
+mod lines;
 mod parse;
 mod policy;
 mod requirement;
@@ -24,6 +27,8 @@ mod words;
 #[cfg(test)]
 mod ancestors;
 #[cfg(test)]
+mod freshness_tests;
+#[cfg(test)]
 mod parse_tests;
 #[cfg(test)]
 mod testing;
@@ -32,9 +37,11 @@ mod verdict_tests;
 
 pub use accepted::Accepted;
 pub use archive::{ArchiveError, PolicyArchive};
+pub use clock::{Clock, Doubt, Reading};
 pub use decisions::{Action, Decision, DecisionError, DecisionLog, Line, LineHash, Verification};
 pub use file::{PolicyFile, PolicyState, judge};
+pub use floors::{FloorError, Floors, Place, Signed};
 pub use policy::{MAX_POLICY_BYTES, OnRevoke, Policy, PolicyError, Update};
 pub use starter::starter_policy;
-pub use verdict::{Facts, Verdict, evaluate, revocation_subjects};
-pub use withdrawn::{endorsement_is_void, revocation_counts};
+pub use verdict::{ChannelFacts, Facts, Verdict, evaluate, revocation_subjects};
+pub use withdrawn::{endorsement_is_void, revocation_counts, revocation_is_by};

@@ -308,6 +308,11 @@ impl Reader<'_> {
         match (word, rest.filter(|rest| !rest.is_empty())) {
             ("sbom", _) if rest.is_some() => refused("`sbom` stands alone, without a colon".into()),
             ("sbom", _) => Ok(Requirement::Sbom),
+            ("channel-fresh", None) if rest.is_some() => refused("after the colon stands a length of time".into()),
+            ("channel-fresh", age) => {
+                let age = age.map(Age::parse).transpose().map_err(|problem| self.refuse(span, problem))?;
+                Ok(Requirement::ChannelFresh(age))
+            }
             ("max-age", Some(age)) => {
                 Age::parse(age).map(Requirement::MaxAge).map_err(|problem| self.refuse(span, problem))
             }

@@ -100,7 +100,6 @@ fn words_to_come_say_that_they_are_not_supported_yet() {
     let rule = |line: &str| format!("{}\n[[rule]]\n{line}\nthen = \"accept\"\n", Scene::default().preamble());
     let at = rule("").lines().position(|line| line == "[[rule]]").unwrap() + 2;
     let requirements = [
-        "channel-fresh",
         "no-advisory",
         "no-advisory:high",
         "provenance",

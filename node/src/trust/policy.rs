@@ -100,6 +100,12 @@ impl Policy {
         summary::of(self)
     }
 
+    /// Whether any rule asks where channels point.
+    pub fn asks_for_channels(&self) -> bool {
+        let requirements = self.rules.iter().chain([&self.default]).flat_map(|rule| &rule.require);
+        requirements.into_iter().any(|requirement| matches!(requirement, Requirement::ChannelFresh(_)))
+    }
+
     /// Whether two keys are one signer here: the same key, or two that the policy lists under one name.
     pub(super) fn is_one_signer(&self, a: &PublicKey, b: &PublicKey) -> bool {
         a == b || matches!((self.petname(a), self.petname(b)), (Some(a), Some(b)) if a == b)
@@ -166,6 +172,8 @@ pub(super) enum Requirement {
     MaxAge(Age),
     /// It names a list of what is inside.
     Sbom,
+    /// A channel of its publisher's points at it now, by a head that is no older than this where an age is given.
+    ChannelFresh(Option<Age>),
 }
 
 impl fmt::Display for Requirement {
@@ -179,6 +187,8 @@ impl fmt::Display for Requirement {
             }
             Self::MaxAge(age) => write!(f, "max-age:{age}"),
             Self::Sbom => f.write_str("sbom"),
+            Self::ChannelFresh(None) => f.write_str("channel-fresh"),
+            Self::ChannelFresh(Some(age)) => write!(f, "channel-fresh:{age}"),
         }
     }
 }

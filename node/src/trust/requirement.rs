@@ -1,13 +1,14 @@
 //! Whether a release meets one requirement of a rule, by which records, or what is missing.
 
 use rialto_protocol::UnixSeconds;
+use rialto_protocol::channel::{self, Authority, ChannelName, Flaw, Floor, Known};
 use rialto_protocol::ids::{PublicKey, RecordId};
-use rialto_protocol::record::{Endorsement, EndorsementBody, Record, RevocationSubject};
+use rialto_protocol::record::{DelegatedRole, Endorsement, EndorsementBody, Record, RevocationSubject};
 use rialto_protocol::signed::Verified;
 use rialto_web::api::RequirementOutcome;
 
 use super::policy::{Requirement, Role, Signer};
-use super::verdict::{Case, time_shown};
+use super::verdict::{Case, ChannelFacts, time_shown};
 use super::words::{Age, shown};
 
 /// How one requirement came out.
@@ -28,6 +29,7 @@ pub(super) fn check(case: &Case<'_>, requirement: &Requirement) -> Checked {
             Some(sbom) => (true, format!("its SBOM is image {sbom}"), vec![case.record.id]),
             None => (false, "its publisher names no SBOM with it".to_owned(), Vec::new()),
         },
+        Requirement::ChannelFresh(age) => case.channel_fresh(age.as_ref()),
     };
     Checked { shown: RequirementOutcome { name: requirement.to_string(), met, because }, used }
 }
@@ -145,6 +147,73 @@ impl Case<'_> {
             true => (true, format!("it was issued {shown} ago"), vec![self.record.id]),
             false => (false, format!("it was issued {shown} ago, and may be at most {max} old"), Vec::new()),
         }
+    }
+
+    /// Whether a channel points at the release now: by a head that its publisher stands behind, that has not expired, and
+    /// that nothing contradicts.
+    fn channel_fresh(&self, max: Option<&Age>) -> (bool, String, Vec<RecordId>) {
+        let mut reasons = Vec::new();
+        for facts in &self.channels {
+            match self.points_here(facts, max) {
+                Ok((because, used)) => return (true, because, used),
+                Err(reason) => reasons.push(reason),
+            }
+        }
+        let because = match reasons.is_empty() {
+            true => "no channel of its publisher's points at it".to_owned(),
+            false => listed(reasons, "; "),
+        };
+        (false, because, Vec::new())
+    }
+
+    fn points_here(&self, facts: &ChannelFacts<'_>, max: Option<&Age>) -> Result<(String, Vec<RecordId>), String> {
+        let name = &facts.channel.channel;
+        let known =
+            Known { channel: &facts.channel, heads: &facts.heads, delegations: &self.delegations, floor: facts.floor };
+        let state = channel::state(&known, |key| self.withdrawn.key(key).is_some(), self.now);
+        let Some(((head, _), expires)) = state.head.zip(state.expires) else {
+            return Err(format!("channel {name}: {}", self.flaws(&state.flaws)));
+        };
+        let contradicts = state.flaws.iter().any(|flaw| matches!(flaw, Flaw::Contradicted { .. }));
+        match state.release {
+            Some(release) if release == self.record.id || contradicts => {}
+            Some(other) => return Err(format!("channel {name} points at release {other} (record {head})")),
+            None => return Err(format!("channel {name} points nowhere (record {head})")),
+        }
+        if contradicts {
+            return Err(format!("channel {name}: {}", self.flaws(&state.flaws)));
+        }
+        if !state.flaws.is_empty() {
+            return Err(format!("channel {name} points at it, but {} (record {head})", self.flaws(&state.flaws)));
+        }
+        let issued = facts.heads.iter().find(|record| record.id == head).map(|record| self.age_of(record));
+        if let Some((age, max)) = issued.zip(max).filter(|(age, max)| *age > max.seconds) {
+            let age = shown_age(age);
+            return Err(format!(
+                "channel {name} was said to point at it {age} ago, which counts for {max} (record {head})"
+            ));
+        }
+        let under = self.delegations.iter().filter(|record| self.is_in_force(record, &facts.channel, facts.floor));
+        let used = under.map(|record| record.id).chain([head]).collect();
+        Ok((format!("channel {name} points at it until {} (record {head})", time_shown(expires)), used))
+    }
+
+    fn flaws(&self, flaws: &[Flaw]) -> String {
+        let shown = |flaw: &Flaw| match flaw {
+            Flaw::Frozen { since } | Flaw::DelegationExpired { since, .. } => {
+                let ago = shown_age(self.now.saturating_sub(*since));
+                format!("{flaw}, since {} ({ago} ago)", time_shown(*since))
+            }
+            flaw => flaw.to_string(),
+        };
+        flaws.iter().map(shown).collect::<Vec<_>>().join(", and ")
+    }
+
+    fn is_in_force(&self, record: &Verified<Record>, channel: &ChannelName, floor: Floor) -> bool {
+        let ChannelName { publisher, name, .. } = channel;
+        let role = DelegatedRole::Channel;
+        let in_force = channel::authority(publisher, role, name, &self.delegations, floor.delegation);
+        matches!(in_force, Authority::Delegated { record: in_force, .. } if in_force == record.id)
     }
 
     /// Seconds since a record was issued; 0 for one from the future, whose clock is not ours.

@@ -100,6 +100,10 @@ fn condition(requirement: &Requirement) -> String {
         }
         Requirement::MaxAge(age) => format!("they are at most {age} old"),
         Requirement::Sbom => "they name an SBOM".to_owned(),
+        Requirement::ChannelFresh(None) => "a channel of their publisher's points at them now".to_owned(),
+        Requirement::ChannelFresh(Some(age)) => {
+            format!("a channel of their publisher's points at them now, as said at most {age} ago")
+        }
     }
 }
 

@@ -44,7 +44,8 @@ pub(super) fn signed_by_some(
     keys: &[&SigningKey],
     issued: UnixSeconds,
 ) -> Verified<Record> {
-    let federation = body.revocation().map(|_| Name::try_from("science").unwrap());
+    let belongs = body.belongs_to_a_federation().unwrap_or(false);
+    let federation = belongs.then(|| Name::try_from("science").unwrap());
     let draft = Draft::new(issuers.iter().map(|key| public(key)), federation, issued, body).unwrap();
     keys.iter().fold(draft, |draft, key| draft.sign(key).unwrap()).seal().verify().unwrap()
 }

@@ -3,12 +3,14 @@
 use std::collections::BTreeSet;
 
 use rialto_protocol::UnixSeconds;
+use rialto_protocol::channel::{ChannelName, Floor};
 use rialto_protocol::ids::RecordId;
 use rialto_protocol::record::{Record, Release, RevocationSubject};
 use rialto_protocol::signed::Verified;
 use rialto_web::api::{Explanation, RequirementOutcome, VerdictKind};
 
 use super::accepted::Accepted;
+use super::clock::Doubt;
 use super::parse::{NO_RULE, REVOCATION_RULE};
 use super::policy::{OnRevoke, Policy, Rule, Update};
 use super::requirement::{self, Checked};
@@ -23,16 +25,38 @@ pub struct Facts<'a> {
     pub endorsements: Vec<&'a Verified<Record>>,
     /// Revocations of every subject in [`revocation_subjects`].
     pub revocations: Vec<&'a Verified<Record>>,
+    /// The channels of the release's appliance.
+    pub channels: Vec<ChannelFacts<'a>>,
+    /// The delegations of its publisher that bear on the appliance.
+    pub delegations: Vec<&'a Verified<Record>>,
+}
+
+/// What is known of one channel.
+#[derive(Debug, Clone)]
+pub struct ChannelFacts<'a> {
+    /// Which.
+    pub channel: ChannelName,
+    /// Its heads.
+    pub heads: Vec<&'a Verified<Record>>,
+    /// What this site has seen of it before.
+    pub floor: Floor,
+}
+
+impl<'a> Facts<'a> {
+    /// The records by which channels are judged.
+    fn channel_records(&self) -> impl Iterator<Item = &'a Verified<Record>> {
+        let heads = self.channels.iter().flat_map(|facts| facts.heads.iter().copied());
+        heads.chain(self.delegations.iter().copied())
+    }
 }
 
 /// What the catalog is to be asked for revocations of, before `release` is judged: the release itself, its
-/// endorsements, and every key that signed any of them.
-pub fn revocation_subjects(
-    release: &Verified<Record>,
-    endorsements: &[&Verified<Record>],
-) -> BTreeSet<RevocationSubject> {
+/// endorsements, and every key that signed any of them, or a record by which its channels are judged.
+pub fn revocation_subjects(release: &Verified<Record>, facts: &Facts<'_>) -> BTreeSet<RevocationSubject> {
+    let endorsements = &facts.endorsements;
     let of_release = release.signers().chain(release.body.release().map(|release| &release.publisher));
     let keys = of_release.chain(endorsements.iter().flat_map(|record| record.signers()));
+    let keys = keys.chain(facts.channel_records().flat_map(|record| record.signers()));
     keys.map(|key| RevocationSubject::Key(*key))
         .chain([RevocationSubject::Release(release.id)])
         .chain(endorsements.iter().map(|record| RevocationSubject::Endorsement(record.id)))
@@ -146,6 +170,11 @@ impl Verdict {
         }
     }
 
+    /// The verdict while the node's own clock is in doubt: hold.
+    pub fn in_doubt(release: RecordId, doubt: &Doubt) -> Self {
+        Self::undecided(release, None, doubt.to_string())
+    }
+
     /// The verdict where there is nothing to decide by: hold.
     pub(super) fn undecided(release: RecordId, policy: Option<String>, because: String) -> Self {
         Self {
@@ -212,6 +241,9 @@ pub(super) struct Case<'a> {
     /// Endorsements of this release, by id.
     pub(super) endorsements: Vec<&'a Verified<Record>>,
     pub(super) withdrawn: Withdrawn<'a>,
+    /// The channels of its appliance, of its publisher only.
+    pub(super) channels: Vec<ChannelFacts<'a>>,
+    pub(super) delegations: Vec<&'a Verified<Record>>,
     pub(super) now: UnixSeconds,
 }
 
@@ -235,7 +267,19 @@ impl<'a> Case<'a> {
             |endorsement: &&Verified<Record>| endorsement.body.endorsement().is_some_and(|e| e.subject == record.id);
         let mut endorsements: Vec<_> = facts.endorsements.iter().copied().filter(is_of_this).collect();
         endorsements.sort_by_key(|endorsement| endorsement.id);
-        Self { policy, record, release, endorsements, withdrawn: Withdrawn::new(Some(policy), &facts.revocations), now }
+        let is_its_own = |facts: &&ChannelFacts<'_>| {
+            facts.channel.publisher == release.publisher && facts.channel.name == release.name
+        };
+        Self {
+            policy,
+            record,
+            release,
+            endorsements,
+            withdrawn: Withdrawn::new(Some(policy), &facts.revocations),
+            channels: facts.channels.iter().filter(is_its_own).cloned().collect(),
+            delegations: facts.delegations.clone(),
+            now,
+        }
     }
 
     /// Whether every part of a rule's `match` fits.
@@ -371,8 +415,10 @@ impl<'a> Case<'a> {
         let is_named = |record: &&Verified<Record>| {
             record.signers().any(|key| self.policy.names(key) || *key == self.release.publisher)
         };
+        let channels = self.channels.iter().flat_map(|facts| &facts.heads).chain(&self.delegations).copied();
         let mut ids: Vec<RecordId> = (self.endorsements.iter().copied().chain(revocations))
             .filter(is_named)
+            .chain(channels)
             .map(|record| record.id)
             .chain([self.record.id])
             .collect();

@@ -19,7 +19,11 @@ fn judged(
     endorsements: &[Verified<Record>],
     revocations: &[Verified<Record>],
 ) -> Verdict {
-    let facts = Facts { endorsements: endorsements.iter().collect(), revocations: revocations.iter().collect() };
+    let facts = Facts {
+        endorsements: endorsements.iter().collect(),
+        revocations: revocations.iter().collect(),
+        ..Facts::default()
+    };
     evaluate(policy, release, &facts, NOW)
 }
 
@@ -334,7 +338,8 @@ fn the_catalog_is_told_what_to_look_for() {
         RevocationSubject::Key(public(&scene.cern)),
         RevocationSubject::Key(public(&scene.desy)),
     ]);
-    assert_eq!(revocation_subjects(&release, &[&by_desy]), expected);
+    let facts = Facts { endorsements: vec![&by_desy], ..Facts::default() };
+    assert_eq!(revocation_subjects(&release, &facts), expected);
 }
 
 #[test]

@@ -34,6 +34,11 @@ pub fn revocation_counts(
     }
 }
 
+/// Whether a revocation is by the holder of this key: this key itself, or another one of the same signer of the policy.
+pub fn revocation_is_by(policy: Option<&Policy>, revocation: &Verified<Record>, key: &PublicKey) -> bool {
+    revocation.signers().any(|signer| is_one_signer(policy, signer, key))
+}
+
 /// Whether an endorsement counts for nothing any more: expired, or revoked, or every key that signed it is. For showing.
 pub fn endorsement_is_void(
     policy: Option<&Policy>,

@@ -39,8 +39,8 @@ pub(super) const MATCH: Words = Words {
 };
 pub(super) const REQUIREMENT: Words = Words {
     place: "in `require`",
-    known: &["signed-by", "endorsed-by", "max-age", "sbom"],
-    planned: &["channel-fresh", "licence", "license", "no-advisory", "not-revoked-by", "provenance", "rebuilt-by"],
+    known: &["signed-by", "endorsed-by", "channel-fresh", "max-age", "sbom"],
+    planned: &["licence", "license", "no-advisory", "not-revoked-by", "provenance", "rebuilt-by"],
 };
 pub(super) const DEFAULT: Words = Words { place: "in [default]", known: &["then"], planned: &["on-revoke", "update"] };
 pub(super) const THEN: Words = Words { place: "as `then`", known: &["accept", "hold", "reject"], planned: &[] };

@@ -22,3 +22,24 @@ mod tests;
 pub use authority::{Authority, Unrightful, authority, is_delegation, rightful};
 pub use heads::{Heads, Position};
 pub use state::{ChannelState, Flaw, Floor, Known, state};
+
+use crate::bounded::Name;
+use crate::ids::PublicKey;
+use crate::record::Channel;
+
+/// A channel of one appliance.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ChannelName {
+    /// Whose.
+    pub publisher: PublicKey,
+    /// The appliance.
+    pub name: Name,
+    /// The channel.
+    pub channel: Name,
+}
+
+impl From<&Channel> for ChannelName {
+    fn from(head: &Channel) -> Self {
+        Self { publisher: head.publisher, name: head.name.clone(), channel: head.channel.clone() }
+    }
+}

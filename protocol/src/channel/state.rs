@@ -3,8 +3,7 @@
 use std::fmt;
 
 use crate::UnixSeconds;
-use crate::bounded::Name;
-use crate::channel::{Authority, Heads, Position, authority, rightful};
+use crate::channel::{Authority, ChannelName, Heads, Position, authority, rightful};
 use crate::ids::{PublicKey, RecordId};
 use crate::record::{DelegatedRole, Record};
 use crate::signed::Verified;
@@ -21,12 +20,8 @@ pub struct Floor {
 /// What is known of one channel of one appliance.
 #[derive(Debug, Clone)]
 pub struct Known<'a, R> {
-    /// Whose appliance.
-    pub publisher: &'a PublicKey,
-    /// Its name.
-    pub name: &'a Name,
-    /// The channel.
-    pub channel: &'a Name,
+    /// Which.
+    pub channel: &'a ChannelName,
     /// Records among which its heads are. Others are passed over.
     pub heads: &'a [R],
     /// Records among which its publisher's delegations are. Others are passed over.
@@ -146,7 +141,8 @@ pub fn state<R: AsRef<Verified<Record>>>(
 ) -> ChannelState {
     let is_of_this = |record: &&Verified<Record>| {
         record.body.channel().is_some_and(|head| {
-            head.publisher == *known.publisher && head.name == *known.name && head.channel == *known.channel
+            let ChannelName { publisher, name, channel } = known.channel;
+            head.publisher == *publisher && head.name == *name && head.channel == *channel
         })
     };
     let mut heads = Heads::default();
@@ -194,10 +190,11 @@ fn flaw_of_authority<R: AsRef<Verified<Record>>>(
 ) -> Option<Flaw> {
     let role = DelegatedRole::Channel;
     // What the publisher's revoked key said of who may sign counts no more.
-    if is_revoked(known.publisher) {
+    if is_revoked(&known.channel.publisher) {
         return Some(Flaw::KeysRevoked);
     }
-    match authority(known.publisher, role, known.name, known.delegations, known.floor.delegation) {
+    let ChannelName { publisher, name, .. } = known.channel;
+    match authority(publisher, role, name, known.delegations, known.floor.delegation) {
         Authority::Publisher => None,
         Authority::Missing { seen } => Some(Flaw::DelegationMissing { seen }),
         Authority::Contradicted { sequence, one, other } => {

@@ -114,9 +114,7 @@ impl Site {
     fn state(&self) -> ChannelState {
         let records: Vec<&Verified<Record>> = self.records.iter().collect();
         let known = Known {
-            publisher: &public(ROOT),
-            name: &name("hello"),
-            channel: &name("stable"),
+            channel: &ChannelName { publisher: public(ROOT), name: name("hello"), channel: name("stable") },
             heads: &records,
             delegations: &records,
             floor: self.floor,

@@ -238,9 +238,10 @@ impl Site {
         let record = self.get(release)?;
         let held = |ids: Option<&BTreeSet<RecordId>>| ids.into_iter().flatten().filter_map(|id| self.get(id)).collect();
         let endorsements: Vec<_> = held(self.endorsements.get(release));
-        let subjects = revocation_subjects(record, &endorsements);
-        let revocations =
+        let mut facts = Facts { endorsements, ..Facts::default() };
+        let subjects = revocation_subjects(record, &facts);
+        facts.revocations =
             subjects.iter().flat_map(|subject| -> Vec<_> { held(self.revocations.get(subject)) }).collect();
-        Some(evaluate(&self.policy, record, &Facts { endorsements, revocations }, now))
+        Some(evaluate(&self.policy, record, &facts, now))
     }
 }

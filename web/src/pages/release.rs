@@ -5,7 +5,8 @@ use rialto_protocol::record::PREDICATE_TESTED;
 
 use super::{Place, forms, frame, jobs, sentence, text};
 use crate::api::{
-    Backend, ContextInputShown, EndorsementShown, Explanation, ReleaseDetails, RevocationShown, Status, VerdictKind,
+    Backend, ChannelShown, ChannelWorth, ContextInputShown, EndorsementShown, Explanation, ReleaseDetails,
+    RevocationShown, Status, VerdictKind,
 };
 use crate::reply::{Refusal, Response};
 
@@ -36,6 +37,7 @@ pub(super) async fn page(status: &Status, release: &str, backend: &dyn Backend) 
                 div id="facts" data-live="catalog store peers" { (facts(&details)) }
             }
             div.rest {
+                div id="channels" data-live="catalog policy" { (channels(&details)) }
                 div id="voices" data-live="catalog policy" { (voices(&details)) }
                 div id="images" data-live="catalog store" { (images(&details)) }
                 @if let Some(description) = &details.description {
@@ -229,6 +231,38 @@ fn voices(details: &ReleaseDetails) -> Markup {
             } @else {
                 ul.voices { @for endorsement in &details.endorsements { li { (endorsement_line(endorsement)) } } }
             }
+        }
+    }
+}
+
+fn channels(details: &ReleaseDetails) -> Markup {
+    html! {
+        @if !details.channels.is_empty() {
+            section.panel {
+                h2 { "Channels that point at it" }
+                ul.voices { @for channel in &details.channels { li { (channel_line(channel)) } } }
+            }
+        }
+    }
+}
+
+fn channel_line(channel: &ChannelShown) -> Markup {
+    html! {
+        p {
+            bdi.mono { (text::line(&channel.channel)) } " "
+            @match (channel.state, channel.frozen_seconds) {
+                (ChannelWorth::Fresh, _) => span.yes { "✓ fresh" },
+                (ChannelWorth::Frozen, Some(seconds)) => strong { "frozen for " (text::span(seconds)) },
+                (ChannelWorth::Frozen, None) => strong { "frozen" },
+                (ChannelWorth::Refused, _) => strong { "does not count" },
+            }
+            @if let (ChannelWorth::Fresh, Some(expires)) = (channel.state, &channel.expires) { " until " (frame::time(expires)) }
+        }
+        @for because in &channel.because { p.quiet { (frame::said(because)) } }
+        p.quiet {
+            "Signed by " (frame::signers(&channel.signed_by))
+            @if let Some(issued) = &channel.issued { ", " (frame::time(issued)) }
+            @if let Some(record) = &channel.record { " · " (frame::id(&record.to_string())) }
         }
     }
 }

@@ -84,6 +84,7 @@ pub fn release(publisher: &str, name: &str, version: &str, verdict: VerdictKind)
         signed_by: vec![signer(publisher)],
         endorsements: vec![],
         revocations: vec![],
+        channels: vec![],
         explanation: Explanation {
             release: id,
             verdict,
@@ -118,6 +119,30 @@ pub fn release(publisher: &str, name: &str, version: &str, verdict: VerdictKind)
         memory_bytes: 1 << 30,
         boot: "direct".into(),
         context: vec![],
+    }
+}
+
+/// A channel that is fresh; the rest of it can be changed afterwards.
+pub fn channel(publisher: &str, name: &str, channel: &str) -> ChannelShown {
+    ChannelShown {
+        publisher: publisher.into(),
+        publisher_is_known: !publisher.starts_with('~'),
+        name: name.into(),
+        channel: channel.into(),
+        release: Some(record("release")),
+        version: Some("1.0.0".into()),
+        state: ChannelWorth::Fresh,
+        because: vec![],
+        record: Some(record("head")),
+        epoch: 0,
+        sequence: 1_772_097_240,
+        signed_by: vec![signer(publisher)],
+        issued: Some(DAY.into()),
+        expires: Some("2026-03-05T09:14:00Z".into()),
+        frozen_seconds: None,
+        proof: vec![],
+        movers: Movers { keys: vec![signer(publisher)], threshold: 1, delegation: None, expires: None },
+        renews: None,
     }
 }
 
@@ -225,6 +250,11 @@ impl Fake {
             input("slots", "integer", false, false, Some("2"), "job slots to offer"),
             input("drain-on-idle", "boolean", false, false, Some("true"), "shut down when there is no work"),
         ];
+        let mut testing = channel("cern", "batch-worker", "testing");
+        testing.state = ChannelWorth::Frozen;
+        testing.because = vec!["it is frozen: its head expired, and nothing newer came".into()];
+        testing.frozen_seconds = Some(3 * 86_400);
+        batch.channels = vec![channel("cern", "batch-worker", "stable"), testing];
         let mut hello = release("uni", "hello", "1.0.0", VerdictKind::Accept);
         hello.summary.summary = "Says what it is told to, over HTTP".into();
         hello.summary.tags = vec!["demo".into()];
@@ -390,6 +420,12 @@ impl Fake {
                 issued: evil("issued"),
                 counts: true,
             }];
+            let mut contradicted = channel(&evil("publisher"), &evil("name"), &evil("channel"));
+            contradicted.state = ChannelWorth::Refused;
+            contradicted.because = vec![evil("flaw")];
+            contradicted.signed_by = vec![evil_signer()];
+            contradicted.issued = Some(evil("issued"));
+            details.channels = vec![contradicted];
             details.explanation.rule = evil("rule");
             details.explanation.because = evil("because");
             details.explanation.policy = Some(evil("policy"));
@@ -547,6 +583,33 @@ impl Backend for Fake {
     async fn endorse(&self, request: EndorseRequest) -> Result<Recorded> {
         self.note(format!("endorse {}", request.release));
         Ok(Recorded { record: record("endorsement") })
+    }
+    async fn channels(&self, appliance: Option<&str>) -> Result<Vec<ChannelShown>> {
+        self.note(format!("channels of {}", appliance.unwrap_or("all")));
+        Ok(vec![channel("cern", "batch-worker", "stable")])
+    }
+    async fn channel(&self, channel: &str) -> Result<ChannelShown> {
+        self.note(format!("channel {channel}"));
+        Ok(self::channel("cern", "batch-worker", "stable"))
+    }
+    async fn set_channel(&self, request: SetChannelRequest) -> Result<Recorded> {
+        self.note(format!("channel set {} {} {}", request.appliance, request.channel, request.release));
+        Ok(Recorded { record: record("head") })
+    }
+    async fn delegate(&self, request: DelegateRequest) -> Result<Delegated> {
+        self.note(format!("delegate {}", request.to.join(" ")));
+        Ok(Delegated { record: record("delegation"), records: vec![record("delegation")], channels: vec![] })
+    }
+    async fn rotate(&self, request: RotateRequest) -> Result<Delegated> {
+        self.note(format!("rotate {} {}", request.old, request.new));
+        Ok(Delegated { record: record("delegation"), records: vec![record("delegation")], channels: vec![] })
+    }
+    async fn clock(&self) -> Result<ClockStatus> {
+        Ok(ClockStatus { now: DAY.into(), doubt: None })
+    }
+    async fn set_clock(&self, request: ClockRequest) -> Result<ClockStatus> {
+        self.note(format!("clock {}", request.reset));
+        self.clock().await
     }
     async fn revoke(&self, request: RevokeRequest) -> Result<Recorded> {
         self.note(format!("revoke {}", request.subject));

@@ -1,0 +1,173 @@
+//! Heads of channels, and the delegations that they rest on, as the index finds them.
+//!
+//! A head stands in its channel only while it is rightful (see [`rialto_protocol::channel`]): what a stranger signs about
+//! somebody else's channel is a record like any other, and no channel knows of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
+use std::sync::Arc;
+
+use rialto_protocol::bounded::Name;
+use rialto_protocol::channel::{ChannelName, Heads, Position, is_delegation, rightful};
+use rialto_protocol::ids::{PublicKey, RecordId};
+use rialto_protocol::record::{Channel, DelegatedRole, Record};
+use rialto_protocol::signed::Verified;
+
+use super::SharedRecord;
+
+/// Heads by channel, and delegations by publisher.
+#[derive(Debug, Default)]
+pub(super) struct Channels {
+    /// The rightful heads.
+    heads: BTreeMap<ChannelName, BTreeMap<(Position, RecordId), SharedRecord>>,
+    /// Every head that names a delegation, rightful or not.
+    by_epoch: BTreeMap<(PublicKey, u64), BTreeMap<RecordId, SharedRecord>>,
+    /// Delegations that their publisher signed, by sequence.
+    delegations: BTreeMap<(PublicKey, u64), BTreeMap<RecordId, SharedRecord>>,
+    /// Publishers about whom something came since it was asked last.
+    moved: BTreeSet<PublicKey>,
+}
+
+impl Channels {
+    /// The rightful heads of a channel: after superseded ones have gone, at most three.
+    pub(super) fn heads(&self, channel: &ChannelName) -> impl Iterator<Item = &SharedRecord> {
+        self.heads.get(channel).into_iter().flat_map(BTreeMap::values)
+    }
+
+    /// What of a channel's heads is kept, and what is superseded.
+    pub(super) fn settled(&self, channel: &ChannelName) -> (Heads, Vec<RecordId>) {
+        let mut heads = Heads::default();
+        let all = self.heads.get(channel).into_iter().flat_map(BTreeMap::keys);
+        let superseded = heads.put_together(all.copied());
+        (heads, superseded)
+    }
+
+    /// Every channel that has a rightful head.
+    pub(super) fn names(&self) -> impl Iterator<Item = &ChannelName> {
+        self.heads.keys()
+    }
+
+    /// The channels of one appliance.
+    pub(super) fn of_appliance(&self, publisher: &PublicKey, name: &Name) -> impl Iterator<Item = &ChannelName> {
+        // No channel's name sorts before "0".
+        let first = Name::try_from("0").ok();
+        let first = first.map(|channel| ChannelName { publisher: *publisher, name: name.clone(), channel });
+        let (publisher, name) = (*publisher, name.clone());
+        let from = first.into_iter().flat_map(|first| self.heads.range(first..));
+        from.map(|(channel, _)| channel).take_while(move |of| of.publisher == publisher && of.name == name)
+    }
+
+    /// The channels of one publisher.
+    pub(super) fn of_publisher(&self, publisher: &PublicKey) -> impl Iterator<Item = &ChannelName> {
+        // No name sorts before "0".
+        let first = Name::try_from("0").ok();
+        let first = first.map(|name| ChannelName { publisher: *publisher, channel: name.clone(), name });
+        let from = first.into_iter().flat_map(|first| self.heads.range(first..));
+        from.map(|(channel, _)| channel).take_while(move |channel| channel.publisher == *publisher)
+    }
+
+    /// The publishers about whom something came since this was asked last.
+    pub(super) fn take_moved(&mut self) -> BTreeSet<PublicKey> {
+        std::mem::take(&mut self.moved)
+    }
+
+    /// The delegations that bear on an appliance: the highest of each role that covers it, and those that the heads of
+    /// its channels are signed under.
+    pub(super) fn delegations(&self, publisher: &PublicKey, name: &Name) -> Vec<SharedRecord> {
+        let covers = |record: &SharedRecord, role| {
+            is_delegation(record).is_some_and(|delegation| delegation.role() == role && delegation.covers(name))
+        };
+        let mut found: BTreeMap<RecordId, SharedRecord> = BTreeMap::new();
+        for role in [DelegatedRole::Channel, DelegatedRole::Release] {
+            let of_publisher = self.delegations.range((*publisher, 0)..=(*publisher, u64::MAX)).rev();
+            let highest =
+                of_publisher.map(|(_, same)| same).find(|same| same.values().any(|record| covers(record, role)));
+            found.extend(highest.into_iter().flatten().map(|(id, record)| (*id, Arc::clone(record))));
+        }
+        let epochs: BTreeSet<u64> = self
+            .of_appliance(publisher, name)
+            .flat_map(|channel| self.heads.get(channel).into_iter().flat_map(BTreeMap::keys))
+            .map(|(position, _)| position.epoch)
+            .collect();
+        for epoch in epochs {
+            let same = self.delegations.get(&(*publisher, epoch)).into_iter().flatten();
+            found.extend(same.map(|(id, record)| (*id, Arc::clone(record))));
+        }
+        found.into_values().collect()
+    }
+
+    /// All delegations of a publisher, the highest sequence first.
+    pub(super) fn all_delegations(&self, publisher: &PublicKey) -> impl Iterator<Item = &SharedRecord> {
+        let range = (Bound::Included((*publisher, 0)), Bound::Included((*publisher, u64::MAX)));
+        self.delegations.range(range).rev().flat_map(|(_, same)| same.values())
+    }
+
+    /// Where a head stands in its channel, where it is rightful by what is known.
+    pub(super) fn place(&self, head: &Verified<Record>) -> Option<Position> {
+        let channel = head.body.channel()?;
+        let under = self.delegations.get(&(channel.publisher, channel.epoch));
+        let under: Vec<&Verified<Record>> = under.into_iter().flatten().map(|(_, record)| &**record).collect();
+        rightful(head, &under).ok()
+    }
+
+    /// Heads that name this delegation, rightful or not.
+    pub(super) fn under(&self, publisher: &PublicKey, epoch: u64) -> impl Iterator<Item = &SharedRecord> {
+        self.by_epoch.get(&(*publisher, epoch)).into_iter().flat_map(BTreeMap::values)
+    }
+
+    pub(super) fn put(&mut self, record: &SharedRecord) {
+        let Some(head) = record.body.channel() else { return };
+        if head.epoch > 0 {
+            self.by_epoch.entry((head.publisher, head.epoch)).or_default().insert(record.id, Arc::clone(record));
+        }
+        if let Some(position) = self.place(record) {
+            self.moved.insert(head.publisher);
+            self.heads.entry(head.into()).or_default().insert((position, record.id), Arc::clone(record));
+        }
+    }
+
+    pub(super) fn take(&mut self, record: &SharedRecord) {
+        let Some(head) = record.body.channel() else { return };
+        remove(&mut self.by_epoch, &(head.publisher, head.epoch), &record.id);
+        self.take_head(record, head);
+    }
+
+    pub(super) fn put_delegation(&mut self, record: &SharedRecord) {
+        let Some(delegation) = is_delegation(record) else { return };
+        let key = (*delegation.publisher(), delegation.sequence());
+        self.delegations.entry(key).or_default().insert(record.id, Arc::clone(record));
+        self.moved.insert(key.0);
+        self.look_again(&key);
+    }
+
+    pub(super) fn take_delegation(&mut self, record: &SharedRecord) {
+        let Some(delegation) = is_delegation(record) else { return };
+        let key = (*delegation.publisher(), delegation.sequence());
+        remove(&mut self.delegations, &key, &record.id);
+        self.look_again(&key);
+    }
+
+    /// Which of the heads under a delegation are rightful, now that what is known of it has changed.
+    fn look_again(&mut self, key: &(PublicKey, u64)) {
+        let under: Vec<SharedRecord> = self.under(&key.0, key.1).cloned().collect();
+        for record in &under {
+            let Some(head) = record.body.channel() else { continue };
+            self.take_head(record, head);
+            self.put(record);
+        }
+    }
+
+    fn take_head(&mut self, record: &SharedRecord, head: &Channel) {
+        let position = Position { epoch: head.epoch, sequence: head.sequence };
+        remove(&mut self.heads, &head.into(), &(position, record.id));
+    }
+}
+
+fn remove<K: Ord, I: Ord, T>(map: &mut BTreeMap<K, BTreeMap<I, T>>, key: &K, item: &I) {
+    if let Some(items) = map.get_mut(key) {
+        items.remove(item);
+        if items.is_empty() {
+            map.remove(key);
+        }
+    }
+}
