@@ -156,9 +156,9 @@ impl NodeDir {
         self.0.join("decisions.log")
     }
 
-    /// The policies under which that was decided.
-    pub fn policies(&self) -> PathBuf {
-        self.0.join("policies")
+    /// The policies and records by which that was decided.
+    pub fn evidence(&self) -> PathBuf {
+        self.0.join("evidence")
     }
 
     /// Records and rollback floors.

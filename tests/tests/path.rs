@@ -1,6 +1,6 @@
 //! The way of a release from its publisher to a site that may use it, as far as it goes without a guest.
 
-use rialto_node::trust::{Action, DecisionLog};
+use rialto_node::trust::{Action, DecisionError, DecisionLog};
 use rialto_testnet::site::{Plan, SOON, Site, text};
 use rialto_tests::stage::{FEDERATION, Outcome, Stage, accepting, list, noise, reviewed, shown};
 use rialto_web::api::VerdictKind;

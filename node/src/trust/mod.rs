@@ -9,9 +9,9 @@
 //! Evaluation is a pure function. [`judge`] is what the rest of the node calls: it fails closed where there is no policy.
 
 mod accepted;
-mod archive;
 mod clock;
 mod decisions;
+mod evidence;
 mod file;
 mod floors;
 mod lines;
@@ -36,9 +36,9 @@ mod testing;
 mod verdict_tests;
 
 pub use accepted::Accepted;
-pub use archive::{ArchiveError, PolicyArchive};
 pub use clock::{Clock, Doubt, Reading};
 pub use decisions::{Action, Decision, DecisionError, DecisionLog, Line, LineHash, Verification};
+pub use evidence::{Evidence, EvidenceError};
 pub use file::{PolicyFile, PolicyState, judge};
 pub use floors::{FloorError, Floors, Place, Signed};
 pub use policy::{MAX_POLICY_BYTES, OnRevoke, Policy, PolicyError, Update};
