@@ -275,16 +275,13 @@ impl Catalog {
         let state = self.read();
         let index = &state.index;
         let own = index.image(image).filter_map(|held| held.record.body.release());
-        let mut family: Vec<&Release> =
-            own.flat_map(|release| index.appliance(&release.publisher, &release.name)).collect();
-        family.sort_by_key(|release| std::cmp::Reverse(release.sequence));
-        let mut relatives = Vec::new();
-        for other in family.iter().flat_map(|release| release.images()) {
-            if relatives.len() < count && other != *image && !relatives.contains(&other) {
-                relatives.push(other);
-            }
-        }
-        relatives
+        let family = own.flat_map(|release| index.appliance(&release.publisher, &release.name)).collect();
+        newest_images(family, count, Some(image))
+    }
+
+    /// The images of an appliance, those of the newest releases first; at most `count`.
+    pub fn images_of_appliance(&self, publisher: &PublicKey, name: &Name, count: usize) -> Vec<ImageId> {
+        newest_images(self.read().index.appliance(publisher, name).collect(), count, None)
     }
 
     /// The highest sequence among the releases of an appliance that are known here.
@@ -460,6 +457,18 @@ fn replay(holdings: &mut Holdings, frames: Vec<Frame>) {
 fn peer_name(source: &str) -> Arc<str> {
     let end = source.floor_char_boundary(MAX_SOURCE_BYTES);
     Arc::from(if source.is_empty() { "?" } else { &source[..end] })
+}
+
+/// The images of releases, those of the newest first, each once and without `other`; at most `count`.
+fn newest_images(mut releases: Vec<&Release>, count: usize, other: Option<&ImageId>) -> Vec<ImageId> {
+    releases.sort_by_key(|release| std::cmp::Reverse(release.sequence));
+    let mut images = Vec::new();
+    for image in releases.iter().flat_map(|release| release.images()) {
+        if images.len() < count && Some(&image) != other && !images.contains(&image) {
+            images.push(image);
+        }
+    }
+    images
 }
 
 fn shared<'a>(found: impl Iterator<Item = &'a index::Held>) -> Vec<SharedRecord> {

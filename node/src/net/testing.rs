@@ -90,7 +90,7 @@ impl Site {
         blake3::Hasher::new().finalize_xof().fill(&mut bytes);
         let file = folder.join("image");
         std::fs::write(&file, bytes).unwrap();
-        self.store.add_file(&file, Digests::Skip, &mut |_, _| {}, &|| false).unwrap().image
+        self.store.add_file(&file, Digests::Skip, &[], &mut |_, _| {}, &|| false).unwrap().image
     }
 
     /// Gives another store the manifest, and those chunks whose place `is_given`.

@@ -26,8 +26,8 @@ use crate::publish::{Description, DiskSource, SourceFile};
 use crate::store::{Added, Digests, StoreError};
 use crate::trust::Action;
 
-/// Images of other releases that holders are told of first, where they are held here. A release has a handful of images,
-/// and not each release of an appliance is held.
+/// Images of other releases that holders are told of first, and that new content is compared with, where they are held
+/// here. A release has a handful of images, and not each release of an appliance is held.
 const MAX_RELATIVES: usize = 256;
 
 impl Node {
@@ -37,7 +37,7 @@ impl Node {
         file: SourceFile,
         reporter: Reporter,
     ) -> Result<ImageAdded, ApiError> {
-        let added = self.add_source(&file, Digests::Skip, &reporter).await?;
+        let added = self.add_source(&file, Digests::Skip, Vec::new(), &reporter).await?;
         Ok(ImageAdded {
             image: added.image,
             bytes: added.bytes,
@@ -48,7 +48,14 @@ impl Node {
         })
     }
 
-    async fn add_source(&self, file: &SourceFile, digests: Digests, reporter: &Reporter) -> Result<Added, ApiError> {
+    /// Adds a file's content to the store, which looks for similar chunks in the images that it is `like`, if it holds them.
+    async fn add_source(
+        &self,
+        file: &SourceFile,
+        digests: Digests,
+        like: Vec<ImageId>,
+        reporter: &Reporter,
+    ) -> Result<Added, ApiError> {
         let flat = match file.disk.clone() {
             Some(DiskSource { format, member }) => {
                 let progress = |done, total| reporter.progress("converting", done, total);
@@ -63,7 +70,7 @@ impl Node {
         let (store, reporter) = (self.store.clone(), reporter.clone());
         let added = blocking(move || {
             let mut progress = |done, total| reporter.progress("reading", done, total);
-            let added = store.add_file(&path, digests, &mut progress, &|| reporter.cancel.is_cancelled());
+            let added = store.add_file(&path, digests, &like, &mut progress, &|| reporter.cancel.is_cancelled());
             // Here, because whoever waits may have gone: it is removed when it was read, not before.
             drop(flat);
             added
@@ -129,11 +136,12 @@ impl Node {
         let description =
             blocking(move || Description::read(&path)).await?.map_err(|error| ApiError::usage(error.to_string()))?;
         self.refuse_republishing(&publisher, &description)?;
+        let like = self.catalog.images_of_appliance(&publisher, description.name(), MAX_RELATIVES);
         let mut images: BTreeMap<SourceFile, Added> = BTreeMap::new();
         for file in description.files() {
             // A release states digests of its disks only.
             let digests = if file.disk.is_some() { Digests::Take } else { Digests::Skip };
-            let added = self.add_source(&file, digests, &reporter).await?;
+            let added = self.add_source(&file, digests, like.clone(), &reporter).await?;
             images.insert(file, added);
         }
         // One after the other from here: of two that publish one version, the second has to see the first.

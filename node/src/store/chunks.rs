@@ -8,11 +8,12 @@ use rialto_protocol::image::encoding::Encoding;
 use rialto_protocol::image::manifest::MAX_PAGE_BYTES;
 use rialto_protocol::image::similarity::Features;
 
-use super::Store;
-use super::coding;
+use super::dependent::{self, KEPT_BYTES};
 use super::error::{PeerFault, StoreError};
-use super::segment::{Entry, Key, Location};
+use super::segment::{Entry, Key, Location, Packing};
 use super::writer::Floor;
+use super::{Store, coding};
+use crate::recent::Recent;
 
 /// Attempts at reading an entry that a collection moves at the same time.
 const READ_ATTEMPTS: usize = 4;
@@ -28,7 +29,35 @@ pub struct Encoded {
     pub bytes: Vec<u8>,
 }
 
+/// A chunk as it is stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Stored {
+    /// It can be read by itself.
+    Alone(Encoded),
+    /// As a zstd frame against other chunks.
+    Against {
+        /// These, one after the other, are the frame's raw-content dictionary.
+        names: Vec<Hash>,
+        /// The frame.
+        frame: Vec<u8>,
+    },
+}
+
 impl Encoded {
+    /// A chunk encoded by itself, where that makes it smaller.
+    fn of(plain: Vec<u8>) -> Self {
+        // No chunk is longer than 32 bits tell.
+        let plain_length = plain.len() as u32;
+        let mut bytes = vec![0; plain.len()];
+        match coding::compress_to(&plain, &mut bytes) {
+            Some(length) => {
+                bytes.truncate(length);
+                Self { encoding: Encoding::Zstd, plain_length, bytes }
+            }
+            None => Self { encoding: Encoding::Raw, plain_length, bytes: plain },
+        }
+    }
+
     /// The plain bytes, checked against their name.
     ///
     /// # Errors
@@ -54,14 +83,32 @@ impl Store {
     /// [`StoreError::NotHeld`]; [`StoreError::Damaged`] where the disk gave other bytes, and then the chunk counts as
     /// missing from now on.
     pub fn read_chunk(&self, hash: &Hash) -> Result<Vec<u8>, StoreError> {
+        self.read_plain(hash, true)
+    }
+
+    /// As [`Store::read_chunk`], of a chunk that others depend on: one that depends on others itself is no such.
+    pub(super) fn read_base(&self, hash: &Hash) -> Result<Vec<u8>, StoreError> {
+        self.read_plain(hash, false)
+    }
+
+    fn read_plain(&self, hash: &Hash, may_depend: bool) -> Result<Vec<u8>, StoreError> {
         let key = Key::chunk(*hash);
-        let (location, bytes) = self.read(key)?;
-        let Location { plain, encoding, .. } = location;
-        match encoding {
-            Encoding::Raw if bytes.len() == plain as usize && Hash::of(&bytes) == *hash => Ok(bytes),
-            Encoding::Raw => Err(self.drop_damaged(key, &location)),
-            Encoding::Zstd => coding::check(*hash, plain, encoding, &bytes, <[u8]>::to_vec)
-                .map_err(|_| self.drop_damaged(key, &location)),
+        let mut attempt = 1;
+        loop {
+            let (location, bytes) = self.read(key)?;
+            let Location { plain, packing, .. } = location;
+            let found = match packing {
+                Packing::Raw => (bytes.len() == plain as usize && Hash::of(&bytes) == *hash).then_some(bytes),
+                Packing::Zstd => coding::check(*hash, plain, Encoding::Zstd, &bytes, <[u8]>::to_vec).ok(),
+                Packing::Dependent if may_depend => self.decode_dependent(*hash, plain, &bytes)?,
+                Packing::Dependent => return Err(key.not_held()),
+            };
+            match found {
+                Some(plain) => return Ok(plain),
+                // A collection has stored it by itself, before what it depended on went.
+                None if attempt < READ_ATTEMPTS && self.0.index.find(&key)? != Some(location) => attempt += 1,
+                None => return Err(self.drop_damaged(key, &location)),
+            }
         }
     }
 
@@ -69,13 +116,30 @@ impl Store {
     ///
     /// # Errors
     /// As [`Store::read_chunk`].
-    pub fn read_encoded(&self, hash: &Hash) -> Result<Encoded, StoreError> {
+    pub fn read_stored(&self, hash: &Hash) -> Result<Stored, StoreError> {
         let key = Key::chunk(*hash);
         let (location, bytes) = self.read(key)?;
         if crc32fast::hash(&bytes) != location.crc {
             return Err(self.drop_damaged(key, &location));
         }
-        Ok(Encoded { encoding: location.encoding, plain_length: location.plain, bytes })
+        match location.packing.encoding() {
+            Some(encoding) => Ok(Stored::Alone(Encoded { encoding, plain_length: location.plain, bytes })),
+            None => match dependent::parse(&bytes) {
+                Some((names, frame)) => Ok(Stored::Against { names, frame: frame.to_vec() }),
+                None => Err(self.drop_damaged(key, &location)),
+            },
+        }
+    }
+
+    /// As [`Store::read_stored`], but what is stored against others is decoded, and encoded by itself.
+    ///
+    /// # Errors
+    /// As [`Store::read_chunk`].
+    pub fn read_encoded(&self, hash: &Hash) -> Result<Encoded, StoreError> {
+        match self.read_stored(hash)? {
+            Stored::Alone(encoded) => Ok(encoded),
+            Stored::Against { .. } => Ok(Encoded::of(self.read_chunk(hash)?)),
+        }
     }
 
     /// Stores a chunk that came from elsewhere, as it came. Returns whether it is new; what is held already is checked
@@ -95,28 +159,11 @@ impl Store {
         self.put(&Entry::new(Key::chunk(hash), plain_length, encoding, bytes).with_features(&features), Floor::Reserved)
     }
 
-    /// Stores a chunk whose name was checked. Returns whether it is new.
-    pub(super) fn put_plain(&self, hash: Hash, plain: &[u8]) -> Result<bool, StoreError> {
-        if self.has_chunk(&hash)? {
-            return Ok(false);
-        }
-        let mut buffer = vec![0; plain.len()];
-        let (encoding, bytes) = match coding::compress_to(plain, &mut buffer) {
-            Some(length) => (Encoding::Zstd, &buffer[..length]),
-            None => (Encoding::Raw, plain),
-        };
-        let features = features_of(plain, encoding).to_bytes();
-        self.put(
-            &Entry::new(Key::chunk(hash), plain.len() as u32, encoding, bytes).with_features(&features),
-            Floor::Reserved,
-        )
-    }
-
     /// The features that were stored with a chunk; `None` where there are none of the version in use.
     pub(super) fn stored_features(&self, hash: &Hash) -> Result<Option<Features>, StoreError> {
         let key = Key::chunk(*hash);
         let location = self.0.index.find(&key)?.ok_or_else(|| key.not_held())?;
-        if location.encoding == Encoding::Raw {
+        if location.packing == Packing::Raw {
             return Ok(Some(Features::NONE));
         }
         // One that is not written to its file yet has none to read: they are computed then.
@@ -205,6 +252,8 @@ impl Store {
         let error = key.damaged();
         tracing::warn!(segment = location.segment, offset = location.offset, "{error}");
         self.0.complete().clear();
+        // What was read of it before must not hide that it is gone.
+        *self.0.bases_read.lock().unwrap_or_else(PoisonError::into_inner) = Recent::new(KEPT_BYTES);
         match self.0.index.forget(&key, location) {
             Ok(()) => error,
             Err(error) => error,
@@ -221,6 +270,6 @@ pub(super) fn features_of(plain: &[u8], encoding: Encoding) -> Features {
 }
 
 /// The file is not there, or ends before the entry.
-fn is_gone(error: &io::Error) -> bool {
+pub(super) fn is_gone(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof)
 }

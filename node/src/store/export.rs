@@ -11,6 +11,7 @@ use std::thread;
 use rialto_protocol::ids::{Hash, ImageId};
 use rialto_protocol::image::manifest::ChunkRef;
 
+use super::dependent::Scope;
 use super::{Store, StoreError, reflink};
 
 /// Chunks that a thread takes at once, about 2 MiB: neighbours in the file are written by one thread.
@@ -126,6 +127,10 @@ impl Store {
         each_chunk(&chunks, read, progress, cancel)?;
         let mut found = found.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
         found.damaged.sort();
+        if !found.damaged.is_empty() {
+            // Chunks of other images may depend on them.
+            self.0.drop_dangling(Scope::All)?;
+        }
         Ok(found)
     }
 }

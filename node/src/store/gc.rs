@@ -4,6 +4,9 @@
 //! lists its image before it puts pages, and both wait while garbage is taken out of the index. Entries are copied and
 //! committed before their old segment is removed, so every crash point leaves all that is reachable.
 //!
+//! A chunk that is needed and depends on one that is not is stored by itself, and committed, before that one leaves the
+//! index. Where there is no room for that, what it depends on stays. Most of this is done ahead, while others go on.
+//!
 //! Memory, while it marks: at most 20 bytes for each chunk and page that is needed, and 48 for each chunk of the largest
 //! image. The index is read and written from its files, in order; of a segment that is rewritten, one window is in memory.
 
@@ -12,8 +15,9 @@ use std::sync::{MutexGuard, PoisonError};
 
 use rialto_protocol::ids::ImageId;
 
+use super::packed::Packed;
 use super::segment::{Key, Location, SEGMENT_HEAD_BYTES};
-use super::{Inner, Store, StoreError};
+use super::{Inner, Store, StoreError, packed};
 
 /// A segment shorter than this is rewritten for any garbage, a longer one for a sixteenth of its length. In bytes.
 const SMALL_SEGMENT_BYTES: u64 = 128 << 20;
@@ -67,7 +71,19 @@ impl Store {
     /// Takes garbage out of the index, and returns how many entries that were.
     fn forget_garbage(&self, keep: &BTreeSet<ImageId>) -> Result<u64, StoreError> {
         let inner = &self.0;
+        self.make_independent(&mut self.live(keep)?)?;
         let _reachable = inner.reachable.write().unwrap_or_else(PoisonError::into_inner);
+        let mut live = self.live(keep)?;
+        // What came to depend on garbage since.
+        self.make_independent(&mut live)?;
+        let removed = inner.index.retain(&|key| live.contains(&print(key)));
+        inner.complete().clear();
+        removed
+    }
+
+    /// What is needed.
+    fn live(&self, keep: &BTreeSet<ImageId>) -> Result<HashSet<u64>, StoreError> {
+        let inner = &self.0;
         let mut live: HashSet<u64> = inner.adding().values().flatten().copied().collect();
         let mut roots: BTreeSet<ImageId> = inner.journal().images().keys().chain(keep).copied().collect();
         roots.extend(inner.held().keys());
@@ -75,9 +91,42 @@ impl Store {
             self.mark(image, &mut live)?;
         }
         inner.manifests().retain(|manifest| roots.contains(&manifest.id));
-        let removed = inner.index.retain(&|key| live.contains(&print(key)));
-        inner.complete().clear();
-        removed
+        Ok(live)
+    }
+
+    /// Stores what is live and depends on what is not by itself; on disk when this returns. Where there is no room for
+    /// that, what it depends on lives on.
+    fn make_independent(&self, live: &mut HashSet<u64>) -> Result<(), StoreError> {
+        let is_live = |key: &Key, live: &HashSet<u64>| live.contains(&print(key));
+        let mut lacking = self.0.dependents_lacking(|name| Ok(is_live(&Key::chunk(*name), live)))?;
+        lacking.retain(|(key, _)| is_live(key, live));
+        if lacking.is_empty() {
+            return Ok(());
+        }
+        let needed = self.0.depended_on(&lacking)?;
+        let stored = lacking.iter().try_for_each(|(key, location)| self.store_alone(key, location));
+        match stored.and_then(|()| self.commit()) {
+            Err(StoreError::DiskFull { .. }) => {
+                live.extend(needed.into_iter().map(|name| print(&Key::chunk(name))));
+                Ok(())
+            }
+            done => done,
+        }
+    }
+
+    /// Stores a chunk that depends on others by itself. One that cannot be read any more is dropped.
+    fn store_alone(&self, key: &Key, location: &Location) -> Result<(), StoreError> {
+        let plain = match self.read_chunk(&key.hash) {
+            Ok(plain) => plain,
+            Err(StoreError::NotHeld { .. } | StoreError::Damaged { .. }) => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        let mut buffer = Vec::new();
+        let packed = Packed::of(&plain, &mut buffer);
+        let inner = &self.0;
+        packed::entry_alone(key.hash, &plain, packed, |entry| {
+            inner.writer.relocate(&inner.segments, &inner.index, entry, location).map(drop)
+        })
     }
 
     fn mark(&self, image: &ImageId, live: &mut HashSet<u64>) -> Result<(), StoreError> {

@@ -77,6 +77,7 @@ impl Store {
     /// As [`Store::manifest`].
     pub fn missing_chunks(&self, image: &ImageId) -> Result<Vec<u32>, StoreError> {
         let manifest = self.manifest(image)?;
+        self.0.drop_doubtful()?;
         let losses = {
             let complete = self.0.complete();
             if complete.contains(image) {

@@ -19,6 +19,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use super::error::StoreError;
@@ -51,6 +52,10 @@ pub(super) struct Index {
     runs: Runs,
     /// Sealed segments whose entries are still in the tree.
     waiting: Mutex<Vec<Covered>>,
+    /// Since somebody asked, an entry was lost, or a run was built anew, with which garbage may have come back.
+    is_doubtful: AtomicBool,
+    /// Entries that were forgotten one by one.
+    forgotten: AtomicU64,
 }
 
 impl Index {
@@ -64,7 +69,9 @@ impl Index {
         std::fs::create_dir_all(&path).map_err(StoreError::io("create", &path))?;
         let runs = Runs::open(path.clone(), found)?;
         let tree = Tree::open(&path.join("recent"), folder.join(FAILED_MARKER))?;
-        for dead in tree.buried()? {
+        let buried = tree.buried()?;
+        let is_doubtful = !buried.is_empty();
+        for dead in buried {
             match found.binary_search_by_key(&dead.1, |found| found.id) {
                 Ok(_) => drop(runs.bury(dead)),
                 Err(_) => tree.unbury([&dead])?,
@@ -78,6 +85,8 @@ impl Index {
             tree,
             runs,
             waiting: Mutex::default(),
+            is_doubtful: AtomicBool::new(is_doubtful),
+            forgotten: AtomicU64::new(0),
         };
         index.load(found)?;
         Ok(index)
@@ -199,7 +208,8 @@ impl Index {
         })
     }
 
-    fn recent_where(&self, is_wanted: impl Fn(&Location) -> bool) -> Vec<(Key, Location)> {
+    /// The entries in memory for which something holds.
+    pub(super) fn recent_where(&self, is_wanted: impl Fn(&Location) -> bool) -> Vec<(Key, Location)> {
         let recent = self.recent.read().unwrap_or_else(PoisonError::into_inner);
         recent.iter().filter(|(_, location)| is_wanted(location)).map(|(key, location)| (*key, *location)).collect()
     }
@@ -212,12 +222,19 @@ impl Index {
         let dead = runs::dead(key, location);
         self.tree.bury(&dead)?;
         let buried = self.runs.bury(dead);
+        self.forgotten.fetch_add(1, Ordering::Relaxed);
+        self.is_doubtful.store(true, Ordering::Release);
         let mut recent = self.recent.write().unwrap_or_else(PoisonError::into_inner);
         if recent.get(key) == Some(location) {
             recent.remove(key);
         }
         drop(recent);
         if buried <= MAX_DEAD { Ok(()) } else { self.rewrite(&mut self.runs.shape(), &|_| true) }
+    }
+
+    /// How many entries were forgotten because they are damaged, since the index was opened.
+    pub(super) fn forgotten(&self) -> u64 {
+        self.forgotten.load(Ordering::Relaxed)
     }
 
     /// Forgets the committed entries that are not to be kept, and returns how many those were.
@@ -304,6 +321,12 @@ impl Index {
         self.mending_locked(&mut shaping, |shaping| rebuild::rebuild(&self.segments, &self.runs, shaping, found, last))
     }
 
+    /// Whether, since this was last asked, an entry was lost, or one that was garbage may have come back: what depends on
+    /// others has to be looked at.
+    pub(super) fn was_doubtful(&self) -> bool {
+        self.is_doubtful.load(Ordering::Acquire) && self.is_doubtful.swap(false, Ordering::AcqRel)
+    }
+
     /// Writes what is settled to disk. Only saves reading segments at the next start.
     pub(super) fn flush(&self) -> Result<(), StoreError> {
         self.tree.flush()
@@ -346,6 +369,7 @@ impl Index {
         tracing::warn!(why = %broken.why, segments = owned.len(), "a part of the index is damaged; building it anew");
         let found = |row: &Covered| Found { id: row.segment, nonce: row.nonce, length: row.length };
         let found: Vec<Found> = owned.iter().map(found).collect();
+        self.is_doubtful.store(true, Ordering::Release);
         match rebuild::rebuild(&self.segments, &self.runs, shaping, &found, None) {
             Ok(_) => Ok(()),
             Err(Trouble::Store(error)) => Err(error),

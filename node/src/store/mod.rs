@@ -14,11 +14,15 @@
 //! whole before its chunks are committed. The index need not survive. Runs are fsynced, so that a crash does not cost
 //! reading their segments; the tree is not, until the store is closed, so a crash costs reading the last segment.
 //!
+//! A chunk is stored by itself, or against others that are (see `dependent`): a new version takes little more than what
+//! differs.
+//!
 //! An image is held when no chunk of its manifest is missing; there is no other notion of a download. The methods block
 //! on disk and processor, so async callers run them on blocking threads. [`Store`] is cheap to clone.
 
 mod chunks;
 mod coding;
+mod dependent;
 mod error;
 mod export;
 mod filter;
@@ -28,9 +32,11 @@ mod index;
 mod ingest;
 mod journal;
 mod open;
+mod packed;
 mod rebuild;
 mod referenced;
 mod reflink;
+mod relatives;
 mod reserve;
 mod run;
 mod runs;
@@ -46,10 +52,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
-use rialto_protocol::ids::ImageId;
+use rialto_protocol::ids::{Hash, ImageId};
 use rialto_protocol::image::manifest::Manifest;
 
-pub use chunks::Encoded;
+pub use chunks::{Encoded, Stored};
 pub use error::{PeerFault, StoreError};
 pub use export::Verification;
 pub use gc::Collected;
@@ -58,6 +64,7 @@ pub use ingest::{Added, Digests, FlatDigests};
 pub use journal::Origin;
 pub use rebuild::Rebuilt;
 pub use referenced::{Hold, RecentChunks, encode_against};
+pub use relatives::KnownBase;
 pub use reserve::Reservation;
 pub use scrub::{ScrubPlace, ScrubStep};
 pub use usage::Usage;
@@ -66,6 +73,8 @@ use index::Index;
 use journal::Journal;
 use segment::Segments;
 use writer::Writer;
+
+use crate::recent::Recent;
 
 /// How a store is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,6 +119,8 @@ struct Inner {
     usage: Mutex<usage::LastUsage>,
     /// Images that are not collected for now, and how often each is held.
     held: Mutex<BTreeMap<ImageId, usize>>,
+    /// Chunks that others were decoded against.
+    bases_read: Mutex<Recent<Hash>>,
     /// Held by the one collection that may run.
     collecting: Mutex<()>,
     /// Released last.

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, RwLock};
 
 use rustix::fs::{FlockOperation, flock};
 
+use super::dependent::{KEPT_BYTES, Scope};
 use super::error::StoreError;
 use super::index::{Index, Mark};
 use super::journal::Journal;
@@ -16,6 +17,7 @@ use super::run::Covered;
 use super::segment::{Found, SEGMENT_HEAD_BYTES, Segments};
 use super::writer::{SEGMENT_ENTRIES, Writer};
 use super::{Inner, Options};
+use crate::recent::Recent;
 
 /// Segments are addressed with 32 bits.
 const MAX_SEGMENT_BYTES: u64 = 2 << 30;
@@ -32,7 +34,7 @@ pub(super) fn open(folder: &Path, options: Options) -> Result<(Inner, Rebuilt), 
     }
     let index = Index::open(folder, Arc::clone(&segments), &found)?;
     let roll_bytes = options.segment_bytes.clamp(1 << 20, MAX_SEGMENT_BYTES);
-    let (found, active, rebuilt) = catch_up(&segments, &index, found, roll_bytes)?;
+    let (found, active, rebuilt, scope) = catch_up(&segments, &index, found, roll_bytes)?;
     let writer = Writer::new(&segments, &found, active, options.free_space_floor_bytes, roll_bytes)?;
     writer.set_quota(options.quota_bytes.unwrap_or(u64::MAX));
     let inner = Inner {
@@ -48,9 +50,15 @@ pub(super) fn open(folder: &Path, options: Options) -> Result<(Inner, Rebuilt), 
         ledger: Mutex::default(),
         usage: Mutex::default(),
         held: Mutex::new(BTreeMap::new()),
+        bases_read: Mutex::new(Recent::new(KEPT_BYTES)),
         collecting: Mutex::new(()),
         _lock: lock,
     };
+    // Of what was garbage before, some comes back with a segment that is read again, and may depend on what does not. Of
+    // what was never made durable, something may be lost on which what is left depends.
+    if rebuilt.segments > 0 {
+        inner.drop_dangling(scope)?;
+    }
     Ok((inner, rebuilt))
 }
 
@@ -75,8 +83,8 @@ fn lock(folder: &Path) -> Result<File, StoreError> {
     }
 }
 
-/// The segments as they are, the last of them with its entries if it can be appended to, and what was read.
-type CaughtUp = (Vec<Found>, Option<(Found, u64)>, Rebuilt);
+/// The segments as they are, the last of them with its entries if it can be appended to, what was read, and of what.
+type CaughtUp = (Vec<Found>, Option<(Found, u64)>, Rebuilt, Scope);
 
 /// Indexes what the index does not know of yet, and cuts off an unfinished tail.
 fn catch_up(
@@ -92,7 +100,12 @@ fn catch_up(
     let mut rebuilt = Rebuilt::default();
     let mut active = None;
     let last = found.last().copied().filter(|last| !is_sealed(&last.id));
-    if let Some(last) = last.filter(|last| last.length < roll_bytes) {
+    let continued = match last.filter(|last| last.length < roll_bytes) {
+        // Who reads only the earlier version must not take this for one that it can read.
+        Some(last) => segments.is_of_this_version(last.id)?.then_some(last),
+        None => None,
+    };
+    if let Some(last) = continued {
         active = catch_up_last(segments, index, last, marks.get(&last.id), &mut rebuilt)?;
         found.pop();
         found.push(active.map_or(last, |(last, _)| last));
@@ -119,7 +132,8 @@ fn catch_up(
     if let Some((full, _)) = active.take_if(|(_, entries)| *entries >= SEGMENT_ENTRIES) {
         index.seal(Covered { segment: full.id, nonce: full.nonce, length: full.length });
     }
-    Ok((found, active, rebuilt))
+    let scope = if unknown.is_empty() { Scope::Recent } else { Scope::All };
+    Ok((found, active, rebuilt, scope))
 }
 
 /// Indexes what was appended to the last segment after its mark, in the tree. `None` where it has too many entries for that.

@@ -1,7 +1,7 @@
-//! Chunks encoded against others: what a receiver holds already need not be sent.
+//! Chunks encoded against others: what a receiver holds already need not be sent, and not be stored again.
 //!
 //! The reference is the plain bytes of a run of chunks, one after the other, used as a raw-content zstd dictionary
-//! (RFC 8878 §5). Nothing is stored so: a chunk of the store can be read without any other.
+//! (RFC 8878 §5).
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -15,7 +15,9 @@ use zstd::zstd_safe::{CCtx, DCtx};
 
 use super::error::PeerFault;
 use super::journal::{Listed, Origin};
-use super::{Store, StoreError};
+use super::packed::{Packed, pays, pays_unseen};
+use super::writer::Floor;
+use super::{Store, StoreError, dependent, packed};
 use crate::recent::Recent;
 
 /// Of a security update, level 1 sends 5 % more than this, and level 5 sends 2 % less in four times the time.
@@ -29,8 +31,6 @@ const KEPT_BYTES: usize = 8 << 20;
 thread_local! {
     static ENCODER: RefCell<CCtx<'static>> = RefCell::new(CCtx::create());
     static DECODER: RefCell<DCtx<'static>> = RefCell::new(DCtx::create());
-    /// Where a referenced chunk is decoded to be checked: [`MAX_CHUNK_BYTES`] once it is used.
-    static PLAIN: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Encodes a chunk against a reference, or returns `None` where less than `limit` bytes are not enough.
@@ -48,22 +48,47 @@ pub fn encode_against(reference: &[u8], plain: &[u8], limit: usize) -> Option<Ve
 }
 
 impl Store {
-    /// Decodes a chunk that another site encoded against `reference`, checks it against its name, and stores it. Returns
-    /// whether it is new.
+    /// Decodes a chunk that another site encoded against a `run` of chunks held here, checks it against its name, and
+    /// stores it: as it came where that pays, else by itself. Returns whether it is new.
     ///
     /// # Errors
-    /// [`StoreError::Peer`] where it is not the chunk of that name; else the disk is full or fails.
+    /// [`StoreError::Peer`] where it is not the chunk of that name; [`StoreError::Damaged`] and [`StoreError::NotHeld`]
+    /// where the run cannot be read here; else the disk is full or fails.
     pub fn put_referenced(
         &self,
         expected: Hash,
         plain_length: u32,
-        reference: &[u8],
+        run: &[ChunkRef],
+        runs: &RecentChunks,
         bytes: &[u8],
     ) -> Result<bool, StoreError> {
-        PLAIN.with_borrow_mut(|buffer| {
-            let plain = decode(expected, plain_length, reference, bytes, buffer)?;
-            self.put_plain(expected, plain)
-        })
+        let mut plain = Vec::new();
+        decode(expected, plain_length, &runs.read(run)?, bytes, &mut plain)?;
+        let plain = &plain[..plain_length as usize];
+        if self.has_chunk(&expected)? {
+            return Ok(false);
+        }
+        let put = |packed| Ok(self.put_packed(expected, plain, packed, Floor::Reserved)? > 0);
+        let names: Vec<Hash> = run.iter().map(|chunk| chunk.hash).collect();
+        let came = dependent::names_bytes(names.len()) + bytes.len();
+        let (mut buffer, mut alone) = (Vec::new(), None);
+        if !pays_unseen(came, plain.len()) {
+            let packed = Packed::of(plain, &mut buffer);
+            if !pays(came, packed.length(plain)) {
+                return put(packed);
+            }
+            alone = Some(packed);
+        }
+        let features = Features::of(plain);
+        if self.0.are_bases(&names)? {
+            return put(Packed::Dependent(&dependent::payload(&names, bytes), features));
+        }
+        // Some of the run depends on others itself.
+        let limit = alone.map_or(plain.len() / 4, |alone| packed::limit(alone.length(plain)));
+        match self.pack_against(runs, plain, &names, limit)? {
+            Some(payload) => put(Packed::Dependent(&payload, features)),
+            None => put(alone.unwrap_or(Packed::Held)),
+        }
     }
 
     /// The similarity features of a chunk: as they were stored with it, or else computed from its bytes.
@@ -159,6 +184,15 @@ impl RecentChunks {
         Ok(bytes)
     }
 
+    /// The plain bytes of these chunks, one after the other.
+    pub(super) fn read_named(&self, names: &[Hash]) -> Result<Vec<u8>, StoreError> {
+        let mut bytes = Vec::new();
+        for name in names {
+            bytes.extend_from_slice(&self.chunk(name)?);
+        }
+        Ok(bytes)
+    }
+
     fn chunk(&self, hash: &Hash) -> Result<Arc<[u8]>, StoreError> {
         let kept = || self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(chunk) = kept().get(hash) {
@@ -179,7 +213,7 @@ impl super::Inner {
 
 /// Gives the chunk's plain bytes, which were decoded to exactly `plain_length` bytes and hash to `hash`. Nothing is
 /// allocated for what is larger than a chunk may be.
-fn decode<'a>(
+pub(super) fn decode<'a>(
     hash: Hash,
     plain_length: u32,
     reference: &[u8],
@@ -193,7 +227,7 @@ fn decode<'a>(
     if bytes.len() as u64 >= expected {
         return Err(PeerFault::Oversized { hash, length: bytes.len() as u64, max: expected - 1 });
     }
-    buffer.resize(MAX_CHUNK_BYTES, 0);
+    buffer.resize(plain_length as usize, 0);
     let plain = &mut buffer[..plain_length as usize];
     let is_content = !reference.starts_with(&DICTIONARY_MAGIC);
     let decoded = DECODER.with_borrow_mut(|decoder| {

@@ -5,7 +5,7 @@
 //! head     = "rialto index 1\0\0" entries:8 pages:8 covered:4 filter-lines:4 tail-crc:4 filter-crc:4 head-crc:4
 //!            and zeros up to 4 KiB
 //! page     = crc:4 entries:2 entry*                                    4 KiB, the rest of it zeros
-//! entry    = hash:32 kind:1 encoding:1 features-length:1 segment:4 offset:4 stored:4 plain:4 payload-crc:4
+//! entry    = hash:32 kind:1 packing:1 features-length:1 segment:4 offset:4 stored:4 plain:4 payload-crc:4
 //! fence    = the first 8 bytes of the first hash of each page, big-endian
 //! covered  = segment:4 nonce:8 length:8                                for each segment whose entries are all here
 //! filter   = lines of 64 bytes                                         says which hashes are certainly not here
@@ -21,11 +21,10 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use rialto_protocol::ids::Hash;
-use rialto_protocol::image::encoding::Encoding;
 
 use super::filter::{Filter, LINE_BYTES};
 use super::gc::print;
-use super::segment::{Key, Kind, Location, position};
+use super::segment::{Key, Kind, Location, Packing, position};
 
 /// What the name of a run ends in.
 pub(super) const SUFFIX: &str = ".run";
@@ -364,7 +363,7 @@ fn search<'a>(page: &'a [u8], key: &Key) -> Option<&'a [u8]> {
 /// Adds the [`ENTRY_BYTES`] bytes of an entry.
 pub(super) fn push_entry(bytes: &mut Vec<u8>, key: &Key, location: &Location) {
     bytes.extend_from_slice(&key.hash.0);
-    bytes.extend_from_slice(&[key.kind as u8, location.encoding.code(), location.features_length]);
+    bytes.extend_from_slice(&[key.kind as u8, location.packing.code(), location.features_length]);
     for word in [location.segment, location.offset, location.stored, location.plain, location.crc] {
         bytes.extend_from_slice(&word.to_le_bytes());
     }
@@ -375,11 +374,11 @@ pub(super) fn entry_of(bytes: &[u8]) -> io::Result<(Key, Location)> {
     let mut hash = [0; 32];
     hash.copy_from_slice(&bytes[..32]);
     let kind = [Kind::Chunk, Kind::Page].into_iter().find(|&kind| kind as u8 == bytes[32]);
-    let (Some(kind), Ok(encoding)) = (kind, Encoding::try_from(bytes[33])) else {
+    let (Some(kind), Some(packing)) = (kind, Packing::of_code(bytes[33])) else {
         return Err(damaged("it has an entry of a later version"));
     };
     let [segment, offset, stored, plain, crc] = [35, 39, 43, 47, 51].map(|at| word(bytes, at));
-    let location = Location { segment, offset, stored, plain, crc, encoding, features_length: bytes[34] };
+    let location = Location { segment, offset, stored, plain, crc, packing, features_length: bytes[34] };
     Ok((Key { kind, hash: Hash(hash) }, location))
 }
 
@@ -410,9 +409,9 @@ mod tests {
 
     fn location(number: u64) -> Location {
         let word = number as u32;
-        let encoding = if word.is_multiple_of(2) { Encoding::Raw } else { Encoding::Zstd };
+        let packing = [Packing::Raw, Packing::Zstd, Packing::Dependent][number as usize % 3];
         let (stored, plain, crc) = (word / 3, word / 5, !word);
-        Location { segment: word % 9, offset: word, stored, plain, crc, encoding, features_length: word as u8 }
+        Location { segment: word % 9, offset: word, stored, plain, crc, packing, features_length: word as u8 }
     }
 
     fn sorted(numbers: impl IntoIterator<Item = u64>) -> BTreeMap<(Hash, Kind), (Key, Location)> {

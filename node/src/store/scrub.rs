@@ -7,8 +7,10 @@
 use std::io;
 
 use rialto_protocol::ids::{Hash, ImageId};
+use rialto_protocol::image::encoding::Encoding;
 
-use super::segment::{Entry, Key, Kind, SEGMENT_HEAD_BYTES};
+use super::dependent::Scope;
+use super::segment::{Entry, Key, Kind, Location, Packing, SEGMENT_HEAD_BYTES};
 use super::{Store, StoreError, coding};
 
 /// A step reads at least this much, in bytes: several of the largest entries, so that it gets ahead.
@@ -42,7 +44,7 @@ pub struct ScrubStep {
     pub next: Option<ScrubPlace>,
     /// Bytes that were read.
     pub bytes: u64,
-    /// Chunks and pages that were dropped.
+    /// Chunks and pages that were dropped meanwhile: those that are damaged, and those that depend on such.
     pub damaged: u64,
 }
 
@@ -63,9 +65,9 @@ impl Store {
         let done = if segment == from.segment { from.offset } else { 0 };
         let start = done.max(SEGMENT_HEAD_BYTES);
         let end = length.min(start.saturating_add(max_bytes.max(MIN_STEP_BYTES)));
-        let mut is_well = true;
-        let scanned = inner.segments.scan(segment, (start, end), |_, entry| {
-            is_well &= is_sound(&entry);
+        let (mut is_well, forgotten) = (true, inner.index.forgotten());
+        let scanned = inner.segments.scan(segment, (start, end), |location, entry| {
+            is_well &= self.is_sound(&entry, &location)?;
             Ok(())
         });
         let scan = match scanned {
@@ -80,7 +82,18 @@ impl Store {
         let is_cut = scan.good_end < end && end < length && scan.good_end > start;
         let next = if is_cut { scan.good_end } else { end };
         let is_whole = scan.damaged == 0 && (is_cut || scan.good_end == end);
-        let damaged = if is_well && is_whole { 0 } else { self.drop_damaged_in(segment, (start, end))? };
+        if !is_well || !is_whole {
+            self.drop_damaged_in(segment, (start, end))?;
+        }
+        let is_lost = inner.index.forgotten() > forgotten;
+        if is_lost {
+            // What depends on what was dropped is damaged too.
+            inner.drop_dangling(Scope::All)?;
+            // A manifest in memory does not show that its page is gone from the disk.
+            inner.manifests().clear();
+            inner.complete().clear();
+        }
+        let damaged = inner.index.forgotten() - forgotten;
         Ok(ScrubStep { next: Some(ScrubPlace { segment, offset: next }), bytes: next - start, damaged })
     }
 
@@ -105,7 +118,7 @@ impl Store {
     }
 
     /// Reads what the index says lies in this stretch, one by one; reading drops what is damaged.
-    fn drop_damaged_in(&self, segment: u32, (start, end): (u64, u64)) -> Result<u64, StoreError> {
+    fn drop_damaged_in(&self, segment: u32, (start, end): (u64, u64)) -> Result<(), StoreError> {
         let suspects = self.0.index.fold(Vec::new, |suspects: &mut Vec<Key>, key, location| {
             // An entry that begins in the stretch has its payload there or right behind it.
             let at = u64::from(location.offset);
@@ -113,32 +126,32 @@ impl Store {
                 suspects.push(key);
             }
         })?;
-        let mut damaged = 0;
         for key in suspects {
             let read = match key.kind {
                 Kind::Chunk => self.read_chunk(&key.hash),
                 Kind::Page => self.read_page(&key.hash),
             };
             match read {
-                Err(StoreError::Damaged { .. }) => damaged += 1,
-                Ok(_) | Err(StoreError::NotHeld { .. }) => {}
+                Ok(_) | Err(StoreError::Damaged { .. } | StoreError::NotHeld { .. }) => {}
                 Err(error) => return Err(error),
             }
         }
-        if damaged > 0 {
-            // A manifest in memory does not show that its page is gone from the disk.
-            self.0.manifests().clear();
-            self.0.complete().clear();
-        }
-        Ok(damaged)
+        Ok(())
     }
-}
 
-/// Whether the entry's bytes are those that its name says; its checksums were right.
-fn is_sound(entry: &Entry<'_>) -> bool {
-    let hash = entry.key.hash;
-    match entry.key.kind {
-        Kind::Page => Hash::of(entry.payload) == hash,
-        Kind::Chunk => coding::check(hash, entry.plain, entry.encoding, entry.payload, |_| ()).is_ok(),
+    /// Whether the entry's bytes are those that its name says; its checksums were right.
+    fn is_sound(&self, entry: &Entry<'_>, location: &Location) -> Result<bool, StoreError> {
+        let (hash, payload) = (entry.key.hash, entry.payload);
+        let is_sound = match (entry.key.kind, entry.packing) {
+            (Kind::Page, _) => Hash::of(payload) == hash,
+            (Kind::Chunk, Packing::Dependent) => {
+                let found = self.decode_dependent(hash, entry.plain, payload)?;
+                // What is no longer held may have lost what it depended on.
+                found.is_some() || self.0.index.find(&entry.key)? != Some(*location)
+            }
+            (Kind::Chunk, Packing::Raw) => coding::check(hash, entry.plain, Encoding::Raw, payload, |_| ()).is_ok(),
+            (Kind::Chunk, Packing::Zstd) => coding::check(hash, entry.plain, Encoding::Zstd, payload, |_| ()).is_ok(),
+        };
+        Ok(is_sound)
     }
 }

@@ -1,10 +1,14 @@
 //! Segment files: the truth about what the store holds. Appended to, fsynced, and never changed.
 //!
 //! ```text
-//! segment = "rialto segment 1" nonce:8 entry*
-//! entry   = "RCE1" kind:1 encoding:1 features-version:1 features-length:1 plain:4 stored:4 hash:32 payload-crc:4
+//! segment = "rialto segment 2" nonce:8 entry*
+//! entry   = "RCE1" kind:1 packing:1 features-version:1 features-length:1 plain:4 stored:4 hash:32 payload-crc:4
 //!           header-crc:4 features payload                                    integers are little-endian
+//! payload = the bytes of a page, or of a chunk as its packing says: 0 raw, 1 zstd,
+//!           2 count:1 hash:32*count zstd, against the chunks of these names       (dependent)
 //! ```
+//!
+//! Segments of version 1, whose chunks are all raw or zstd, are read as well, and not appended to.
 //!
 //! The header checksum covers all before it, and the features. An entry can be recognised anywhere, so one that is
 //! damaged hides nothing but itself.
@@ -24,7 +28,9 @@ use super::error::StoreError;
 
 /// Length of a segment's own head, in bytes.
 pub(super) const SEGMENT_HEAD_BYTES: u64 = 24;
-const SEGMENT_MAGIC: &[u8; 16] = b"rialto segment 1";
+const SEGMENT_MAGIC: &[u8; 16] = b"rialto segment 2";
+/// What a segment of the earlier version begins with.
+const EARLIER_MAGIC: &[u8; 16] = b"rialto segment 1";
 const ENTRY_MAGIC: &[u8; 4] = b"RCE1";
 const ENTRY_HEAD_BYTES: usize = 56;
 /// What an entry takes beside its payload, at most: its head, and the features it can have. In bytes.
@@ -49,6 +55,46 @@ impl Kind {
         match self {
             Self::Chunk => "chunk",
             Self::Page => "page",
+        }
+    }
+}
+
+/// How an entry's payload stands for its bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub(super) enum Packing {
+    /// The bytes themselves.
+    Raw = 0,
+    /// Zstd frames.
+    Zstd = 1,
+    /// A zstd frame against other chunks, after their names.
+    Dependent = 2,
+}
+
+impl Packing {
+    pub(super) fn code(self) -> u8 {
+        self as u8
+    }
+
+    pub(super) fn of_code(code: u8) -> Option<Self> {
+        [Self::Raw, Self::Zstd, Self::Dependent].into_iter().find(|packing| packing.code() == code)
+    }
+
+    /// As it is sent; `None` where it cannot be read without other chunks.
+    pub(super) fn encoding(self) -> Option<Encoding> {
+        match self {
+            Self::Raw => Some(Encoding::Raw),
+            Self::Zstd => Some(Encoding::Zstd),
+            Self::Dependent => None,
+        }
+    }
+}
+
+impl From<Encoding> for Packing {
+    fn from(encoding: Encoding) -> Self {
+        match encoding {
+            Encoding::Raw => Self::Raw,
+            Encoding::Zstd => Self::Zstd,
         }
     }
 }
@@ -87,7 +133,7 @@ pub(super) struct Location {
     pub(super) stored: u32,
     pub(super) plain: u32,
     pub(super) crc: u32,
-    pub(super) encoding: Encoding,
+    pub(super) packing: Packing,
     pub(super) features_length: u8,
 }
 
@@ -113,7 +159,7 @@ pub(super) fn position(segment: u32, offset: u64) -> u64 {
 pub(super) struct Entry<'a> {
     pub(super) key: Key,
     pub(super) plain: u32,
-    pub(super) encoding: Encoding,
+    pub(super) packing: Packing,
     /// 0: none. Those of other versions are kept as they are.
     pub(super) features_version: u8,
     pub(super) features: &'a [u8],
@@ -123,9 +169,9 @@ pub(super) struct Entry<'a> {
 
 impl<'a> Entry<'a> {
     /// An entry without features.
-    pub(super) fn new(key: Key, plain: u32, encoding: Encoding, payload: &'a [u8]) -> Self {
-        let crc = crc32fast::hash(payload);
-        Self { key, plain, encoding, features_version: 0, features: &[], payload, crc }
+    pub(super) fn new(key: Key, plain: u32, packing: impl Into<Packing>, payload: &'a [u8]) -> Self {
+        let (crc, packing) = (crc32fast::hash(payload), packing.into());
+        Self { key, plain, packing, features_version: 0, features: &[], payload, crc }
     }
 
     /// The same with similarity features, [`Features::to_bytes`], unless these are none.
@@ -148,7 +194,7 @@ impl<'a> Entry<'a> {
         // At most 32 bytes of features and one chunk of payload, so these fit their fields.
         let features_length = self.features.len() as u8;
         let stored = self.payload.len() as u32;
-        buffer.extend_from_slice(&[self.key.kind as u8, self.encoding.code(), self.features_version, features_length]);
+        buffer.extend_from_slice(&[self.key.kind as u8, self.packing.code(), self.features_version, features_length]);
         buffer.extend_from_slice(&self.plain.to_le_bytes());
         buffer.extend_from_slice(&stored.to_le_bytes());
         buffer.extend_from_slice(&self.key.hash.0);
@@ -161,8 +207,8 @@ impl<'a> Entry<'a> {
         // Segments are rolled long before 4 GiB.
         let offset = (start + buffer.len() as u64) as u32;
         buffer.extend_from_slice(self.payload);
-        let (plain, crc, encoding) = (self.plain, self.crc, self.encoding);
-        Location { segment, offset, stored, plain, crc, encoding, features_length }
+        let (plain, crc, packing) = (self.plain, self.crc, self.packing);
+        Location { segment, offset, stored, plain, crc, packing, features_length }
     }
 }
 
@@ -173,7 +219,7 @@ pub(super) struct Scan {
     pub(super) good_end: u64,
     /// Damaged bytes between good entries.
     pub(super) damaged: u64,
-    /// Entries of kinds or encodings of a later version.
+    /// Entries of kinds or packings of a later version.
     pub(super) unknown: u64,
 }
 
@@ -201,7 +247,7 @@ fn scan(
                 {
                     let (features, payload) = bytes[ENTRY_HEAD_BYTES..].split_at(usize::from(head.features_length));
                     let key = Key { kind, hash: head.hash };
-                    let encoding = head.encoding.unwrap_or(Encoding::Raw);
+                    let packing = head.packing.unwrap_or(Packing::Raw);
                     let (plain, crc, features_version) = (head.plain, head.crc, head.features_version);
                     let location = Location {
                         segment,
@@ -209,10 +255,10 @@ fn scan(
                         stored: head.stored,
                         plain,
                         crc,
-                        encoding,
+                        packing,
                         features_length: head.features_length,
                     };
-                    sink(location, Entry { key, plain, encoding, features_version, features, payload, crc })?;
+                    sink(location, Entry { key, plain, packing, features_version, features, payload, crc })?;
                 } else {
                     found.unknown += 1;
                 }
@@ -227,7 +273,7 @@ fn scan(
 #[derive(Clone, Copy)]
 struct Head {
     kind: Option<Kind>,
-    encoding: Option<Encoding>,
+    packing: Option<Packing>,
     features_version: u8,
     features_length: u8,
     plain: u32,
@@ -259,7 +305,7 @@ fn parse(window: &mut Window<'_>, at: u64) -> io::Result<Parsed> {
     hash.copy_from_slice(&bytes[16..48]);
     let head = Head {
         kind: [Kind::Chunk, Kind::Page].into_iter().find(|&kind| kind as u8 == bytes[4]),
-        encoding: Encoding::try_from(bytes[5]).ok(),
+        packing: Packing::of_code(bytes[5]),
         features_version: bytes[6],
         features_length: bytes[7],
         plain: word(8),
@@ -279,7 +325,7 @@ fn parse(window: &mut Window<'_>, at: u64) -> io::Result<Parsed> {
     if crc.finalize() != header_crc || crc32fast::hash(payload) != head.crc {
         return Ok(Parsed::Nothing);
     }
-    Ok(if head.kind.is_some() && head.encoding.is_some() { Parsed::Entry(head) } else { Parsed::Unknown(head) })
+    Ok(if head.kind.is_some() && head.packing.is_some() { Parsed::Entry(head) } else { Parsed::Unknown(head) })
 }
 
 struct Window<'a> {
@@ -376,14 +422,22 @@ impl Segments {
         }
         let (magic, nonce) = head.split_at(SEGMENT_MAGIC.len());
         let family = SEGMENT_MAGIC.len() - 1;
-        if magic[..family] == SEGMENT_MAGIC[..family] && magic != SEGMENT_MAGIC {
+        let is_known = magic == SEGMENT_MAGIC || magic == EARLIER_MAGIC;
+        if magic[..family] == SEGMENT_MAGIC[..family] && !is_known {
             return Err(StoreError::Newer(path));
         }
-        if length >= SEGMENT_HEAD_BYTES && magic != SEGMENT_MAGIC {
+        if length >= SEGMENT_HEAD_BYTES && !is_known {
             tracing::warn!(segment = %path.display(), "the head of this segment is damaged; its entries are read all the same");
         }
         let nonce = nonce.try_into().map(u64::from_le_bytes).unwrap_or_default();
         Ok(Found { id, nonce, length })
+    }
+
+    /// Whether the segment is of this version, so that it may be appended to.
+    pub(super) fn is_of_this_version(&self, id: u32) -> Result<bool, StoreError> {
+        let mut magic = [0; SEGMENT_MAGIC.len()];
+        self.file(id)?.read_exact_at(&mut magic, 0).map_err(StoreError::io("read", &self.path(id)))?;
+        Ok(magic != *EARLIER_MAGIC)
     }
 
     /// Begins a segment; its name is on disk when this returns.

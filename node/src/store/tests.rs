@@ -44,7 +44,7 @@ fn add(store: &Store, content: &[u8]) -> Added {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("content");
     std::fs::write(&path, content).unwrap();
-    store.add_file(&path, Digests::Take, &mut |_, _| (), &|| false).unwrap()
+    store.add_file(&path, Digests::Take, &[], &mut |_, _| (), &|| false).unwrap()
 }
 
 /// Moves an image from one store to another as a download does, and returns how many chunks went over.
@@ -95,7 +95,7 @@ fn content_comes_back_whole_with_its_digests() {
         assert!(done >= last && total == content.len() as u64);
         (last, calls) = (done, calls + 1);
     };
-    let added = store.add_file(&path, Digests::Take, &mut progress, &|| false).unwrap();
+    let added = store.add_file(&path, Digests::Take, &[], &mut progress, &|| false).unwrap();
     assert_eq!((last, calls > 1), (content.len() as u64, true));
     assert_eq!(added.bytes, content.len() as u64);
     let sha256 = Sha256(sha2::Sha256::digest(&content).into());
@@ -106,7 +106,7 @@ fn content_comes_back_whole_with_its_digests() {
 
     let again = store.add_bytes(&content).unwrap();
     assert_eq!((again.image, again.new_chunks, again.stored_bytes), (added.image, 0, 0));
-    let undigested = store.add_file(&path, Digests::Skip, &mut |_, _| (), &|| false).unwrap();
+    let undigested = store.add_file(&path, Digests::Skip, &[], &mut |_, _| (), &|| false).unwrap();
     assert_eq!((undigested.image, undigested.digests), (added.image, None));
     let listed = store.image(&added.image).unwrap();
     assert!(listed.is_complete && !listed.is_pinned && listed.origin == Origin::Local);
@@ -122,7 +122,7 @@ fn a_sparse_and_a_dense_copy_have_one_id() {
     file.set_len(9_000_001).unwrap();
     file.write_all_at(&noise(1, 200_000), 1 << 20).unwrap();
     file.write_all_at(&noise(2, 5000), 6_000_123).unwrap();
-    let sparse = store.add_file(&path, Digests::Take, &mut |_, _| (), &|| false).unwrap();
+    let sparse = store.add_file(&path, Digests::Take, &[], &mut |_, _| (), &|| false).unwrap();
     let dense = add(&store, &std::fs::read(&path).unwrap());
     assert_eq!((sparse.image, sparse.digests), (dense.image, dense.digests));
     assert_eq!(dense.new_chunks, 0);
@@ -147,7 +147,7 @@ fn a_block_device_is_added_like_the_file_behind_it() {
         return;
     };
     let device = String::from_utf8(device.stdout).unwrap().trim().to_owned();
-    let added = store.add_file(Path::new(&device), Digests::Take, &mut |_, _| (), &|| false);
+    let added = store.add_file(Path::new(&device), Digests::Take, &[], &mut |_, _| (), &|| false);
     losetup(&["--detach", &device]).unwrap();
     let (added, file) = (added.unwrap(), add(&store, &std::fs::read(&path).unwrap()));
     assert_eq!((added.image, added.digests), (file.image, file.digests));
@@ -172,10 +172,10 @@ fn what_is_not_a_file_is_refused() {
     let socket = folder.path().join("socket");
     let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
     for path in [folder.path(), &pipe, &socket, Path::new("/dev/null")] {
-        let found = store.add_file(path, Digests::Skip, &mut |_, _| (), &|| false);
+        let found = store.add_file(path, Digests::Skip, &[], &mut |_, _| (), &|| false);
         assert!(matches!(found, Err(StoreError::NotAFile { .. })), "{found:?}");
     }
-    let found = store.add_file(&folder.path().join("absent"), Digests::Skip, &mut |_, _| (), &|| false);
+    let found = store.add_file(&folder.path().join("absent"), Digests::Skip, &[], &mut |_, _| (), &|| false);
     assert!(matches!(found, Err(StoreError::Io { .. })), "{found:?}");
 
     let image = store.add_bytes(b"content").unwrap().image;
@@ -192,7 +192,7 @@ fn a_cancelled_addition_lists_nothing() {
     let path = folder.path().join("content");
     std::fs::write(&path, noise(1, 30 << 20)).unwrap();
     let done = std::cell::Cell::new(0);
-    let result = store.add_file(&path, Digests::Take, &mut |now, _| done.set(now), &|| done.get() > 5 << 20);
+    let result = store.add_file(&path, Digests::Take, &[], &mut |now, _| done.set(now), &|| done.get() > 5 << 20);
     assert!(matches!(result, Err(StoreError::Cancelled)));
     assert!(done.get() < 20 << 20);
     assert_eq!(store.images().unwrap(), []);
@@ -564,9 +564,9 @@ fn a_later_format_is_refused_and_left_alone() {
     drop(store);
     let path = segments(&folder)[0].clone();
     let file = OpenOptions::new().write(true).open(&path).unwrap();
-    file.write_all_at(b"2", 15).unwrap();
+    file.write_all_at(b"3", 15).unwrap();
     assert!(matches!(Store::open(folder.path(), OPTIONS), Err(StoreError::Newer(_))));
-    file.write_all_at(b"1", 15).unwrap();
+    file.write_all_at(b"2", 15).unwrap();
     Store::open(folder.path(), OPTIONS).unwrap();
 }
 
@@ -617,6 +617,7 @@ fn a_collection_beside_a_fetch_and_an_addition_loses_nothing() {
 }
 
 mod damage;
+mod dependent;
 mod model;
 mod reflink;
 mod sealed;

@@ -10,10 +10,12 @@ use rialto_protocol::ids::ImageId;
 use super::segment::Key;
 use super::{Store, StoreError, gc};
 
-/// Bytes that an image takes on disk, as its chunks and pages are stored.
+/// Bytes that an image takes on disk, as its chunks and pages are stored. A chunk that is stored against those of another
+/// image counts with what it takes so; when that other image goes, it is stored by itself, and takes more.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// What no other listed image needs: removing it frees this much.
+    /// What no other listed image names: removing it frees this much, less what images whose chunks are stored against these
+    /// take more then.
     pub own_bytes: u64,
     /// What other listed images need, too.
     pub shared_bytes: u64,

@@ -13,9 +13,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use rialto_node::store::{Options, Store, StoreError};
+use rialto_node::store::{Options, RecentChunks, Store, StoreError, Stored, encode_against};
 use rialto_protocol::ids::{Hash, ImageId};
 use rialto_protocol::image::encoding::Encoding;
+use rialto_protocol::image::manifest::Manifest;
 use rialto_testnet::site::SOON;
 use rialto_testnet::wait::eventually;
 use rialto_tests::held::{Held, noise};
@@ -31,10 +32,14 @@ const IMAGES: u64 = 10;
 /// Segments of the least length there is, so that they are sealed, merged and collected all the time.
 const OPTIONS: Options = Options { free_space_floor_bytes: 0, quota_bytes: None, segment_bytes: 1 << 20 };
 
-/// The content of an image. Neighbours share a part of it.
+/// The content of an image. Neighbours share a part of it, and each has its edition of a text, so that chunks of one are
+/// stored against another's.
 fn content(number: u64) -> Vec<u8> {
     let own = noise(40_000 + 23_000 * number as usize, number + 1);
-    [noise(60_000, 100 + number / 2), vec![0; 100_000], own].concat()
+    let text: Vec<u8> = noise(60_000, 99).iter().flat_map(|byte| [b'a' + byte % 16, b'a' + byte / 16]).collect();
+    let edition =
+        text.chunks(17_000).flat_map(|piece| [piece, format!("edition {number}").as_bytes()].concat()).collect();
+    [noise(60_000, 100 + number / 2), vec![0; 100_000], own, vec![0; 100_000], edition].concat()
 }
 
 /// What the child says on stdout; what it says is so from then on.
@@ -194,9 +199,13 @@ fn fetch(store: &Store, folder: &Path, number: u64, random: &mut fastrand::Rng) 
         store.put_page(hash, page).expect("a page");
     }
     let stop = if random.bool() { held.chunks.len() } else { random.usize(..held.chunks.len()) };
+    let bases = store.bases(&[], 1, |_, _| true).expect("the images that are here");
+    let _hold = store.hold(bases.clone());
+    let base = bases.first().and_then(|base| store.manifest(base).ok());
     for (at, chunk) in held.chunks[..stop].iter().enumerate() {
-        let length = chunk.len() as u32;
-        store.put_encoded(Hash::of(chunk), length, Encoding::Raw, chunk).expect("a chunk");
+        if !base.as_ref().is_some_and(|base| put_against(store, base, at, chunk)) {
+            store.put_encoded(Hash::of(chunk), chunk.len() as u32, Encoding::Raw, chunk).expect("a chunk");
+        }
         if random.u32(..8) == 0 {
             store.commit().expect("a commit");
             say(Said::Holds(number, at + 1));
@@ -209,6 +218,17 @@ fn fetch(store: &Store, folder: &Path, number: u64, random: &mut fastrand::Rng) 
         store.record_fetched(&held.id).expect("it is whole");
         say(Said::Whole(number));
     }
+}
+
+/// Puts a chunk as a holder may have sent it, against those of a base in the same place. A base that was taken off the list
+/// before it was held is none.
+fn put_against(store: &Store, base: &Manifest, at: usize, chunk: &[u8]) -> bool {
+    let runs = RecentChunks::new(store.clone());
+    let run = &base.chunks[at.saturating_sub(1).min(base.chunks.len())..base.chunks.len().min(at + 2)];
+    let Some(bytes) = runs.read(run).ok().and_then(|run| encode_against(&run, chunk, chunk.len() / 4)) else {
+        return false;
+    };
+    store.put_referenced(Hash::of(chunk), chunk.len() as u32, run, &runs, &bytes).is_ok()
 }
 
 /// What is known of an image that is listed.
@@ -228,6 +248,8 @@ struct Scene {
     loose: BTreeSet<u64>,
     contents: Vec<Held>,
     random: fastrand::Rng,
+    /// Chunks that were found stored against others, in all rounds together.
+    dependents: usize,
 }
 
 impl Scene {
@@ -235,7 +257,7 @@ impl Scene {
         let folder = tempfile::tempdir().expect("a directory");
         let contents = (0..IMAGES).map(|number| Held::of(content(number))).collect();
         let random = fastrand::Rng::with_seed(seed);
-        Self { folder, known: BTreeMap::new(), loose: BTreeSet::new(), contents, random }
+        Self { folder, known: BTreeMap::new(), loose: BTreeSet::new(), contents, random, dependents: 0 }
     }
 
     /// One life of the child. Gives how much of the newest segment is durable, where nothing has been moved since.
@@ -346,6 +368,8 @@ impl Scene {
             let chunks = if known.is_whole { held.chunks.len() } else { known.chunks };
             for chunk in &held.chunks[..chunks] {
                 let read = store.read_chunk(&Hash::of(chunk));
+                self.dependents +=
+                    usize::from(matches!(store.read_stored(&Hash::of(chunk)), Ok(Stored::Against { .. })));
                 assert_eq!(&read.unwrap_or_else(|error| panic!("image {number}, {known:?}: {error}")), chunk);
             }
             assert!(!known.is_whole || store.is_complete(&held.id).expect("its pages"), "image {number}: {known:?}");
@@ -373,6 +397,7 @@ fn kills(seed: u64, collects_beside: bool) {
         most = most.max(scene.known.values().filter(|known| known.is_whole).count());
     }
     assert!(most > 2, "the children hardly ever got as far as to hold something");
+    assert!(scene.dependents > 10, "hardly anything was stored against others: {}", scene.dependents);
 }
 
 #[test]

@@ -10,13 +10,13 @@ use std::thread;
 
 use rialto_protocol::ids::{Hash, ImageId};
 use rialto_protocol::image::manifest::Manifest;
-use rialto_protocol::swarm::{Base, ChunkHeader, Finder, MAX_BASES, Reference, ReferencedHeader};
+use rialto_protocol::swarm::{ChunkHeader, Finder, MAX_BASES, Reference, ReferencedHeader};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::Offers;
 use super::traffic::{self, Traffic};
 use crate::recent::Recent;
-use crate::store::{Encoded, RecentChunks, Store, StoreError, encode_against};
+use crate::store::{Encoded, KnownBase, RecentChunks, Store, StoreError, Stored, encode_against};
 
 /// Bases kept in mind.
 const MAX_KNOWN: usize = 8;
@@ -26,6 +26,9 @@ const MAX_KNOWN_CHUNKS: usize = 1 << 20;
 const MAX_USED: usize = 4;
 /// Encoded bytes that are kept.
 const MAX_KEPT_BYTES: usize = 64 << 20;
+/// A chunk that is stored against others probably takes such a part of its length by itself; encoding it so to see would
+/// cost more than it can save.
+const LIKELY_SHRINKING: usize = 3;
 /// A reference has to save so many bytes, or the chunk is sent as it is stored.
 const MIN_SAVING_BYTES: usize = 64;
 
@@ -35,19 +38,6 @@ pub(super) struct References {
     known: Arc<Mutex<VecDeque<KnownBase>>>,
     kept: Arc<Mutex<Recent<Name>>>,
     encoders: Arc<Semaphore>,
-}
-
-/// A base that this node holds, and can find chunks in.
-#[derive(Debug, Clone)]
-struct KnownBase {
-    manifest: Arc<Manifest>,
-    base: Arc<Base>,
-}
-
-impl AsRef<Base> for KnownBase {
-    fn as_ref(&self) -> &Base {
-        &self.base
-    }
 }
 
 /// A chunk, and what it was encoded against: an image and a run of its chunks.
@@ -81,16 +71,7 @@ impl References {
         if let Some(known) = bases().iter().find(|known| known.manifest.id == *image) {
             return Some(known.clone());
         }
-        if !store.is_complete(image).unwrap_or(false) {
-            return None;
-        }
-        let manifest = store.manifest(image).ok()?;
-        if manifest.chunks.len() > MAX_KNOWN_CHUNKS {
-            return None;
-        }
-        let features: Result<Vec<_>, StoreError> =
-            manifest.chunks.iter().map(|chunk| Ok((*chunk, store.features(&chunk.hash)?))).collect();
-        let known = KnownBase { base: Arc::new(Base::new(features.ok()?)), manifest };
+        let known = store.known_base(image, MAX_KNOWN_CHUNKS).ok()??;
         let mut bases = bases();
         bases.retain(|other| other.manifest.id != *image);
         bases.push_back(known.clone());
@@ -156,7 +137,7 @@ impl Framing {
         encoder: Option<&mut Encoder>,
         frames: &mut Vec<u8>,
     ) -> Result<(), StoreError> {
-        let stored = self.store.read_encoded(hash)?;
+        let stored = self.store.read_stored(hash)?;
         let referenced = encoder.and_then(|encoder| {
             encoder.encode(&self.store, &self.manifest, index, &stored).unwrap_or_else(|error| {
                 tracing::warn!(chunk = %hash, %error, "a chunk is sent as it is stored, because it or its base cannot be read");
@@ -170,6 +151,10 @@ impl Framing {
                 frames.extend_from_slice(&bytes);
             }
             None => {
+                let stored = match stored {
+                    Stored::Alone(encoded) => encoded,
+                    Stored::Against { .. } => self.store.read_encoded(hash)?,
+                };
                 let Encoded { encoding, bytes, .. } = stored;
                 self.traffic.sent_chunk(traffic::name(encoding));
                 frames.extend_from_slice(&ChunkHeader { index, encoding }.frame(bytes.len()));
@@ -200,7 +185,7 @@ impl Encoder {
         store: &Store,
         manifest: &Manifest,
         index: u32,
-        stored: &Encoded,
+        stored: &Stored,
     ) -> Result<Option<Referenced>, StoreError> {
         if self.finder.is_empty() {
             return Ok(None);
@@ -216,8 +201,19 @@ impl Encoder {
             return Ok((!kept.is_empty()).then_some((header, kept)));
         }
         let Ok(run) = reference.run(&base.manifest.chunks) else { return Ok(None) };
-        let limit = stored.bytes.len().min(chunk.length as usize).saturating_sub(MIN_SAVING_BYTES);
-        let encoded = encode_against(&self.runs.read(run)?, &stored.plain(&chunk.hash)?, limit);
+        let length = chunk.length as usize;
+        let encoded = match stored {
+            Stored::Against { names, frame } if names.iter().eq(run.iter().map(|chunk| &chunk.hash)) => {
+                Some(frame.clone())
+            }
+            Stored::Against { .. } => {
+                encode_against(&self.runs.read(run)?, &store.read_chunk(&chunk.hash)?, length / LIKELY_SHRINKING)
+            }
+            Stored::Alone(stored) => {
+                let limit = stored.bytes.len().min(length).saturating_sub(MIN_SAVING_BYTES);
+                encode_against(&self.runs.read(run)?, &stored.plain(&chunk.hash)?, limit)
+            }
+        };
         // That it does not pay is kept too.
         let encoded: Arc<[u8]> = encoded.unwrap_or_default().into();
         self.references.keep(name, &encoded);

@@ -15,16 +15,16 @@ use std::ops::Range;
 use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use rialto_protocol::ids::{Hash, Sha256};
 use rialto_protocol::image::chunker::{Chunker, MAX_CHUNK_BYTES, Piece};
 use rialto_protocol::image::manifest;
-use rialto_protocol::image::similarity::Features;
 use sha2::Digest;
 
-use super::super::{Store, StoreError, coding};
+use super::super::relatives::{Relatives, Shape};
+use super::super::{Store, StoreError};
 use super::source::Source;
 use super::{Addition, Digests, FlatDigests, Packed};
 
@@ -50,7 +50,7 @@ pub(super) fn run(
     progress: &mut dyn FnMut(u64, u64),
     cancel: &dyn Fn() -> bool,
 ) -> Result<Option<FlatDigests>, StoreError> {
-    let store = addition.store;
+    let (store, relatives) = (addition.store, Arc::clone(&addition.relatives));
     let stop = AtomicBool::new(false);
     let (to_reader, empty) = sync_channel(BATCHES);
     let (to_workers, work) = sync_channel(BATCHES);
@@ -65,8 +65,8 @@ pub(super) fn run(
     thread::scope(|scope| {
         let reader = scope.spawn(|| read(source, Outlet { empty, to_workers, batch: None, next: 0 }, &stop));
         for _ in 0..workers {
-            let (work, to_appender) = (&work, to_appender.clone());
-            scope.spawn(move || work_on(store, work, &to_appender));
+            let (work, relatives, to_appender) = (&work, &relatives, to_appender.clone());
+            scope.spawn(move || work_on(store, relatives, work, &to_appender));
         }
         drop(to_appender);
         let (used, digesting) = match digests {
@@ -113,10 +113,8 @@ struct Worked {
 enum Stored {
     /// It was held when the worker looked.
     Held,
-    /// It does not shrink.
-    Raw,
-    /// As these bytes of `packed`, with its features.
-    Zstd(Range<usize>, Features),
+    /// As these bytes of `packed`.
+    New(Range<usize>, Shape),
 }
 
 impl Batch {
@@ -130,8 +128,9 @@ impl Batch {
         self.data.len() >= BATCH_BYTES || self.parts.len() >= BATCH_PIECES
     }
 
-    /// Hashes each chunk, and compresses those that are new.
-    fn work(&mut self, store: &Store) {
+    /// Hashes each chunk, and packs those that are new.
+    fn work(&mut self, store: &Store, relatives: &Relatives) {
+        let mut search = relatives.search();
         let (mut rest, mut used) = (&self.data[..], 0);
         if self.packed.len() < self.data.len() {
             // Grows to the largest batch, once.
@@ -144,12 +143,12 @@ impl Batch {
             let hash = Hash::of(plain);
             // An index that fails here fails again in the appender, which tells.
             let stored = if store.has_chunk(&hash).unwrap_or(false) {
+                search.pass(hash, plain);
                 Stored::Held
-            } else if let Some(length) = coding::compress_to(plain, &mut self.packed[used..]) {
-                used += length;
-                Stored::Zstd(used - length..used, Features::of(plain))
             } else {
-                Stored::Raw
+                let shape = search.pack(hash, plain, &mut self.packed[used..used + length]);
+                used += shape.length();
+                Stored::New(used - shape.length()..used, shape)
             };
             self.chunks.push(Worked { hash, stored });
         }
@@ -170,8 +169,7 @@ impl Batch {
                     if let Some(Worked { hash, stored }) = chunks.next() {
                         let packed = match stored {
                             Stored::Held => Packed::Held,
-                            Stored::Raw => Packed::Raw,
-                            Stored::Zstd(range, features) => Packed::Zstd(&self.packed[range.clone()], *features),
+                            Stored::New(range, shape) => shape.packed(&self.packed[range.clone()]),
                         };
                         addition.chunk(*hash, plain, packed)?;
                     }
@@ -208,11 +206,11 @@ fn append(
     Ok(())
 }
 
-fn work_on(store: &Store, work: &Mutex<Receiver<Batch>>, to_appender: &SyncSender<Batch>) {
+fn work_on(store: &Store, relatives: &Relatives, work: &Mutex<Receiver<Batch>>, to_appender: &SyncSender<Batch>) {
     loop {
         let received = work.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(mut batch) = received else { return };
-        batch.work(store);
+        batch.work(store, relatives);
         if to_appender.send(batch).is_err() {
             return;
         }

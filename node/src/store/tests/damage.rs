@@ -5,6 +5,7 @@ use std::fs;
 use proptest::prelude::*;
 use proptest::sample::Index;
 
+use super::dependent::edition;
 use super::*;
 
 const SMALL: Options = Options { free_space_floor_bytes: 0, quota_bytes: None, segment_bytes: 1 << 20 };
@@ -80,15 +81,21 @@ proptest! {
     fn damage_costs_what_it_hits_and_nothing_else(damages in prop::collection::vec(damage(), 1..5)) {
         let original = tempfile::tempdir().unwrap();
         let store = Store::open(original.path(), SMALL).unwrap();
-        let contents: Vec<_> = (0..5).map(|seed| noise(seed, 900_000)).collect();
+        // Two of them are editions of one text, so that chunks of one depend on the other's.
+        let noises = (0..3).map(|seed| noise(seed, 900_000));
+        let contents: Vec<_> = noises.chain((0..2).map(|edits| edition(9, 900_000, edits))).collect();
         let images: Vec<_> = contents.iter().map(|content| store.add_bytes(content).unwrap().image).collect();
         let mut chunks = BTreeMap::new();
         for image in &images {
             for chunk in &store.manifest(image).unwrap().chunks {
                 let location = store.0.index.find(&segment::Key::chunk(chunk.hash)).unwrap().unwrap();
-                chunks.insert(chunk.hash, (location, store.read_chunk(&chunk.hash).unwrap()));
+                let names = store.0.names_at(&location).unwrap().unwrap_or_default();
+                let place = |name: &Hash| store.0.index.find(&segment::Key::chunk(*name)).unwrap().unwrap();
+                let places: Vec<_> = names.iter().map(place).chain([location]).collect();
+                chunks.insert(chunk.hash, (places, store.read_chunk(&chunk.hash).unwrap()));
             }
         }
+        prop_assert!(chunks.values().any(|(places, _)| places.len() > 1));
         drop(store);
 
         let folder = tempfile::tempdir().unwrap();
@@ -110,15 +117,16 @@ proptest! {
             }
             Err(error) => return Err(TestCaseError::fail(error.to_string())),
         };
-        for (hash, (location, content)) in &chunks {
-            let start = u64::from(location.offset).saturating_sub(BEFORE_PAYLOAD);
-            let end = u64::from(location.offset) + u64::from(location.stored);
-            let is_hit = hits.iter().any(|(path, hit)| {
-                *path == path_of(location.segment) && hit.start < end && start < hit.end
+        for (hash, (places, content)) in &chunks {
+            // It, or one that it depends on.
+            let is_hit = places.iter().any(|location| {
+                let start = u64::from(location.offset).saturating_sub(BEFORE_PAYLOAD);
+                let end = u64::from(location.offset) + u64::from(location.stored);
+                hits.iter().any(|(path, hit)| *path == path_of(location.segment) && hit.start < end && start < hit.end)
             });
             match store.read_chunk(hash) {
                 Ok(read) => prop_assert_eq!(&read, content),
-                Err(StoreError::NotHeld { .. } | StoreError::Damaged { .. }) => prop_assert!(is_hit, "{location:?} of {hits:?}"),
+                Err(StoreError::NotHeld { .. } | StoreError::Damaged { .. }) => prop_assert!(is_hit, "{places:?} of {hits:?}"),
                 Err(error) => return Err(TestCaseError::fail(error.to_string())),
             }
         }

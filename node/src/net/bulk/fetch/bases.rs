@@ -68,6 +68,6 @@ impl Bases {
             None => Err(ReferenceError::NoSuchBase { base: reference.base, named: self.manifests.len() }),
         };
         let run = run.map_err(|source| PeerFault::Reference { hash, source })?;
-        store.put_referenced(hash, length, &self.runs.read(run)?, bytes).map(drop)
+        store.put_referenced(hash, length, run, &self.runs, bytes).map(drop)
     }
 }
