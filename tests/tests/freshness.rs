@@ -11,6 +11,7 @@ use rialto_protocol::ids::{PublicKey, RecordId};
 use rialto_protocol::record::{Body, Channel};
 use rialto_protocol::signed::Draft;
 use rialto_testnet::site::{SOON, Site, text};
+use rialto_testnet::wait::eventually;
 use rialto_tests::forge::now;
 use rialto_tests::scene::hostile;
 use rialto_tests::stage::{FEDERATION, Outcome, Stage, keep_address, list};
@@ -139,7 +140,9 @@ fn a_site_that_lost_its_catalog_is_not_rolled_back() -> Outcome {
     assert!(lost["record"].is_null() && because(&lost).contains("rolled back"), "{lost}");
 
     // Somebody who has kept an old head brings it: it is genuine, and it is old.
-    hostile(&shop).gossip(head(&key, &key, 0, 1, &first)?)?;
+    // It must live until it is heard.
+    let keeper = hostile(&shop);
+    keeper.gossip(head(&key, &key, 0, 1, &first)?)?;
     let old = until(&shop, "the old head", |channel| channel["release"] == first.as_str())?;
     assert!(old["state"] == "refused" && because(&old).contains("rolled back"), "{old}");
     shop.refused(&["show", CHANNEL], 3)?;
@@ -148,6 +151,41 @@ fn a_site_that_lost_its_catalog_is_not_rolled_back() -> Outcome {
     shop.meets(&[&uni])?;
     shop.verdict(&second, "accept")?;
     shop.verdict(&first, "hold")?;
+    Ok(())
+}
+
+/// A backup knows less than was signed since: what it signs next has a number of its own all the same.
+#[test]
+fn a_publisher_that_was_restored_from_a_backup_does_not_contradict_itself() -> Outcome {
+    let stage = Stage::new()?;
+    let Pair { mut uni, shop, releases: [first, second] } = pair(&stage)?;
+    set(&uni, &first, "releases", "1h")?;
+    until(&shop, "the first head", |channel| channel["version"] == "1.0.0")?;
+    keep_address(&uni)?;
+    uni.stop()?;
+    let (records, backup) = (uni.directory().join("records"), stage.path().join("backup"));
+    let copy = |from: &std::path::Path, to: &std::path::Path| -> Outcome {
+        fs::create_dir_all(to)?;
+        for entry in fs::read_dir(from)? {
+            let entry = entry?;
+            fs::copy(entry.path(), to.join(entry.file_name()))?;
+        }
+        Ok(())
+    };
+    copy(&records, &backup)?;
+    uni.start()?;
+    set(&uni, &second, "releases", "1h")?;
+    let before = until(&shop, "the second head", |channel| channel["version"] == "2.0.0")?;
+    uni.stop()?;
+    // The publisher's disk is lost, and nobody is there to tell it what it said.
+    fs::remove_dir_all(&records)?;
+    copy(&backup, &records)?;
+    let number = |channel: &Value| channel["sequence"].as_u64();
+    eventually(SOON, "the next second", || if Some(now()) > number(&before) { Ok(()) } else { Err("not yet") })?;
+    uni.start()?;
+    set(&uni, &first, "releases", "1h")?;
+    let after = until(&shop, "the head after it", |channel| number(channel) > number(&before))?;
+    assert!(after["state"] == "fresh" && after["version"] == "1.0.0" && list(&after["proof"]).is_empty(), "{after}");
     Ok(())
 }
 

@@ -39,6 +39,13 @@ pub(super) fn status(node: &Node, listen: Vec<String>) -> Result<Status> {
     if let Some(doubt) = node.clock().doubt {
         warnings.push(doubt.to_string());
     }
+    for channel in node.contradicted_channels() {
+        let title = node.channel_title(&channel);
+        warnings.push(format!(
+            "channel {title} contradicts itself: somebody else has its key, or signs with it elsewhere; begin a new epoch \
+             with rialto key rotate, and see rialto channel show {title}"
+        ));
+    }
     for (channel, why) in node.stuck_channels() {
         warnings.push(format!("channel {} is not signed again: {why}", node.channel_title(&channel)));
     }

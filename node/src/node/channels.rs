@@ -55,7 +55,9 @@ impl Node {
         let policy = self.policy.borrow().policy.clone();
         let is_revoked = |key: &PublicKey| {
             let said = self.catalog.revocations_of(&RevocationSubject::Key(*key));
-            said.iter().any(|revocation| revocation_is_by(policy.as_deref(), revocation, key))
+            let is_by = |revocation: &SharedRecord, key| revocation_is_by(policy.as_deref(), revocation, key);
+            // By its own word, or by that of the publisher, who lent it the channel.
+            said.iter().any(|revocation| is_by(revocation, key) || is_by(revocation, &channel.publisher))
         };
         let known = Known { channel, heads: &heads, delegations: &delegations, floor };
         let state = channel::state(&known, is_revoked, self.now());

@@ -125,6 +125,15 @@ impl Node {
         stuck.iter().map(|(channel, why)| (channel.clone(), why.clone())).collect()
     }
 
+    /// Channels that this node has set, and that contradict themselves.
+    pub(crate) fn contradicted_channels(&self) -> Vec<ChannelName> {
+        let channels = self.floors.all_signed().into_iter().map(|signed| signed.place.channel());
+        let is_contradicted = |channel: &ChannelName| {
+            self.channel(channel).state.flaws.iter().any(|flaw| matches!(flaw, Flaw::Contradicted { .. }))
+        };
+        channels.filter(is_contradicted).collect()
+    }
+
     /// Whether this node signs a channel again before it expires, and when it will.
     pub(crate) fn renews_at(&self, channel: &ChannelName) -> Option<UnixSeconds> {
         let signed = self.floors.signed(channel).filter(|signed| !signed.keys.is_empty())?;

@@ -83,7 +83,7 @@ fn a_release_is_as_fresh_as_the_channel_that_points_at_it() {
     let good = || head(&release, 5).by(&scene, &scene.cern);
     let expired = Head { expires: NOW - 3 * DAY, ..head(&release, 5) }.by(&scene, &scene.cern);
     let under = |epoch, sequence| Head { position: (epoch, sequence), ..head(&release, 0) };
-    let revoked_key = revoked(RevocationSubject::Key(public(&online)), &online);
+    let revoked_key = |by| revoked(RevocationSubject::Key(public(&online)), by);
     for (case, records, floor, verdict, says) in [
         ("nothing is known", vec![], Floor::default(), Hold, "nobody who may has said where it points"),
         ("it points here", vec![good()], Floor::default(), Accept, "channel stable points at it until"),
@@ -134,10 +134,24 @@ fn a_release_is_as_fresh_as_the_channel_that_points_at_it() {
         ),
         (
             "a delegated key said so, and was revoked",
-            vec![delegation(&scene, 1, &online), under(1, 1).by(&scene, &online), revoked_key],
+            vec![delegation(&scene, 1, &online), under(1, 1).by(&scene, &online), revoked_key(&online)],
             Floor::default(),
             Hold,
             "keys that signed its head were revoked",
+        ),
+        (
+            "a delegated key said so, and the publisher revoked it",
+            vec![delegation(&scene, 1, &online), under(1, 1).by(&scene, &online), revoked_key(&scene.cern)],
+            Floor::default(),
+            Hold,
+            "keys that signed its head were revoked",
+        ),
+        (
+            "a delegated key said so, and a stranger would have it revoked",
+            vec![delegation(&scene, 1, &online), under(1, 1).by(&scene, &online), revoked_key(&scene.mallory)],
+            Floor::default(),
+            Accept,
+            "points at it until",
         ),
         (
             "a delegated key said so, and was replaced",

@@ -170,7 +170,7 @@ impl Case<'_> {
         let name = &facts.channel.channel;
         let known =
             Known { channel: &facts.channel, heads: &facts.heads, delegations: &self.delegations, floor: facts.floor };
-        let state = channel::state(&known, |key| self.withdrawn.key(key).is_some(), self.now);
+        let state = channel::state(&known, |key| self.is_revoked_for(key, &facts.channel), self.now);
         let Some(((head, _), expires)) = state.head.zip(state.expires) else {
             return Err(format!("channel {name}: {}", self.flaws(&state.flaws)));
         };
@@ -196,6 +196,11 @@ impl Case<'_> {
         let under = self.delegations.iter().filter(|record| self.is_in_force(record, &facts.channel, facts.floor));
         let used = under.map(|record| record.id).chain([head]).collect();
         Ok((format!("channel {name} points at it until {} (record {head})", time_shown(expires)), used))
+    }
+
+    /// Whether a key moves this channel no more: by its own word, or by that of the publisher, who lent it the channel.
+    fn is_revoked_for(&self, key: &PublicKey, channel: &ChannelName) -> bool {
+        self.withdrawn.by_own_signer(RevocationSubject::Key(*key), [key, &channel.publisher]).is_some()
     }
 
     fn flaws(&self, flaws: &[Flaw]) -> String {

@@ -11,6 +11,7 @@ use rialto_protocol::signed::Envelope;
 use super::SimError;
 use super::content::Bytes;
 use super::records::EPOCH;
+use super::site::Site;
 use super::timeline::{Micros, SECOND};
 use super::world::{Event, World};
 
@@ -44,6 +45,7 @@ impl World {
         self.check_records()?;
         self.check_stores()?;
         self.check_verdicts()?;
+        self.summary.contradictions = self.sites.iter().map(Site::contradictions).sum();
         let percent = |(image, seed): (&ImageId, &usize)| {
             let uploaded = self.uploaded.get(&(*seed, *image)).copied().unwrap_or(0);
             uploaded * 100 / self.contents.get(image).map_or(1, |content| content.copy_bytes().max(1))

@@ -94,6 +94,8 @@ fn as_json(scenario: &Scenario, summary: &Summary) -> String {
         "refused": summary.refused,
         "evicted": summary.evicted,
         "stallers": summary.stallers,
+        "superseded": summary.superseded,
+        "contradictions": summary.contradictions,
         "verdicts": summary.verdicts,
         "accepted": summary.accepted,
         "fetched": summary.fetched,

@@ -69,11 +69,13 @@ impl World {
     pub(super) fn insert(&mut self, site: usize, known: &Arc<Known>) -> Inserted {
         let (outcome, evicted) = self.sites[site].insert(known);
         self.summary.evicted += evicted;
+        self.summary.superseded += u64::from(outcome == Inserted::Superseded);
         self.timeline.note("insert", &[site as u64, outcome as u64, evicted]);
         if outcome.is_change() {
             match &known.record.body {
                 Body::Release(_) => self.consider(site, known.record.id),
                 Body::Endorsement(endorsement) => self.consider(site, endorsement.subject),
+                Body::Channel(head) => self.consider(site, head.release),
                 // None of these makes a site accept what it did not.
                 _ => {}
             }

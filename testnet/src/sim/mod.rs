@@ -24,6 +24,7 @@
 //! 6. **Same seed, same trace**: [`Summary::trace`] covers every event and what came of it.
 
 mod catchup;
+mod channels;
 mod check;
 pub mod command;
 mod content;
@@ -125,6 +126,10 @@ pub struct Summary {
     pub refused: u64,
     /// Records that a site evicted because it names none of their signers.
     pub evicted: u64,
+    /// Heads of channels that came to a site and were passed over, a higher one being known.
+    pub superseded: u64,
+    /// Channels that contradict themselves, and of which a site holds the proof.
+    pub contradictions: u64,
     /// Pairs of verdicts compared between sites with the same policy.
     pub verdicts: u64,
     /// Verdicts that accept a release.
@@ -168,6 +173,8 @@ impl Default for Summary {
             caught_up: 0,
             refused: 0,
             evicted: 0,
+            superseded: 0,
+            contradictions: 0,
             verdicts: 0,
             accepted: 0,
             fetched: 0,
@@ -198,6 +205,11 @@ impl fmt::Display for Summary {
         )?;
         writeln!(f, "refused     {} corrupted messages", self.refused)?;
         writeln!(f, "evicted     {} records of signers that nobody there names", self.evicted)?;
+        writeln!(
+            f,
+            "channels    {} heads passed over, {} contradictions proved",
+            self.superseded, self.contradictions
+        )?;
         writeln!(f, "verdicts    {} compared, {} accept", self.verdicts, self.accepted)?;
         writeln!(
             f,

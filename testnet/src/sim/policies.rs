@@ -28,7 +28,11 @@ pub(super) fn draw(signers: &[PublicKey], random: &mut fastrand::Rng) -> Result<
     let reviewers = list(&named);
     let (trusted, tested) = named.split_at(random.usize(..=named.len()));
     let _ = writeln!(text, "[roles]\nreviewers = {{ signers = {reviewers}, threshold = {threshold} }}");
-    for (name, publishers, require) in [("trusted", trusted, ""), ("tested", tested, "\"endorsed-by:reviewers\"")] {
+    let tests = match random.bool() {
+        true => "\"endorsed-by:reviewers\"",
+        false => "\"channel-fresh\"",
+    };
+    for (name, publishers, require) in [("trusted", trusted, ""), ("tested", tested, tests)] {
         if publishers.is_empty() {
             continue;
         }

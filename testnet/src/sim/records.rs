@@ -8,7 +8,8 @@ use rialto_protocol::UnixSeconds;
 use rialto_protocol::bounded::{BoundError, List, Name, Text};
 use rialto_protocol::ids::{Hash, ImageId, PublicKey, RecordId, Sha256};
 use rialto_protocol::record::{
-    Body, Disk, DiskFormat, Endorsement, EndorsementBody, PREDICATE_TESTED, Release, Revocation, RevocationSubject,
+    Body, Channel, Disk, DiskFormat, Endorsement, EndorsementBody, PREDICATE_TESTED, Release, Revocation,
+    RevocationSubject,
 };
 use rialto_protocol::signed::{Draft, EnvelopeError};
 
@@ -19,6 +20,10 @@ use super::timeline::{Micros, SECOND};
 pub(super) const EPOCH: UnixSeconds = 1_790_000_000;
 /// Records are published during this time.
 pub(super) const PUBLISHING: Micros = 120 * SECOND;
+/// Numbers that heads have: few enough for some to be used twice.
+const SEQUENCES: u64 = 24;
+/// Heads last longer than the simulation.
+const LIFETIME: UnixSeconds = 7 * 86_400;
 const FEDERATION: &str = "simulated";
 
 /// A signer of the simulation.
@@ -64,6 +69,7 @@ pub(super) struct Publication {
 pub(super) struct Ledger {
     signers: BTreeMap<RecordId, BTreeSet<PublicKey>>,
     releases: Vec<(RecordId, PublicKey)>,
+    appliances: Vec<(RecordId, PublicKey, Name)>,
     endorsements: Vec<RecordId>,
 }
 
@@ -86,6 +92,12 @@ impl Ledger {
             if random.u8(..4) == 0 {
                 issuers.push((signer + 1) % known);
             }
+            // One in five moves a channel, or says something else of where it is.
+            let head = self.draw_head(&signers[signer].public, random).map_err(bound)?;
+            if let Some(head) = head {
+                publications.extend(self.sign(number, &head, &[signer], signers, random)?);
+                continue;
+            }
             let body = self.draw_body(number, &signers[signer].public, signers, images, random);
             publications.extend(self.sign(number, &body.map_err(bound)?, &issuers, signers, random)?);
         }
@@ -105,7 +117,8 @@ impl Ledger {
         random: &mut fastrand::Rng,
     ) -> Result<Vec<Publication>, SimError> {
         let broken = |error: EnvelopeError| SimError::Broken(error.to_string());
-        let federation = body.revocation().map(|_| Name::try_from(FEDERATION)).transpose().map_err(bound)?;
+        let belongs = body.belongs_to_a_federation().unwrap_or(false);
+        let federation = belongs.then(|| Name::try_from(FEDERATION)).transpose().map_err(bound)?;
         // Co-signers sign the same payload, so its time is the record's, not the moment's.
         let issued = EPOCH + number as u64 % 60;
         let keys = issuers.iter().map(|issuer| signers[*issuer].public);
@@ -116,7 +129,10 @@ impl Ledger {
             let id = envelope.id();
             if self.signers.entry(id).or_default().is_empty() {
                 match body {
-                    Body::Release(release) => self.releases.push((id, release.publisher)),
+                    Body::Release(release) => {
+                        self.releases.push((id, release.publisher));
+                        self.appliances.push((id, release.publisher, release.name.clone()));
+                    }
                     Body::Endorsement(_) => self.endorsements.push(id),
                     _ => {}
                 }
@@ -126,6 +142,26 @@ impl Ledger {
             publications.push(Publication { at, signer, message });
         }
         Ok(publications)
+    }
+
+    /// A head of a channel of one of this signer's appliances. Its number is drawn from a few: some are used twice, for
+    /// different releases, which is a contradiction.
+    fn draw_head(&self, signer: &PublicKey, random: &mut fastrand::Rng) -> Result<Option<Body>, BoundError> {
+        let own: Vec<&(RecordId, PublicKey, Name)> =
+            self.appliances.iter().filter(|(_, publisher, _)| publisher == signer).collect();
+        if own.is_empty() || random.u8(..5) > 0 {
+            return Ok(None);
+        }
+        let (release, publisher, name) = own[random.usize(..own.len())];
+        Ok(Some(Body::Channel(Channel {
+            publisher: *publisher,
+            name: name.clone(),
+            channel: Name::try_from("stable")?,
+            epoch: 0,
+            sequence: random.u64(1..SEQUENCES),
+            release: *release,
+            expires: EPOCH + LIFETIME,
+        })))
     }
 
     fn draw_body(

@@ -3,13 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use rialto_node::trust::{Facts, Policy, Verdict, evaluate, revocation_subjects};
+use rialto_node::trust::{ChannelFacts, Facts, Policy, Verdict, evaluate, revocation_subjects};
 use rialto_protocol::UnixSeconds;
+use rialto_protocol::channel::Floor;
 use rialto_protocol::ids::{Hash, PublicKey, RecordId};
 use rialto_protocol::record::{Body, Record, RevocationSubject};
 use rialto_protocol::signed::Verified;
 use rialto_protocol::sync::SyncSet;
 
+use super::channels::{Arrival, Channels};
 use super::store::Store;
 
 /// Records of signers that a site does not name, at most. A node counts bytes; the rule is the same.
@@ -36,6 +38,7 @@ pub(super) enum Inserted {
     Merged,
     Duplicate,
     Evicted,
+    Superseded,
 }
 
 impl Inserted {
@@ -70,6 +73,7 @@ pub(super) struct Site {
     records: BTreeMap<RecordId, Held>,
     endorsements: BTreeMap<RecordId, BTreeSet<RecordId>>,
     revocations: BTreeMap<RevocationSubject, BTreeSet<RecordId>>,
+    channels: Channels,
     /// Every version ever held, by sync id.
     versions: BTreeMap<Hash, RecordId>,
     /// Records of signers that are not kept, by arrival.
@@ -100,6 +104,7 @@ impl Site {
             records: BTreeMap::new(),
             endorsements: BTreeMap::new(),
             revocations: BTreeMap::new(),
+            channels: Channels::default(),
             versions: BTreeMap::new(),
             others: BTreeMap::new(),
             evicted: BTreeMap::new(),
@@ -149,7 +154,21 @@ impl Site {
         if self.evicted.contains_key(&sync_id) {
             return (Inserted::Evicted, 0);
         }
+        // Also where it is passed over: it is not asked for again.
         self.versions.insert(sync_id, id);
+        let mut together = vec![Arc::clone(known)];
+        if !self.records.contains_key(&id) {
+            match self.channels.arrive(known) {
+                Arrival::Taken => {}
+                Arrival::With(other) => together.push(other),
+                Arrival::PassedOver => return (Inserted::Superseded, 0),
+            }
+        }
+        for other in &together[1..] {
+            self.versions.insert(other.sync_id, other.record.id);
+            self.records.insert(other.record.id, Held { known: Arc::clone(other), versions: vec![other.sync_id] });
+            self.note_if_unkept(other);
+        }
         let outcome = match self.records.get_mut(&id) {
             None => {
                 self.records.insert(id, Held { known: Arc::clone(known), versions: vec![sync_id] });
@@ -167,12 +186,21 @@ impl Site {
         self.sync_set = None;
         if outcome == Inserted::New {
             self.index(id, &known.record.body);
-            if !known.record.signers().any(|key| self.keeps(key)) {
-                self.others.insert(self.arrivals, id);
+            self.note_if_unkept(known);
+        }
+        for superseded in self.channels.put(&together) {
+            if let Some(held) = self.records.remove(&superseded) {
+                self.channels.supersede(held.known);
             }
         }
-        self.arrivals += 1;
         (outcome, self.evict())
+    }
+
+    fn note_if_unkept(&mut self, known: &Known) {
+        if !known.record.signers().any(|key| self.keeps(key)) {
+            self.others.insert(self.arrivals, known.record.id);
+        }
+        self.arrivals += 1;
     }
 
     fn index(&mut self, id: RecordId, body: &Body) {
@@ -201,6 +229,7 @@ impl Site {
             for version in &versions {
                 self.versions.remove(version);
             }
+            self.channels.evict(&known.record);
             self.sync_set = None;
             evicted += 1;
         }
@@ -233,12 +262,25 @@ impl Site {
         !self.versions.contains_key(sync_id) && !self.evicted.contains_key(sync_id)
     }
 
+    /// Channels that it knows to contradict themselves.
+    pub(super) fn contradictions(&self) -> u64 {
+        self.channels.contradictions()
+    }
+
     /// What its policy says of a release that it holds, with all that it knows of it.
     pub(super) fn judge(&self, release: &RecordId, now: UnixSeconds) -> Option<Verdict> {
         let record = self.get(release)?;
         let held = |ids: Option<&BTreeSet<RecordId>>| ids.into_iter().flatten().filter_map(|id| self.get(id)).collect();
         let endorsements: Vec<_> = held(self.endorsements.get(release));
         let mut facts = Facts { endorsements, ..Facts::default() };
+        facts.channels = (record.body.release().into_iter())
+            .flat_map(|release| self.channels.of_appliance(release))
+            .map(|(channel, heads)| ChannelFacts {
+                channel: channel.clone(),
+                heads: heads.filter_map(|id| self.get(&id)).collect(),
+                floor: Floor::default(),
+            })
+            .collect();
         let subjects = revocation_subjects(record, &facts);
         facts.revocations =
             subjects.iter().flat_map(|subject| -> Vec<_> { held(self.revocations.get(subject)) }).collect();

@@ -16,7 +16,7 @@ fn small(seed: u64) -> Scenario {
 
 #[test]
 fn everything_holds_whatever_the_seed() {
-    let mut stalled = 0;
+    let (mut stalled, mut contradictions) = (0, 0);
     for seed in 0..6 {
         let summary = run(&small(seed)).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
         // Each of these happened.
@@ -27,12 +27,15 @@ fn everything_holds_whatever_the_seed() {
         assert!(summary.fetched > 4, "seed {seed}: what was accepted was fetched: {summary}");
         assert!(summary.chunks_refused > 0, "seed {seed}: holders lied: {summary}");
         assert!(summary.streams_broken > 0, "seed {seed}: streams failed: {summary}");
+        assert!(summary.superseded > 0, "seed {seed}: channels moved on: {summary}");
         stalled += summary.stalled;
+        contradictions += summary.contradictions;
         assert!(summary.seed_percent < 600, "seed {seed}: a small image cost its seed many copies: {summary}");
         assert!(summary.crowd_percent >= 100, "seed {seed}: the crowd had nobody else to begin with: {summary}");
     }
     // Whether anybody happens to ask one who stalls depends on the seed.
     assert!(stalled > 0, "no download ever met a holder that stalls");
+    assert!(contradictions > 0, "no signer ever contradicted itself");
 }
 
 #[test]

@@ -211,4 +211,50 @@ proptest! {
         drop(catalog);
         prop_assert_eq!(heads(&open(directory.path()), &cern), expected);
     }
+
+    /// Two sites that catch up with each other come to the same heads and proofs, whatever each has seen before.
+    #[test]
+    fn sites_that_catch_up_agree_on_heads_and_proofs(
+        picks in prop::collection::vec((0u64..3, 0u64..4, 0u8..3, 0u8..3), 1..16),
+    ) {
+        let (cern, online) = (key(1), key(2));
+        let directories = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+        let catalogs = [0, 1].map(|site: usize| open(directories[site].path()));
+        for catalog in &catalogs {
+            catalog.set_named([public(&cern)]).unwrap();
+        }
+        for epoch in 1..3 {
+            put(&catalogs[epoch as usize % 2], &delegation(&cern, &cern, epoch, &online));
+        }
+        for (epoch, sequence, content, site) in picks {
+            let signer = if epoch == 0 { &cern } else { &online };
+            let envelope = head(signer, &cern, epoch, sequence, content);
+            for (number, catalog) in catalogs.iter().enumerate() {
+                if site == 2 || usize::from(site) == number {
+                    put(catalog, &envelope);
+                }
+            }
+        }
+        let mut union = rialto_protocol::channel::Heads::default();
+        let mut all = Vec::new();
+        for round in 0..3 {
+            if round == 1 {
+                // Once both know of all delegations: what either keeps.
+                for catalog in &catalogs {
+                    all.extend(catalog.heads(&stable(&cern)).iter().filter_map(|record| {
+                        let head = record.body.channel()?;
+                        let (epoch, sequence) = (head.epoch, head.sequence);
+                        Some((rialto_protocol::channel::Position { epoch, sequence }, record.id))
+                    }));
+                }
+            }
+            catch_up(&catalogs[0], &catalogs[1]);
+            catch_up(&catalogs[1], &catalogs[0]);
+        }
+        union.put_together(all);
+        let expected: BTreeSet<RecordId> = union.iter().map(|(_, id)| id).collect();
+        for catalog in &catalogs {
+            prop_assert_eq!(heads(catalog, &cern), expected.clone());
+        }
+    }
 }
