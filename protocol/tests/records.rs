@@ -2,14 +2,15 @@
 
 mod cases;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use cases::*;
 use ed25519_dalek::SigningKey;
 use proptest::prelude::*;
+use rialto_protocol::bounded::{List, Name};
 use rialto_protocol::codec::{self, CodecError, Value};
 use rialto_protocol::ids::{PublicKey, RecordId};
-use rialto_protocol::record::{Body, Record, RevocationSubject, Source};
+use rialto_protocol::record::{Body, ContextSchema, Record, RevocationSubject, Source};
 use rialto_protocol::signed::{Draft, Envelope, EnvelopeError, MAX_ENVELOPE_BYTES, MAX_PAYLOAD_BYTES, Verified};
 
 fn read(envelope: &Envelope) -> Result<Verified<Record>, EnvelopeError> {
@@ -239,6 +240,53 @@ fn what_is_too_large_is_refused() {
     let bytes = encoded(&wire(&payload, &signatures));
     assert!(bytes.len() <= MAX_ENVELOPE_BYTES, "{}", bytes.len());
     assert_eq!(read_bytes(&bytes).unwrap().signers().count(), 16);
+}
+
+/// 15,000 maps of one entry fit a payload, and took 45 MB of memory to read.
+#[test]
+fn a_record_of_countless_tiny_values_is_refused_before_it_is_read() {
+    let uni = key(1);
+    let tiny = Value::Map([(Value::Integer(0), Value::Integer(0))].into_iter().collect());
+    let of = |maps: usize| {
+        let body = Value::Array(vec![tiny.clone(); maps]);
+        seal_payload(payload(1, "hologram", public(&uni), &[("body", body)]), &uni)
+    };
+    let too_many = EnvelopeError::Codec(CodecError::TooManyValues { max: codec::MAX_VALUES });
+    assert_eq!(read(&of(15_000)).unwrap_err(), too_many);
+    // The payload's map, five names and values, the issuer and the list itself are counted, too.
+    let most = (codec::MAX_VALUES - 12) / 3;
+    assert!(read(&of(most)).is_ok());
+    assert_eq!(read(&of(most + 1)).unwrap_err(), too_many);
+}
+
+/// No record that there is comes near the bound.
+#[test]
+fn the_largest_release_has_room_to_spare() {
+    let uni = key(1);
+    let publisher = public(&uni);
+    let mut release = cases::full_release(publisher);
+    let ids = |count: usize| (0..count).map(|n| RecordId::of(&n.to_be_bytes())).collect::<Vec<_>>();
+    let input = release.context.inputs().next().map(|(_, input)| input.clone()).unwrap();
+    let inputs = (0..64).map(|n| (Name::try_from(format!("input-{n}")).unwrap(), input.clone()));
+    release.context = ContextSchema::try_from(inputs.collect::<BTreeMap<_, _>>()).unwrap();
+    release.disks = List::try_from(vec![release.disks[0].clone(); 8]).unwrap();
+    release.components = List::try_from(ids(64)).unwrap();
+    release.supersedes = List::try_from(ids(16)).unwrap();
+    release.tags = List::try_from(vec![Name::try_from("tag").unwrap(); 16]).unwrap();
+    let envelope = seal(&[&uni], &[&uni], None, &Body::Release(Box::new(release)));
+    assert!(read(&envelope).unwrap().body.release().is_some());
+    let Value::Map(map) = codec::decode_any(&envelope.encode(), MAX_ENVELOPE_BYTES).unwrap() else { unreachable!() };
+    let Value::Bytes(payload) = &map[&Value::Text("payload".into())] else { unreachable!() };
+    let values = count(&codec::decode_any(payload, MAX_PAYLOAD_BYTES).unwrap());
+    assert!((900..codec::MAX_VALUES / 3).contains(&values), "{values}");
+}
+
+fn count(value: &Value) -> usize {
+    1 + match value {
+        Value::Array(items) => items.iter().map(count).sum(),
+        Value::Map(pairs) => pairs.iter().map(|(key, value)| count(key) + count(value)).sum(),
+        _ => 0,
+    }
 }
 
 #[test]

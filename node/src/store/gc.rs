@@ -4,8 +4,10 @@
 //! lists its image before it puts pages, and both wait while garbage is taken out of the index. Entries are copied and
 //! committed before their old segment is removed, so every crash point leaves all that is reachable.
 //!
-//! A chunk that is needed and depends on one that is not is stored by itself, and committed, before that one leaves the
-//! index. Where there is no room for that, what it depends on stays. Most of this is done ahead, while others go on.
+//! A chunk that is needed and depends on one that is not is stored anew, and committed, before that one leaves the index:
+//! by itself, or, where another depended on the same and has been stored by itself, against that one. So of versions that
+//! follow each other, the oldest that is left becomes what the later ones depend on. Where there is no room for that, what
+//! they depended on stays. Most of this is done ahead, while others go on.
 //!
 //! Memory, while it marks: at most 20 bytes for each chunk and page that is needed, and 48 for each chunk of the largest
 //! image. The index is read and written from its files, in order; of a segment that is rewritten, one window is in memory.
@@ -13,10 +15,12 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::{MutexGuard, PoisonError};
 
-use rialto_protocol::ids::ImageId;
+use rialto_protocol::ids::{Hash, ImageId};
+use rialto_protocol::image::similarity::Features;
 
 use super::packed::Packed;
-use super::segment::{Key, Location, SEGMENT_HEAD_BYTES};
+use super::referenced::RecentChunks;
+use super::segment::{Entry, Key, Location, Packing, SEGMENT_HEAD_BYTES};
 use super::{Inner, Store, StoreError, packed};
 
 /// A segment shorter than this is rewritten for any garbage, a longer one for a sixteenth of its length. In bytes.
@@ -94,17 +98,21 @@ impl Store {
         Ok(live)
     }
 
-    /// Stores what is live and depends on what is not by itself; on disk when this returns. Where there is no room for
-    /// that, what it depends on lives on.
+    /// Lets nothing that is live depend on what is not; on disk when this returns. Where there is no room for that, what it
+    /// depends on lives on.
     fn make_independent(&self, live: &mut HashSet<u64>) -> Result<(), StoreError> {
-        let is_live = |key: &Key, live: &HashSet<u64>| live.contains(&print(key));
-        let mut lacking = self.0.dependents_lacking(|name| Ok(is_live(&Key::chunk(*name), live)))?;
-        lacking.retain(|(key, _)| is_live(key, live));
+        let is_live = |name: &Hash, live: &HashSet<u64>| live.contains(&print(&Key::chunk(*name)));
+        let mut lacking = self.0.dependents_lacking(|name| Ok(is_live(name, live)))?;
+        lacking.retain(|(key, _)| is_live(&key.hash, live));
         if lacking.is_empty() {
             return Ok(());
         }
         let needed = self.0.depended_on(&lacking)?;
-        let stored = lacking.iter().try_for_each(|(key, location)| self.store_alone(key, location));
+        let runs = RecentChunks::new(self.clone());
+        let mut heirs = BTreeMap::new();
+        let stored = lacking.iter().try_for_each(|(key, location)| {
+            self.store_anew(key, location, &runs, &mut heirs, |name| is_live(name, live))
+        });
         match stored.and_then(|()| self.commit()) {
             Err(StoreError::DiskFull { .. }) => {
                 live.extend(needed.into_iter().map(|name| print(&Key::chunk(name))));
@@ -114,19 +122,47 @@ impl Store {
         }
     }
 
-    /// Stores a chunk that depends on others by itself. One that cannot be read any more is dropped.
-    fn store_alone(&self, key: &Key, location: &Location) -> Result<(), StoreError> {
+    /// Stores a chunk that depends on what is not live without that. `heirs` are those that were stored by themselves, by
+    /// what they depended on. A chunk that cannot be read any more is dropped.
+    fn store_anew(
+        &self,
+        key: &Key,
+        location: &Location,
+        runs: &RecentChunks,
+        heirs: &mut BTreeMap<Hash, Hash>,
+        is_live: impl Fn(&Hash) -> bool,
+    ) -> Result<(), StoreError> {
         let plain = match self.read_chunk(&key.hash) {
             Ok(plain) => plain,
             Err(StoreError::NotHeld { .. } | StoreError::Damaged { .. }) => return Ok(()),
             Err(error) => return Err(error),
         };
-        let mut buffer = Vec::new();
+        let before = self.0.names_at(location)?.unwrap_or_default();
+        let instead = |name: &Hash| if is_live(name) { Some(*name) } else { heirs.get(name).copied() };
+        let names: Vec<Hash> = before.iter().filter_map(instead).collect();
+        let (inner, mut buffer) = (&self.0, Vec::new());
         let packed = Packed::of(&plain, &mut buffer);
-        let inner = &self.0;
-        packed::entry_alone(key.hash, &plain, packed, |entry| {
-            inner.writer.relocate(&inner.segments, &inner.index, entry, location).map(drop)
-        })
+        let limit = packed::limit(packed.length(&plain));
+        let payload = match self.pack_against(runs, &plain, &names, limit) {
+            Err(StoreError::NotHeld { .. } | StoreError::Damaged { .. }) => None,
+            payload => payload?,
+        };
+        let features;
+        let relocate =
+            |entry: &Entry<'_>| inner.writer.relocate(&inner.segments, &inner.index, entry, location).map(drop);
+        match payload {
+            Some(payload) => {
+                features = Features::of(&plain).to_bytes();
+                relocate(&Entry::new(*key, location.plain, Packing::Dependent, &payload).with_features(&features))
+            }
+            None => {
+                packed::entry_alone(key.hash, &plain, packed, relocate)?;
+                for name in before.into_iter().filter(|name| !is_live(name)) {
+                    heirs.entry(name).or_insert(key.hash);
+                }
+                Ok(())
+            }
+        }
     }
 
     fn mark(&self, image: &ImageId, live: &mut HashSet<u64>) -> Result<(), StoreError> {

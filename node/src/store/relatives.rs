@@ -13,6 +13,8 @@ use super::{Store, StoreError, coding};
 
 /// Images that are looked at: learning one takes a tenth of a second for each GiB of data.
 const MAX_RELATIVES: usize = 4;
+/// Images of which it is looked how long they are: their manifests are read for that.
+const MAX_CANDIDATES: usize = 64;
 /// Chunks of all of them together, of about 100 bytes of memory each.
 const MAX_CHUNKS: usize = 1 << 19;
 /// One that is so many times as long as the new one, or as short, is none.
@@ -67,13 +69,16 @@ pub(super) struct Relatives {
 impl Relatives {
     /// Those of content of so many bytes: `preferred` first, then the newest that is about as long.
     pub(super) fn choose(store: &Store, preferred: &[ImageId], bytes: u64) -> Result<Self, StoreError> {
-        let is_alike = |image: &ImageId, _| {
-            store.manifest(image).is_ok_and(|manifest| {
-                let (one, other) = (manifest.bytes, bytes);
-                one > 0 && one / MAX_RATIO <= other && other / MAX_RATIO <= one
+        let mut looked_at = 0;
+        let is_about_as_long = |image: &ImageId, _| {
+            looked_at += 1;
+            let manifest = if looked_at > MAX_CANDIDATES { None } else { store.manifest(image).ok() };
+            manifest.is_some_and(|manifest| {
+                let other = manifest.bytes;
+                other > 0 && other / MAX_RATIO <= bytes && bytes / MAX_RATIO <= other
             })
         };
-        let images = store.bases(preferred, MAX_RELATIVES, is_alike)?;
+        let images = store.bases(preferred, MAX_RELATIVES, is_about_as_long)?;
         // Held before they are looked at, so that nothing is collected between the two.
         let hold = store.hold(images.clone());
         let runs = RecentChunks::new(store.clone());
@@ -126,9 +131,13 @@ impl Search<'_> {
     /// The next chunk of the stretch, which is new: as it should be stored. What it takes is at the front of `buffer`, which
     /// is as long as the chunk.
     pub(super) fn pack(&mut self, hash: Hash, plain: &[u8], buffer: &mut [u8]) -> Shape {
+        if self.relatives.are_none() {
+            let alone = coding::compress_to(plain, buffer);
+            return alone.map_or(Shape::Raw, |length| Shape::Zstd(length, Features::of(plain)));
+        }
         self.pass(hash, plain);
         let features = Features::of(plain);
-        let dependent = if self.relatives.are_none() { None } else { self.payload(&hash, plain, &features) };
+        let dependent = self.payload(&hash, plain, &features);
         if let Some(payload) = dependent.as_ref().filter(|payload| pays_unseen(payload.len(), plain.len())) {
             buffer[..payload.len()].copy_from_slice(payload);
             return Shape::Dependent(payload.len(), features);

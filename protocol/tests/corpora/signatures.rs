@@ -98,7 +98,7 @@ impl Forgery {
         fits: impl Fn(Scalar, Scalar) -> bool,
     ) -> Option<Self> {
         let issuer = PublicKey(key.bytes);
-        (0..256).find_map(|n| {
+        (0..128).find_map(|n| {
             let payload = cases::payload(1, "hologram", issuer, &[("body", Value::Integer(n))]);
             let message = signed_bytes(&payload);
             let k = challenge(&r.hashed, &key.hashed, &message);

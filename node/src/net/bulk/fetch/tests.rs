@@ -64,7 +64,11 @@ async fn of_an_update_little_more_than_the_difference_is_sent() {
     let (base, image) = (seed.store.add_bytes(&old).unwrap().image, seed.store.add_bytes(&new).unwrap().image);
     let shop = Site::new(b.path(), &[&seed.net]).await;
     let first = fetch(&shop.exchange, base).await.unwrap();
+    let before = shop.store.stored_bytes();
     let update = fetch(&shop.exchange, image).await.unwrap();
+    // It is stored as it came, with the names of what it depends on.
+    let grown = shop.store.stored_bytes() - before;
+    assert!(grown < first.wire_bytes / 10, "{grown} bytes of {update:?}");
     assert!(shop.store.is_complete(&image).unwrap());
     assert!(shop.store.verify(&image, &mut |_, _| (), &|| false).unwrap().damaged.is_empty());
     // The same bytes encoded again come from memory.
