@@ -129,7 +129,7 @@ fn facts_among(records: &[SharedRecord]) -> Facts<'_> {
             Body::Endorsement(_) => facts.endorsements.push(record.as_ref()),
             Body::Revocation(_) => facts.revocations.push(record.as_ref()),
             Body::Delegation(_) => facts.delegations.push(record.as_ref()),
-            Body::Channel(head) => heads.entry((&*head).into()).or_default().push(record.as_ref()),
+            Body::Channel(head) => heads.entry(head.into()).or_default().push(record.as_ref()),
             _ => {}
         }
     }
