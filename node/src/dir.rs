@@ -151,7 +151,17 @@ impl NodeDir {
         self.0.join("store")
     }
 
-    /// Records, rollback floors and decisions.
+    /// What was decided, line by line.
+    pub fn decisions_file(&self) -> PathBuf {
+        self.0.join("decisions.log")
+    }
+
+    /// The policies and records by which that was decided.
+    pub fn evidence(&self) -> PathBuf {
+        self.0.join("evidence")
+    }
+
+    /// Records and rollback floors.
     pub fn records(&self) -> PathBuf {
         self.0.join("records")
     }

@@ -6,6 +6,7 @@ mod limits;
 mod records;
 mod reference;
 mod renewal;
+mod replay;
 mod revoked;
 mod scrub;
 pub(crate) mod work;
@@ -41,7 +42,7 @@ use crate::keys::{self, KeyError, Keys};
 use crate::net::bulk::{Exchange, Patience};
 use crate::net::{self, Net, NetError};
 use crate::store::{Store, StoreError};
-use crate::trust::{Clock, DecisionError, DecisionLog, FloorError, Floors, PolicyFile, PolicyState, Reading};
+use crate::trust::{Clock, DecisionError, DecisionLog, Evidence, FloorError, Floors, PolicyFile, PolicyState, Reading};
 
 /// What records of signers that policy does not name may take, in bytes.
 const CATALOG_BUDGET_BYTES: u64 = 64 * 1024 * 1024;
@@ -131,6 +132,7 @@ pub(crate) struct Node {
     pub(crate) rates_set: watch::Sender<Option<net::bulk::Limits>>,
     pub(crate) policy: watch::Receiver<Arc<PolicyState>>,
     pub(crate) decisions: DecisionLog,
+    pub(crate) evidence: Evidence,
     /// What was seen before, and is never gone below.
     pub(crate) floors: Floors,
     trusted_clock: Mutex<Clock>,
@@ -177,7 +179,7 @@ pub async fn run(
     let catalog = Catalog::open(&dir.records(), config.federation.clone(), CATALOG_BUDGET_BYTES)?;
     let policy_file = PolicyFile::open(dir.policy_file());
     let policy = policy_file.subscribe();
-    let decisions = DecisionLog::open(dir.path().join("decisions.log"))?;
+    let decisions = DecisionLog::open(dir.decisions_file())?;
     let floors = Floors::open(dir.records().join("floors.log"))?;
     let deployer = Deployer::open(dir.path(), Arc::new(store.clone()), deploy_options(&config)).await?;
     let sessions = Sessions::new().map_err(|error| NodeError::Sessions(error.to_string()))?;
@@ -203,6 +205,7 @@ pub async fn run(
         rates_set: watch::Sender::new(None),
         policy,
         decisions,
+        evidence: Evidence::new(dir.evidence()),
         trusted_clock: Mutex::new(Clock::new(floors.latest())),
         floors,
         named: Mutex::default(),

@@ -8,7 +8,7 @@ use std::process::Command;
 use rialto_testnet::site::{Plan, Rialto, SOON, Site, text};
 
 /// The table of the README's section on backup, without the parts that it calls optional.
-const BACKED_UP: [&str; 6] = ["keys", "config.toml", "policy.toml", "format", "records", "decisions.log"];
+const BACKED_UP: [&str; 7] = ["keys", "config.toml", "policy.toml", "format", "records", "decisions.log", "evidence"];
 
 /// Writes what `publish` reads, with a disk of its own for each version.
 fn appliance(base: &Path, version: &str) -> String {

@@ -1,6 +1,6 @@
 //! The way of a release from its publisher to a site that may use it, as far as it goes without a guest.
 
-use rialto_node::trust::{Action, DecisionLog};
+use rialto_node::trust::{Action, DecisionError, DecisionLog};
 use rialto_testnet::site::{Plan, SOON, Site, text};
 use rialto_tests::stage::{FEDERATION, Outcome, Stage, accepting, list, noise, reviewed, shown};
 use rialto_web::api::VerdictKind;
@@ -67,7 +67,7 @@ fn each_decision_that_is_acted_on_is_written_down() -> Outcome {
 
     let policy = text(&uni.status()?["policy"], "hash")?;
     let log = DecisionLog::read(uni.directory().join("decisions.log"))?;
-    let decisions = log.collect::<Result<Vec<_>, _>>()?;
+    let decisions = log.map(|line| Ok(line?.decision)).collect::<Result<Vec<_>, DecisionError>>()?;
     let seen: Vec<_> = decisions.iter().map(|decision| (decision.action, decision.verdict)).collect();
     let (hold, accept) = (VerdictKind::Hold, VerdictKind::Accept);
     assert_eq!(seen, [(Action::Fetch, hold), (Action::Deploy, hold), (Action::Fetch, accept)]);

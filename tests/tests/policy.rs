@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use rialto_testnet::site::{SOON, text};
 use rialto_testnet::wait::eventually;
-use rialto_tests::stage::{Outcome, Stage, accepting, reviewed, shown};
+use rialto_tests::stage::{Outcome, Stage, accepting, list, reviewed, shown};
 
 /// How soon a changed file must be in force.
 const IN_FORCE: Duration = Duration::from_secs(2);
@@ -129,5 +129,81 @@ fn words_that_mean_nothing_are_errors_with_their_line() -> Outcome {
     assert!(check(&twice, 1)?.contains("line "), "one key under two names");
     let impossible = good.replace("threshold = 1", "threshold = 2");
     assert!(check(&impossible, 1)?.contains("threshold"));
+    Ok(())
+}
+
+#[test]
+fn decisions_are_made_again_as_they_were_whatever_came_since() -> Outcome {
+    let stage = Stage::new()?;
+    let mut uni = stage.running("uni", &[])?;
+    let (key, lab) = (uni.new_key("releases")?, uni.new_key("lab")?);
+    let release = stage.publish(&uni, "hello", "1.0.0", "releases")?;
+    let strict = reviewed(&key, &lab);
+    uni.write_policy(&strict)?;
+    uni.verdict(&release, "hold")?;
+    uni.refused(&["fetch", &release], 4)?;
+    uni.json(&["endorse", &release, "--key", "lab", "--type", "https://example.org/tested"])?;
+    uni.verdict(&release, "accept")?;
+    uni.json(&["fetch", &release])?;
+
+    // What was true then is not what is true now: another policy is in force, and the release is revoked.
+    uni.write_policy(&accepting(&key))?;
+    uni.json(&["revoke", &release, "--key", "releases", "--reason", "broken"])?;
+    uni.verdict(&release, "reject")?;
+    let decisions = uni.json(&["decisions"])?;
+    let verdicts: Vec<_> = list(&decisions).iter().map(|decision| decision["verdict"].clone()).collect();
+    assert_eq!(verdicts, ["hold", "accept"]);
+    for (number, verdict) in [("1", "hold"), ("2", "accept")] {
+        let replay = uni.json(&["policy", "replay", "--decision", number])?;
+        assert_eq!((&replay["replayed"]["verdict"], &replay["is_same"]), (&verdict.into(), &true.into()), "{replay}");
+        assert_eq!(replay["missing"], serde_json::json!([]));
+    }
+    uni.refused(&["policy", "replay", "--decision", "3"], 3)?;
+
+    // Nobody may have changed the log since, and a head that was noted says which log it was.
+    let verified = uni.json(&["decisions", "verify"])?;
+    assert_eq!(verified["decisions"], 2);
+    let head = text(&verified, "head")?;
+    uni.json(&["decisions", "verify", "--head", &head])?;
+    let path = uni.directory().join("decisions.log");
+    let log = std::fs::read_to_string(&path)?;
+    std::fs::write(&path, log.replacen("\"verdict\":\"hold\"", "\"verdict\":\"reject\"", 1))?;
+    let refused = uni.refused(&["decisions", "verify"], 1)?;
+    assert!(text(&refused, "message")?.contains("line 1"), "{refused}");
+    std::fs::write(&path, log.lines().next().unwrap_or_default().to_owned() + "\n")?;
+    uni.json(&["decisions", "verify"])?;
+    uni.refused(&["decisions", "verify", "--head", &head], 1)?;
+    Ok(())
+}
+
+#[test]
+fn what_another_policy_would_change_is_known_before_it_is_in_force() -> Outcome {
+    let stage = Stage::new()?;
+    let mut uni = stage.running("uni", &[])?;
+    let (key, lab) = (uni.new_key("releases")?, uni.new_key("lab")?);
+    let (one, two) =
+        (stage.publish(&uni, "hello", "1.0.0", "releases")?, stage.publish(&uni, "hello", "2.0.0", "releases")?);
+    uni.json(&["endorse", &one, "--key", "lab", "--type", "https://example.org/tested"])?;
+    uni.write_policy(&accepting(&key))?;
+    uni.verdict(&two, "accept")?;
+    let strict = stage.file("strict.toml", reviewed(&key, &lab))?;
+    let diff = uni.json(&["policy", "diff", &shown(&strict)])?;
+    assert_eq!((&diff["releases"], &diff["changed"]), (&2.into(), &1.into()), "{diff}");
+    let change = &diff["changes"][0];
+    assert_eq!(
+        (&change["release"], &change["old"], &change["new"]),
+        (&two.as_str().into(), &"accept".into(), &"hold".into())
+    );
+    assert!(text(change, "because")?.contains("lab"), "{change}");
+    uni.verdict(&two, "accept")?;
+
+    // Both files named, the other way round.
+    let now = shown(&uni.directory().join("policy.toml"));
+    let diff = uni.json(&["policy", "diff", &shown(&strict), &now])?;
+    assert_eq!((&diff["changes"][0]["old"], &diff["changes"][0]["new"]), (&"hold".into(), &"accept".into()));
+    assert_eq!(uni.json(&["policy", "diff", &now])?["changed"], 0);
+    let broken = stage.file("broken.toml", "[[rule")?;
+    uni.refused(&["policy", "diff", &shown(&broken)], 1)?;
+    uni.refused(&["policy", "diff", &shown(&stage.path().join("nowhere"))], 3)?;
     Ok(())
 }

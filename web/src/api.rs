@@ -3,6 +3,8 @@
 //! The command line, the web UI and scripts all use these. Integers are bytes unless their name says otherwise,
 //! `seconds` is a float, times are RFC 3339 text. Fields that a script relies on are only ever added to.
 
+mod policy;
+
 use std::collections::BTreeMap;
 use std::pin::Pin;
 
@@ -11,6 +13,8 @@ use bytes::Bytes;
 use futures::Stream;
 use rialto_protocol::ids::{ImageId, RecordId};
 use serde::{Deserialize, Serialize};
+
+pub use policy::{PolicyChange, PolicyDiff, PolicyDiffRequest, Replay};
 
 /// A result whose error is what the API answers.
 pub type Result<T, E = ApiError> = std::result::Result<T, E>;
@@ -992,6 +996,10 @@ pub trait Backend: Send + Sync + 'static {
     async fn release(&self, release: &str) -> Result<ReleaseDetails>;
     /// What policy says of a release, and why.
     async fn explain(&self, release: &str) -> Result<Explanation>;
+    /// Makes a logged decision again.
+    async fn replay(&self, decision: u64) -> Result<Replay>;
+    /// What another policy would say differently, of every release that is known.
+    async fn policy_diff(&self, request: PolicyDiffRequest) -> Result<PolicyDiff>;
     /// Images of the store.
     async fn images(&self) -> Result<Vec<ImageSummary>>;
     /// Adds a file as an image; a job that ends in [`ImageAdded`].

@@ -7,8 +7,8 @@ use warp::http::{HeaderMap, StatusCode, header};
 
 use crate::api::{
     AddImageRequest, Backend, ChangeRates, ClockRequest, DelegateRequest, DeployRequest, EndorseRequest,
-    ExportImageRequest, FetchRequest, JobStarted, PublishRequest, RevokeRequest, RotateRequest, SearchQuery,
-    SetChannelRequest, StopRequest, VerdictKind, WebLink,
+    ExportImageRequest, FetchRequest, JobStarted, PolicyDiffRequest, PublishRequest, RevokeRequest, RotateRequest,
+    SearchQuery, SetChannelRequest, StopRequest, VerdictKind, WebLink,
 };
 use crate::openapi;
 use crate::reply::{self, Refusal, Response};
@@ -56,6 +56,8 @@ pub(crate) async fn answer(
         Op::Releases => done(&backend.search(search_query(question.query)?).await?),
         Op::Release => done(&backend.release(value).await?),
         Op::Explain => done(&backend.explain(value).await?),
+        Op::Replay => done(&backend.replay(decision(value)?).await?),
+        Op::PolicyDiff => done(&backend.policy_diff(question.json::<PolicyDiffRequest>()?).await?),
         Op::Images => done(&backend.images().await?),
         Op::AddImage => started(&backend.add_image(question.json::<AddImageRequest>()?).await?),
         Op::VerifyImage => started(&backend.verify_image(image(value)?).await?),
@@ -198,6 +200,11 @@ fn number(name: &str, value: &str) -> Result<usize, Refusal> {
 
 fn unknown(name: &str, known: &str) -> Refusal {
     Refusal::usage(format!("'{}' means nothing in this query; it takes {known}", excerpt(name)))
+}
+
+fn decision(text: &str) -> Result<u64, Refusal> {
+    let number = text.parse().ok().filter(|number| *number > 0);
+    number.ok_or_else(|| Refusal::usage(format!("'{}' is not the number of a decision, from 1", excerpt(text))))
 }
 
 fn image(text: &str) -> Result<ImageId, Refusal> {

@@ -48,6 +48,8 @@ pub(crate) enum Op {
     Releases,
     Release,
     Explain,
+    Replay,
+    PolicyDiff,
     Images,
     AddImage,
     VerifyImage,
@@ -127,6 +129,8 @@ routes! {
          ("offset", "integer", "How many to skip."), ("limit", "integer", "How many to list; at most 200, 50 where absent.")];
     Release GET "/api/v1/releases/{release}" Session () Json("ReleaseDetails"), "Everything about one release.";
     Explain GET "/api/v1/releases/{release}/explain" Session () Json("Explanation"), "What policy says of a release, and why.";
+    Replay GET "/api/v1/decisions/{decision}/replay" Session () Json("Replay"), "Makes a logged decision again, with the policy, records and clock of its day.";
+    PolicyDiff POST "/api/v1/policy/diff" Socket ("PolicyDiffRequest") Json("PolicyDiff"), "What another policy would say differently, of every release that is known.";
     Images GET "/api/v1/images" Session () List("ImageSummary"), "Images of the store.";
     AddImage POST "/api/v1/images" Socket ("AddImageRequest") Job("ImageAdded"), "Adds a file of the node's machine as an image.";
     Scrub POST "/api/v1/images/scrub" Socket () Job("Scrubbed"), "Reads the whole store over again, and fetches what is damaged.";

@@ -520,6 +520,7 @@ async fn the_openapi_document_names_what_is_there() {
             .replace("{release}", "uni%2Fhello%401.0.0")
             .replace("{instance}", "hello-7f3a")
             .replace("{job}", "job-1")
+            .replace("{decision}", "1")
             .replace("{channel}", "uni%2Fhello:stable")
             .replace("{image}", &image("kernel").to_string());
         for (method, operation) in methods.as_object().unwrap() {
@@ -545,7 +546,7 @@ async fn the_openapi_document_names_what_is_there() {
             "{path}"
         );
     }
-    assert_eq!(operations, 38, "one for each method of the backend, pin and unpin apart, and this document");
+    assert_eq!(operations, 40, "one for each method of the backend, pin and unpin apart, and this document");
     for (schema, value) in [
         ("JobStarted", json!({"job": "j"})),
         ("ApiError", serde_json::to_value(ApiError::refused("no").with_hint("ask")).unwrap()),
@@ -593,6 +594,25 @@ async fn the_openapi_document_names_what_is_there() {
                 names: vec!["*".into()],
                 threshold: Some(1),
                 expires_after_seconds: Some(9),
+            })
+            .unwrap(),
+        ),
+        ("PolicyDiffRequest", serde_json::to_value(PolicyDiffRequest { old: None, new: "/new.toml".into() }).unwrap()),
+        (
+            "PolicyDiff",
+            serde_json::to_value(PolicyDiff {
+                old: "0".into(),
+                new: "1".into(),
+                releases: 1,
+                changed: 1,
+                changes: vec![PolicyChange {
+                    release: record("r"),
+                    title: "uni/hello@1.0.0".into(),
+                    old: VerdictKind::Accept,
+                    new: VerdictKind::Hold,
+                    because: "no rule fits it".into(),
+                    instances: vec!["hello-7f3a".into()],
+                }],
             })
             .unwrap(),
         ),

@@ -91,6 +91,16 @@ impl Backend for Api {
         blocking(move || node.judge(record).verdict.explanation()).await
     }
 
+    async fn replay(&self, decision: u64) -> Result<Replay> {
+        let node = Arc::clone(&self.0);
+        blocking(move || node.replay(decision)).await?
+    }
+
+    async fn policy_diff(&self, request: PolicyDiffRequest) -> Result<PolicyDiff> {
+        let node = Arc::clone(&self.0);
+        blocking(move || node.policy_diff(&request)).await?
+    }
+
     async fn images(&self) -> Result<Vec<ImageSummary>> {
         let node = Arc::clone(&self.0);
         blocking(move || {

@@ -1,10 +1,11 @@
 //! The command line: a file per command.
 //!
-//! Everything but `init`, `node`, `key` (`key rotate` apart), `policy check`, `store`, `doctor` and `completions` asks the running node over its
-//! UNIX socket, so that a script, the web UI and this program can never disagree.
+//! Everything but `init`, `node`, `key` (`key rotate` apart), `policy check`, `decisions`, `store`, `doctor` and
+//! `completions` asks the running node over its UNIX socket, so that a script, the web UI and this program can never disagree.
 
 mod channel;
 mod completions;
+mod decisions;
 mod delegate;
 mod deploy;
 mod doctor;
@@ -64,7 +65,7 @@ Environment:
 
 /// A peer-to-peer, federated marketplace for virtual appliances.
 ///
-/// All commands but init, node, key, policy check, store, doctor and completions ask the running node.
+/// All commands but init, node, key, policy check, decisions, store, doctor and completions ask the running node.
 #[derive(Debug, Parser)]
 #[command(name = "rialto", version, arg_required_else_help = true, after_help = AFTER_HELP)]
 pub struct Cli {
@@ -122,6 +123,8 @@ enum Command {
     /// Check the policy, and explain what it says of a release
     #[command(subcommand)]
     Policy(policy::Command),
+    /// List what this site decided, and check that nobody changed it since
+    Decisions(decisions::Arguments),
     /// Fetch an image, or the images of a release
     Fetch(fetch::Arguments),
     /// Boot a release that policy accepts
@@ -191,6 +194,7 @@ fn run(cli: Cli, face: &Face) -> Outcome {
         Command::Key(command) if !matches!(command, key::Command::Rotate(_)) => key::run(face, &dir, command),
         Command::Store(command) => store::run(face, &dir, command),
         Command::Policy(policy::Command::Check { file }) => policy::check(face, &dir, file),
+        Command::Decisions(arguments) => decisions::run(face, &dir, arguments),
         command => {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             let runtime = runtime.map_err(|error| ApiError::failed(format!("cannot start: {error}")))?;
@@ -220,6 +224,8 @@ async fn ask(command: Command, face: &Face, dir: &NodeDir) -> Outcome {
         Command::Endorse(arguments) => endorse::run(face, client, arguments).await,
         Command::Revoke(arguments) => revoke::run(face, client, arguments).await,
         Command::Policy(policy::Command::Explain { release }) => policy::explain(face, client, &release).await,
+        Command::Policy(policy::Command::Replay { decision }) => policy::replay(face, client, decision).await,
+        Command::Policy(policy::Command::Diff { files }) => policy::diff(face, client, &files).await,
         Command::Fetch(arguments) => fetch::run(face, client, arguments).await,
         Command::Deploy(arguments) => deploy::run(face, client, arguments).await,
         Command::Ps => ps::run(face, client).await,
@@ -234,6 +240,7 @@ async fn ask(command: Command, face: &Face, dir: &NodeDir) -> Outcome {
         | Command::Key(_)
         | Command::Store(_)
         | Command::Policy(policy::Command::Check { .. })
+        | Command::Decisions(_)
         | Command::Completions(_) => Ok(()),
     }
 }
@@ -302,6 +309,11 @@ mod tests {
             "rialto --dir D doctor --accept-clock",
             "rialto --dir D policy check FILE",
             "rialto --dir D policy check",
+            "rialto --dir D decisions --limit 7 --json",
+            "rialto --dir D policy replay --decision 3 --json",
+            "rialto --dir D policy diff NEW.toml",
+            "rialto --dir D policy diff OLD.toml NEW.toml --json",
+            "rialto --dir D decisions verify --head 0000000000000000000000000000000000000000000000000000000000000000",
             "rialto --dir D policy explain RELEASE --json",
             "rialto --dir D deploy RELEASE --set a=1 --set b=x=y --publish 8080:80 --publish 0:22 --json",
             "rialto --dir D store rebuild --json",

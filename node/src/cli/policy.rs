@@ -1,10 +1,12 @@
-//! `rialto policy`: whether the file can be read, and what it says of a release.
+//! `rialto policy`: whether the file can be read, what it says of a release, what it said, and what another one would say.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
-use rialto_web::api::{ApiError, ErrorCode, Explanation, VerdictKind};
+use rialto_web::api::{
+    ApiError, ErrorCode, Explanation, PolicyChange, PolicyDiff, PolicyDiffRequest, Replay, VerdictKind,
+};
 use serde_json::json;
 
 use super::output::{Cell, Face, Outcome, Page, Tone};
@@ -24,6 +26,18 @@ pub(super) enum Command {
     Explain {
         /// A record id, a unique beginning of at least 12 characters, PUBLISHER/NAME@VERSION or PUBLISHER/NAME:CHANNEL
         release: String,
+    },
+    /// Make a logged decision again, with the policy, the records and the clock of its day; exits 1 where it comes out otherwise
+    Replay {
+        /// Its number, as `rialto decisions` lists it
+        #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+        decision: u64,
+    },
+    /// List the releases that another policy would admit, hold or reject, before it is in force
+    Diff {
+        /// The policy to come, after that of now where that is not the one in force
+        #[arg(value_name = "[OLD] NEW", required = true, num_args = 1..=2)]
+        files: Vec<PathBuf>,
     },
 }
 
@@ -77,6 +91,76 @@ pub(super) fn describe(page: &mut Page, explanation: &Explanation) {
             page.fields([("may boot", image.to_string().into())]);
         }
     }
+}
+
+pub(super) async fn replay(face: &Face, client: &Client, decision: u64) -> Outcome {
+    let replay: Replay = client.get(&format!("decisions/{decision}/replay")).await?;
+    face.print(&replay, |page| {
+        page.line(Cell::new(
+            format!("decision {decision}: {} {}, {}", replay.action, replay.title, replay.time),
+            Tone::Strong,
+        ));
+        page.fields([
+            ("decided then", Cell::verdict(replay.verdict)),
+            ("by rule", (&replay.rule).into()),
+            ("comes to now", Cell::verdict(replay.replayed.verdict)),
+        ]);
+        for id in &replay.missing {
+            page.line(Cell::new(format!("  {id} was considered then, and is not at hand any more"), Tone::Warn));
+        }
+        match replay.is_same {
+            true => page.line(Cell::new("the same verdict, by the same rule, for the same images", Tone::Good)),
+            false => describe(page, &replay.replayed),
+        }
+    })?;
+    match replay.is_same {
+        true => Ok(()),
+        false => Err(ApiError::failed(format!("decision {decision} comes out otherwise than it was logged"))
+            .with_hint("rialto decisions verify says whether the log was changed; a program of another version may also judge otherwise")),
+    }
+}
+
+pub(super) async fn diff(face: &Face, client: &Client, files: &[PathBuf]) -> Outcome {
+    let paths = files.iter().map(|file| super::existing(file)).collect::<Outcome<Vec<_>>>()?;
+    let request = match paths.as_slice() {
+        [old, new] => PolicyDiffRequest { old: Some(old.clone()), new: new.clone() },
+        [new] => PolicyDiffRequest { old: None, new: new.clone() },
+        _ => return Err(ApiError::usage("name one file, or two")),
+    };
+    let diff: PolicyDiff = client.post("policy/diff", &request).await?;
+    face.print(&diff, |page| {
+        if diff.changed == 0 {
+            return page.line(format!("of {} releases, both say the same", diff.releases));
+        }
+        let count = |wanted: VerdictKind| diff.changes.iter().filter(|change| change.new == wanted).count();
+        for (verdict, what) in [
+            (VerdictKind::Accept, "would be admitted"),
+            (VerdictKind::Hold, "would be held"),
+            (VerdictKind::Reject, "would be rejected"),
+        ] {
+            if count(verdict) > 0 {
+                page.heading(format!("{} {what}", count(verdict)));
+                page.table(["WAS", "RELEASE", "RUNS AS", "BECAUSE"], rows(&diff, verdict));
+            }
+        }
+        let hidden = diff.changed - diff.changes.len();
+        if hidden > 0 {
+            page.line(Cell::new(format!("{hidden} more change; the newest are shown"), Tone::Faint));
+        }
+    })
+}
+
+fn rows(diff: &PolicyDiff, verdict: VerdictKind) -> Vec<[Cell; 4]> {
+    let of_it = diff.changes.iter().filter(|change| change.new == verdict);
+    let row = |change: &PolicyChange| {
+        [
+            Cell::verdict(change.old),
+            Cell::new(&change.title, Tone::Strong),
+            change.instances.join(" ").into(),
+            (&change.because).into(),
+        ]
+    };
+    of_it.map(row).collect()
 }
 
 #[cfg(test)]

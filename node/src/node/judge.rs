@@ -1,7 +1,9 @@
 //! What policy says of a release, with everything that the catalog knows of it.
 
-use rialto_protocol::bounded::Name;
-use rialto_protocol::channel::ChannelName;
+use std::sync::Arc;
+
+use rialto_protocol::UnixSeconds;
+use rialto_protocol::channel::{ChannelName, Floor};
 use rialto_protocol::ids::{ImageId, PublicKey};
 use rialto_protocol::record::Record;
 use rialto_protocol::signed::Verified;
@@ -9,7 +11,9 @@ use rialto_web::api::{ApiError, VerdictKind};
 
 use super::Node;
 use crate::catalog::SharedRecord;
-use crate::trust::{Accepted, Action, ChannelFacts, Decision, Facts, Reading, Verdict, judge, revocation_subjects};
+use crate::trust::{
+    Accepted, Action, ChannelFacts, Decision, Facts, PolicyState, Reading, Verdict, judge, revocation_subjects,
+};
 
 /// A release, what bears on it, and the verdict.
 pub(crate) struct Judged {
@@ -19,49 +23,88 @@ pub(crate) struct Judged {
     pub(crate) verdict: Verdict,
 }
 
-/// The channels of one appliance, and the delegations of its publisher that bear on it.
-struct Channels {
-    channels: Vec<(ChannelName, Vec<SharedRecord>)>,
+/// A release, and every record that bears on it.
+pub(super) struct Gathered {
+    record: SharedRecord,
+    endorsements: Vec<SharedRecord>,
+    revocations: Vec<SharedRecord>,
+    /// The channels of its appliance, where policy asks for them, with what was seen of each before.
+    channels: Vec<(ChannelName, Floor, Vec<SharedRecord>)>,
+    /// The delegations of its publisher that bear on these.
     delegations: Vec<SharedRecord>,
+}
+
+impl Gathered {
+    /// The same as policy takes it.
+    pub(super) fn facts(&self) -> Facts<'_> {
+        fn of(records: &[SharedRecord]) -> Vec<&Verified<Record>> {
+            records.iter().map(AsRef::as_ref).collect()
+        }
+        let channels = self.channels.iter().map(|(channel, floor, heads)| ChannelFacts {
+            channel: channel.clone(),
+            heads: of(heads),
+            floor: *floor,
+        });
+        Facts {
+            endorsements: of(&self.endorsements),
+            revocations: of(&self.revocations),
+            channels: channels.collect(),
+            delegations: of(&self.delegations),
+        }
+    }
+
+    /// The release, and all that bears on it.
+    fn records(&self) -> impl Iterator<Item = &SharedRecord> {
+        let heads = self.channels.iter().flat_map(|(_, _, heads)| heads);
+        let about_it = self.endorsements.iter().chain(&self.revocations);
+        [&self.record].into_iter().chain(about_it).chain(heads).chain(&self.delegations)
+    }
+}
+
+/// A release that was judged, with all that it was judged by.
+struct Tried {
+    gathered: Gathered,
+    state: Arc<PolicyState>,
+    now: UnixSeconds,
+    verdict: Verdict,
 }
 
 impl Node {
     /// Judges a release by the policy in force. Quick: catalog look-ups and a pure function.
     pub(crate) fn judge(&self, record: SharedRecord) -> Judged {
-        let state = self.policy.borrow().clone();
-        let endorsements = self.catalog.endorsements_of(&record.id);
-        let asks_for_channels = state.policy.as_ref().is_some_and(|policy| policy.asks_for_channels());
-        let appliance = record.body.release().filter(|_| asks_for_channels);
-        let channels = appliance.map(|release| self.channels_facts(&release.publisher, &release.name));
-        let mut facts = Facts { endorsements: endorsements.iter().map(AsRef::as_ref).collect(), ..Facts::default() };
-        if let Some(known) = &channels {
-            facts.channels = (known.channels.iter())
-                .map(|(channel, heads)| ChannelFacts {
-                    channel: channel.clone(),
-                    heads: heads.iter().map(AsRef::as_ref).collect(),
-                    floor: self.floors.floor(channel),
-                })
-                .collect();
-            facts.delegations = known.delegations.iter().map(AsRef::as_ref).collect();
-        }
-        let subjects = revocation_subjects(&record, &facts);
-        let revocations: Vec<SharedRecord> =
-            subjects.iter().flat_map(|subject| self.catalog.revocations_of(subject)).collect();
-        facts.revocations = revocations.iter().map(AsRef::as_ref).collect();
-        let Reading { now, doubt } = self.clock();
-        let verdict = match doubt {
-            Some(doubt) => Verdict::in_doubt(record.id, &doubt),
-            None => judge(&state, &record, &facts, now),
-        };
+        let Tried { gathered, verdict, .. } = self.try_release(record);
+        let Gathered { record, endorsements, revocations, .. } = gathered;
         Judged { record, endorsements, revocations, verdict }
     }
 
-    fn channels_facts(&self, publisher: &PublicKey, name: &Name) -> Channels {
-        let channels = self.catalog.channels_of(publisher, name);
-        Channels {
-            delegations: self.catalog.delegations(publisher, name),
-            channels: channels.into_iter().map(|channel| (channel.clone(), self.catalog.heads(&channel))).collect(),
+    /// Judges a release by the policy in force, and gives what it was judged by.
+    fn try_release(&self, record: SharedRecord) -> Tried {
+        let state = self.policy.borrow().clone();
+        let asks_for_channels = state.policy.as_ref().is_some_and(|policy| policy.asks_for_channels());
+        let gathered = self.gather(record, asks_for_channels);
+        let Reading { now, doubt } = self.clock();
+        let verdict = match doubt {
+            Some(doubt) => Verdict::in_doubt(gathered.record.id, &doubt),
+            None => judge(&state, &gathered.record, &gathered.facts(), now),
+        };
+        Tried { gathered, state, now, verdict }
+    }
+
+    /// Everything that the catalog knows of a release and that could bear on it.
+    pub(super) fn gather(&self, record: SharedRecord, asks_for_channels: bool) -> Gathered {
+        let endorsements = self.catalog.endorsements_of(&record.id);
+        let (mut channels, mut delegations) = (Vec::new(), Vec::new());
+        if let Some(release) = record.body.release().filter(|_| asks_for_channels) {
+            delegations = self.catalog.delegations(&release.publisher, &release.name);
+            for channel in self.catalog.channels_of(&release.publisher, &release.name) {
+                let (floor, heads) = (self.floors.floor(&channel), self.catalog.heads(&channel));
+                channels.push((channel, floor, heads));
+            }
         }
+        let mut gathered = Gathered { record, endorsements, revocations: Vec::new(), channels, delegations };
+        let subjects = revocation_subjects(&gathered.record, &gathered.facts());
+        gathered.revocations = subjects.iter().flat_map(|subject| self.catalog.revocations_of(subject)).collect();
+        gathered
     }
 
     /// Judges, writes the decision down, and gives what may be used; refuses otherwise.
@@ -75,9 +118,12 @@ impl Node {
         let raised = record.body.release().map(|release| self.raise_floors([release.publisher]));
         let noted = raised.unwrap_or(Ok(())).and_then(|()| self.floors.note_time(self.clock().now, false));
         noted.map_err(|error| ApiError::failed(format!("{title}: {error}")))?;
-        let verdict = self.judge(record).verdict;
+        let Tried { gathered, state, now, verdict } = self.try_release(record);
+        let considered = gathered.records().filter(|record| verdict.considered().contains(&record.id));
+        let kept = self.evidence.keep(state.policy.as_deref(), considered.map(AsRef::as_ref));
+        kept.map_err(|error| ApiError::failed(format!("{title}: what it is decided by cannot be kept: {error}")))?;
         self.decisions
-            .append(&Decision::new(&verdict, action, self.now()))
+            .append(&Decision::new(&verdict, action, now))
             .map_err(|error| ApiError::failed(format!("{title}: the decision cannot be logged: {error}")))?;
         let kind = verdict.kind();
         let because = verdict.because().to_owned();

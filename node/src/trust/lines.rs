@@ -25,6 +25,8 @@ pub(super) struct Tail {
     file: File,
     /// Where the last whole line ends, in bytes.
     end: u64,
+    /// BLAKE3 of that line, its line feed included; `None` where there is no line.
+    last: Option<[u8; 32]>,
     /// Whether something may stand behind `end`, from a write that failed.
     is_torn: bool,
 }
@@ -45,7 +47,13 @@ impl Tail {
             file.set_len(end)?;
             file.sync_all()?;
         }
-        Ok(Self { file, end, is_torn: false })
+        let last = hash_of_last_line(&mut file, end)?;
+        Ok(Self { file, end, last, is_torn: false })
+    }
+
+    /// BLAKE3 of the last line, its line feed included; `None` where there is no line.
+    pub(super) fn last(&self) -> Option<[u8; 32]> {
+        self.last
     }
 
     /// Bytes of whole lines.
@@ -68,6 +76,7 @@ impl Tail {
         }
         self.is_torn = false;
         self.end += line.len() as u64;
+        self.last = Some(hash_of_last(line));
         Ok(())
     }
 }
@@ -88,6 +97,23 @@ fn end_of_last_line(file: &mut File, length: u64) -> std::io::Result<u64> {
         end = start;
     }
     Ok(0)
+}
+
+/// BLAKE3 of the line that ends, with its line feed, at `end`, whatever it says.
+fn hash_of_last_line(file: &mut File, end: u64) -> std::io::Result<Option<[u8; 32]>> {
+    let Some(before) = end.checked_sub(1) else { return Ok(None) };
+    let start = end_of_last_line(file, before)?;
+    file.seek(SeekFrom::Start(start))?;
+    let mut hasher = blake3::Hasher::new();
+    hasher.update_reader(file.take(end - start))?;
+    Ok(Some(hasher.finalize().into()))
+}
+
+/// BLAKE3 of the last of some whole lines.
+fn hash_of_last(lines: &[u8]) -> [u8; 32] {
+    let before = lines.len().saturating_sub(1);
+    let start = lines[..before].iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+    blake3::hash(&lines[start..]).into()
 }
 
 /// A value as one line, called `word`.
@@ -113,6 +139,14 @@ pub(super) fn read<T: DeserializeOwned>(
     file: impl Read,
     word: &'static str,
 ) -> impl Iterator<Item = std::io::Result<Option<T>>> {
+    read_hashed(file, word).map(|line| line.map(|(value, _)| value))
+}
+
+/// As [`read`], each with BLAKE3 of its line, the line feed included.
+pub(super) fn read_hashed<T: DeserializeOwned>(
+    file: impl Read,
+    word: &'static str,
+) -> impl Iterator<Item = std::io::Result<(Option<T>, [u8; 32])>> {
     let mut lines = BufReader::new(file);
     let mut has_failed = false;
     std::iter::from_fn(move || {
@@ -120,7 +154,7 @@ pub(super) fn read<T: DeserializeOwned>(
             return None;
         }
         match next_line(&mut lines) {
-            Ok(line) => line.map(|line| Ok(value_of(word, &line))),
+            Ok(line) => line.map(|line| Ok((value_of(word, &line), blake3::hash(&line).into()))),
             Err(error) => {
                 has_failed = true;
                 Some(Err(error))

@@ -11,6 +11,7 @@
 mod accepted;
 mod clock;
 mod decisions;
+mod evidence;
 mod file;
 mod floors;
 mod lines;
@@ -36,7 +37,8 @@ mod verdict_tests;
 
 pub use accepted::Accepted;
 pub use clock::{Clock, Doubt, Reading};
-pub use decisions::{Action, Decision, DecisionError, DecisionLog};
+pub use decisions::{Action, Decision, DecisionError, DecisionLog, Line, LineHash, Verification};
+pub use evidence::{Evidence, EvidenceError};
 pub use file::{PolicyFile, PolicyState, judge};
 pub use floors::{FloorError, Floors, Place, Signed};
 pub use policy::{MAX_POLICY_BYTES, OnRevoke, Policy, PolicyError, Update};

@@ -58,6 +58,7 @@ pub(super) fn policy(text: &str) -> Result<Policy, PolicyError> {
         None => VerdictKind::Hold,
     };
     Ok(Policy {
+        text: text.into(),
         hash: blake3::hash(text.as_bytes()).to_hex().to_string(),
         signers: std::mem::take(&mut names.signers),
         petnames,

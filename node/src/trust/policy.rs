@@ -18,6 +18,7 @@ pub const MAX_POLICY_BYTES: usize = 1024 * 1024;
 /// The site's policy: who its signers are, what roles they have, and the rules in the order in which they are asked.
 #[derive(Debug, Clone)]
 pub struct Policy {
+    pub(super) text: Arc<str>,
     pub(super) hash: String,
     pub(super) signers: BTreeMap<Name, Arc<Signer>>,
     pub(super) petnames: BTreeMap<PublicKey, Name>,
@@ -57,6 +58,11 @@ impl Policy {
     /// One mistake in the file, with its place; also a text over [`MAX_POLICY_BYTES`].
     pub fn parse(text: &str) -> Result<Self, PolicyError> {
         parse::policy(text)
+    }
+
+    /// The file, as it was read.
+    pub fn text(&self) -> &str {
+        &self.text
     }
 
     /// BLAKE3 of the file, in hex.

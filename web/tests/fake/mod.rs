@@ -551,6 +551,24 @@ impl Backend for Fake {
     async fn explain(&self, release: &str) -> Result<Explanation> {
         Ok(self.found(release)?.explanation)
     }
+    async fn replay(&self, decision: u64) -> Result<Replay> {
+        let found = self.releases.first().ok_or_else(|| ApiError::not_found("no decision"))?;
+        Ok(Replay {
+            decision,
+            time: "2026-01-01T00:00:00Z".into(),
+            action: "deploy".into(),
+            title: "uni/hello@1.0.0".into(),
+            verdict: VerdictKind::Accept,
+            rule: "ours".into(),
+            replayed: found.explanation.clone(),
+            is_same: true,
+            missing: vec![record("gone")],
+        })
+    }
+    async fn policy_diff(&self, request: PolicyDiffRequest) -> Result<PolicyDiff> {
+        let old = request.old.unwrap_or_else(|| "in force".into());
+        Ok(PolicyDiff { old, new: request.new, releases: 2, changed: 0, changes: vec![] })
+    }
     async fn images(&self) -> Result<Vec<ImageSummary>> {
         Ok(self.images.clone())
     }

@@ -1,0 +1,154 @@
+//! Decisions made again, and decisions that another policy would make.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use rialto_protocol::channel::{ChannelName, Floor};
+use rialto_protocol::ids::RecordId;
+use rialto_protocol::record::Body;
+use rialto_web::api::{ApiError, Explanation, PolicyChange, PolicyDiff, PolicyDiffRequest, Replay};
+
+use super::Node;
+use super::work::absolute;
+use crate::catalog::SharedRecord;
+use crate::dir::read_bounded;
+use crate::trust::{ChannelFacts, Decision, DecisionError, DecisionLog, Facts, MAX_POLICY_BYTES, Policy, evaluate};
+
+/// Changes that a comparison lists; more are only counted.
+const MAX_CHANGES: usize = 1_000;
+
+impl Node {
+    /// Makes a decision of the log again: its policy, its records, its clock. Blocks on the disk.
+    ///
+    /// A channel's floor is not among these: heads of that time are judged as if nothing higher had been seen.
+    ///
+    /// # Errors
+    /// There is no such decision, or its policy or release are not at hand.
+    pub(crate) fn replay(&self, number: u64) -> Result<Replay, ApiError> {
+        let decision = DecisionLog::find(self.decisions.path(), usize::try_from(number).unwrap_or(usize::MAX));
+        let decision = decision.map_err(|error| match error {
+            DecisionError::NotFound { .. } => {
+                ApiError::not_found(error.to_string()).with_hint("list them with: rialto decisions")
+            }
+            error => ApiError::failed(error.to_string()),
+        })?;
+        let Some(hash) = &decision.policy else {
+            return Err(ApiError::failed(format!(
+                "decision {number} was made by no policy, so there is nothing to make again: {}",
+                decision.because
+            )));
+        };
+        let policy = self.evidence.policy(hash).map_err(|error| ApiError::failed(error.to_string()))?;
+        let (mut held, mut missing): (Vec<SharedRecord>, Vec<RecordId>) = Default::default();
+        for id in &decision.inputs {
+            match self.record_at_hand(id) {
+                Some(record) => held.push(record),
+                None => missing.push(*id),
+            }
+        }
+        let release = held.iter().find(|record| record.id == decision.release).ok_or_else(|| {
+            let release = decision.release;
+            ApiError::not_found(format!("the release of decision {number}, {release}, is not at hand any more"))
+        })?;
+        let replayed = evaluate(&policy, release, &facts_among(&held), decision.at).explanation();
+        let is_same = is_same(&decision, &replayed);
+        Ok(Replay {
+            decision: number,
+            time: decision.time,
+            action: decision.action.as_str().to_owned(),
+            title: self.title(release),
+            verdict: decision.verdict,
+            rule: decision.rule,
+            replayed,
+            is_same,
+            missing,
+        })
+    }
+
+    /// What another policy would say differently, of every release that is known. Blocks: some ten microseconds a release.
+    ///
+    /// # Errors
+    /// A file is missing or no policy; no policy is in force to compare with.
+    pub(crate) fn policy_diff(&self, request: &PolicyDiffRequest) -> Result<PolicyDiff, ApiError> {
+        let new = read_policy(&absolute(&request.new)?)?;
+        let old = match &request.old {
+            Some(path) => Arc::new(read_policy(&absolute(path)?)?),
+            None => self.policy.borrow().policy.clone().ok_or_else(|| {
+                ApiError::failed("no policy is in force to compare with: its file cannot be read")
+                    .with_hint("rialto policy check says why; or name both files: rialto policy diff OLD NEW")
+            })?,
+        };
+        let asks_for_channels = old.asks_for_channels() || new.asks_for_channels();
+        let now = self.now();
+        let releases = self.catalog.releases("", |_| None);
+        let mut diff = PolicyDiff {
+            old: old.hash().to_owned(),
+            new: new.hash().to_owned(),
+            releases: releases.len(),
+            changed: 0,
+            changes: Vec::new(),
+        };
+        let instances = self.deployer.list();
+        for record in releases {
+            let gathered = self.gather(Arc::clone(&record), asks_for_channels);
+            let facts = gathered.facts();
+            let before = evaluate(&old, &record, &facts, now).kind();
+            let after = evaluate(&new, &record, &facts, now);
+            if before == after.kind() {
+                continue;
+            }
+            diff.changed += 1;
+            if diff.changes.len() < MAX_CHANGES {
+                let of_it = instances.iter().filter(|instance| instance.release == record.id);
+                diff.changes.push(PolicyChange {
+                    release: record.id,
+                    title: self.title(&record),
+                    old: before,
+                    new: after.kind(),
+                    because: after.because().to_owned(),
+                    instances: of_it.map(|instance| instance.instance.clone()).collect(),
+                });
+            }
+        }
+        Ok(diff)
+    }
+
+    /// A record that the catalog holds, or that was kept because something was decided by it.
+    fn record_at_hand(&self, id: &RecordId) -> Option<SharedRecord> {
+        self.catalog.get(id).or_else(|| self.evidence.record(id).map(Arc::new))
+    }
+}
+
+/// Records as policy takes them, whatever they are.
+fn facts_among(records: &[SharedRecord]) -> Facts<'_> {
+    let mut facts = Facts::default();
+    let mut heads: BTreeMap<ChannelName, Vec<_>> = BTreeMap::new();
+    for record in records {
+        match &record.body {
+            Body::Endorsement(_) => facts.endorsements.push(record.as_ref()),
+            Body::Revocation(_) => facts.revocations.push(record.as_ref()),
+            Body::Delegation(_) => facts.delegations.push(record.as_ref()),
+            Body::Channel(head) => heads.entry(head.into()).or_default().push(record.as_ref()),
+            _ => {}
+        }
+    }
+    let of_channel = |(channel, heads)| ChannelFacts { channel, heads, floor: Floor::default() };
+    facts.channels = heads.into_iter().map(of_channel).collect();
+    facts
+}
+
+fn is_same(decision: &Decision, replayed: &Explanation) -> bool {
+    decision.verdict == replayed.verdict && decision.rule == replayed.rule && decision.images == replayed.images
+}
+
+fn read_policy(path: &Path) -> Result<Policy, ApiError> {
+    let text = read_bounded(path, MAX_POLICY_BYTES as u64).map_err(|error| {
+        let message = format!("cannot read {}: {error}", path.display());
+        match error.kind() {
+            std::io::ErrorKind::NotFound => ApiError::not_found(message),
+            _ => ApiError::failed(message),
+        }
+    })?;
+    Policy::parse(&text).map_err(|error| ApiError::failed(format!("{}: {error}", path.display())))
+}

@@ -1,0 +1,72 @@
+//! What is said of policies and decisions.
+
+use rialto_protocol::ids::RecordId;
+use serde::{Deserialize, Serialize};
+
+use super::{Explanation, VerdictKind};
+
+/// `policy replay`: a decision made again, with the policy, the records and the clock of its day.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Replay {
+    /// The number of its line in the log, from 1.
+    pub decision: u64,
+    /// When it was made.
+    pub time: String,
+    /// What for: `fetch` or `deploy`.
+    pub action: String,
+    /// The release, as this site calls it; its id where the release is not at hand.
+    pub title: String,
+    /// What was decided then.
+    pub verdict: VerdictKind,
+    /// The rule that decided then.
+    pub rule: String,
+    /// What the same comes to now.
+    pub replayed: Explanation,
+    /// Whether verdict, rule and images are the same.
+    pub is_same: bool,
+    /// Records that it rested on and that are not at hand any more, so that they are left out.
+    pub missing: Vec<RecordId>,
+}
+
+/// `policy diff`: what to compare. Paths are absolute, of the node's machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PolicyDiffRequest {
+    /// The policy of now; the one in force where absent.
+    #[serde(default)]
+    pub old: Option<String>,
+    /// The policy to come.
+    pub new: String,
+}
+
+/// What another policy would change.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyDiff {
+    /// BLAKE3 of the old policy, hex.
+    pub old: String,
+    /// BLAKE3 of the new one.
+    pub new: String,
+    /// Releases that both were asked about: all that the catalog knows.
+    pub releases: usize,
+    /// Releases of which they say different things.
+    pub changed: usize,
+    /// These, newest first; at most 1,000.
+    pub changes: Vec<PolicyChange>,
+}
+
+/// One release of which two policies say different things.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyChange {
+    /// The release.
+    pub release: RecordId,
+    /// `publisher/name@version`, as the policy in force calls the publisher.
+    pub title: String,
+    /// What the old policy says.
+    pub old: VerdictKind,
+    /// What the new one says.
+    pub new: VerdictKind,
+    /// Why, in the new one's words.
+    pub because: String,
+    /// Instances of it that run or are suspended here.
+    pub instances: Vec<String>,
+}
