@@ -341,8 +341,8 @@ impl Node {
         let mut policy = self.policy.clone();
         let mut instances = self.deployer.changes();
         let mut peers = self.net.peers();
-        let mut warned = revoked::Warned::default();
-        self.warn_of_revocations(&mut warned).await;
+        let mut acted = revoked::Acted::default();
+        self.act_on_revocations(&mut acted).await;
         self.raise_floors_in_background(true).await;
         loop {
             let change = tokio::select! {
@@ -361,7 +361,7 @@ impl Node {
                 self.raise_floors_in_background(change == Change::Policy).await;
             }
             if matches!(change, Change::Policy | Change::Catalog | Change::Instances) {
-                self.warn_of_revocations(&mut warned).await;
+                self.act_on_revocations(&mut acted).await;
             }
             self.changed(change);
         }

@@ -1,5 +1,6 @@
 //! Real guests under QEMU: deployed, read from, outliving their node, withdrawn, removed.
 
+use std::fs;
 use std::time::Duration;
 
 use rialto_testnet::appliance::Appliance;
@@ -12,6 +13,8 @@ use serde_json::Value;
 
 /// A guest answers within about 5 s under emulation; a busy machine gets this long.
 const GUEST_WITHIN: Duration = Duration::from_secs(90);
+/// From the arrival of a revocation to the end of what runs on its release.
+const STOPPED_WITHIN: Duration = Duration::from_secs(60);
 
 /// Publishes the appliance of the demo at a site that accepts it.
 fn published(site: &mut Site) -> Outcome<String> {
@@ -120,6 +123,31 @@ fn a_guest_outlives_its_node_and_is_adopted_again() -> Outcome {
     })?;
     uni.json(&["rm", &instance])?;
     assert!(instances(&uni)?.is_empty());
+    Ok(())
+}
+
+#[test]
+fn a_guest_of_a_revoked_release_is_stopped_where_policy_says_so() -> Outcome {
+    let stage = Stage::new()?;
+    let mut uni = stage.running("uni", &[])?;
+    let release = published(&mut uni)?;
+    let key = uni.new_key("other")?;
+    let policy = fs::read_to_string(uni.directory().join("policy.toml"))?;
+    let stopping = policy.replace("then = \"accept\"", "then = \"accept\"\non-revoke = \"stop\"");
+    assert_ne!(stopping, policy);
+    uni.write_policy(&stopping)?;
+    let deployed = uni.json(&["deploy", &release, "--set", "greeting=for now", "--publish", "0:80"])?;
+    http_get(host_port(&deployed), "/", GUEST_WITHIN)?;
+
+    // What a stranger says ends nothing; what its publisher says does.
+    uni.json(&["revoke", &release, "--key", "other", "--reason", "envy"])?;
+    uni.verdict(&release, "accept")?;
+    assert!(!key.is_empty() && uni.guests().len() == 1);
+    uni.json(&["revoke", &release, "--key", "releases", "--reason", "a hole in its web server"])?;
+    uni.until(STOPPED_WITHIN, "its end", &["ps"], |instances| is_in_state(instances, "stopped"))?;
+    assert!(uni.guests().is_empty());
+    let note = text(&instances(&uni)?[0], "note")?;
+    assert!(note.contains("a hole in its web server"), "{note}");
     Ok(())
 }
 

@@ -201,6 +201,8 @@ pub enum OnRevoke {
     /// They run on; nothing new is started from the release.
     #[default]
     BlockNew,
+    /// They are stopped: asked to, and after the time of grace made to.
+    Stop,
 }
 
 impl OnRevoke {
@@ -209,6 +211,7 @@ impl OnRevoke {
         match self {
             Self::Warn => "warn",
             Self::BlockNew => "block-new",
+            Self::Stop => "stop",
         }
     }
 }

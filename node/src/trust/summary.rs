@@ -2,7 +2,7 @@
 
 use rialto_web::api::VerdictKind;
 
-use super::policy::{Match, Policy, Requirement, Role, Rule};
+use super::policy::{Match, OnRevoke, Policy, Requirement, Role, Rule};
 
 /// Plain sentences: signers, roles, rules in their order, what becomes of the rest, then warnings.
 pub(super) fn of(policy: &Policy) -> String {
@@ -53,9 +53,10 @@ fn sentence_of_rule(rule: &Rule) -> String {
     if rule.then == VerdictKind::Accept {
         sentence.push_str(&format!(
             " On revocation: {}. Updates: {}.",
-            match rule.on_revoke.as_str() {
-                "warn" => "warn of running instances",
-                _ => "start nothing new",
+            match rule.on_revoke {
+                OnRevoke::Warn => "warn of running instances",
+                OnRevoke::BlockNew => "start nothing new",
+                OnRevoke::Stop => "stop running instances",
             },
             match rule.update.as_str() {
                 "propose" => "proposed",

@@ -1,9 +1,60 @@
-//! What is said of policies and decisions.
+//! Verdicts, and what is said of policies and decisions.
 
-use rialto_protocol::ids::RecordId;
+use rialto_protocol::ids::{ImageId, RecordId};
 use serde::{Deserialize, Serialize};
 
-use super::{Explanation, VerdictKind};
+/// What policy says of a release.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum VerdictKind {
+    /// May be fetched and deployed.
+    Accept,
+    /// Not yet: something is missing.
+    Hold,
+    /// No.
+    Reject,
+}
+
+impl VerdictKind {
+    /// The word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Accept => "accept",
+            Self::Hold => "hold",
+            Self::Reject => "reject",
+        }
+    }
+}
+
+/// `policy explain`: the verdict and why it is what it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Explanation {
+    /// The release.
+    pub release: RecordId,
+    /// What policy says.
+    pub verdict: VerdictKind,
+    /// The rule that decided, by name; `default` where none matched.
+    pub rule: String,
+    /// In one sentence, why.
+    pub because: String,
+    /// Each requirement of that rule.
+    pub requirements: Vec<RequirementOutcome>,
+    /// The exact images that may be deployed; empty unless accepted.
+    pub images: Vec<ImageId>,
+    /// BLAKE3 of the policy that decided, hex.
+    pub policy: Option<String>,
+}
+
+/// One requirement of a rule, and how it came out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RequirementOutcome {
+    /// As written in the policy.
+    pub name: String,
+    /// Whether it is met.
+    pub met: bool,
+    /// By which records and signers, or what is missing.
+    pub because: String,
+}
 
 /// `policy replay`: a decision made again, with the policy, the records and the clock of its day.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

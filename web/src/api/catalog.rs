@@ -1,0 +1,232 @@
+//! Releases, what is said of them, and how to say something.
+
+use rialto_protocol::ids::{ImageId, RecordId};
+use serde::{Deserialize, Serialize};
+
+use super::{ChannelShown, Explanation, VerdictKind};
+
+/// Which releases to list. All conditions must hold.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SearchQuery {
+    /// Words that must all occur in name, publisher, summary, description or tags.
+    pub q: String,
+    /// Only releases with this verdict.
+    pub verdict: Option<VerdictKind>,
+    /// How many to skip.
+    pub offset: usize,
+    /// How many to list; at most 200, 50 where 0.
+    pub limit: usize,
+}
+
+/// What was found, newest first.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SearchPage {
+    /// How many there are in all.
+    pub total: usize,
+    /// This page of them.
+    pub releases: Vec<ReleaseSummary>,
+}
+
+/// One line of the catalog.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ReleaseSummary {
+    /// The record's id.
+    pub release: RecordId,
+    /// The publisher's petname, or its key's fingerprint (`~…`).
+    pub publisher: String,
+    /// Whether `publisher` is a petname from the site's own policy.
+    pub publisher_is_known: bool,
+    /// The appliance's name.
+    pub name: String,
+    /// The release's version.
+    pub version: String,
+    /// One line about it.
+    pub summary: String,
+    /// Processor architecture.
+    pub arch: String,
+    /// Words to find it by.
+    pub tags: Vec<String>,
+    /// When it was issued, by its publisher's clock.
+    pub issued: String,
+    /// Days since then.
+    pub age_days: i64,
+    /// What the site's policy says.
+    pub verdict: VerdictKind,
+    /// Bytes of its images.
+    pub bytes: u64,
+    /// Whether every image is complete in the store.
+    pub is_fetched: bool,
+}
+
+/// Everything about one release.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ReleaseDetails {
+    /// The catalog line.
+    #[serde(flatten)]
+    pub summary: ReleaseSummary,
+    /// More about it.
+    pub description: Option<String>,
+    /// SPDX licence expression.
+    pub licence: Option<String>,
+    /// Where to read more, as text.
+    pub homepage: Option<String>,
+    /// Order among the appliance's releases.
+    pub sequence: u64,
+    /// When the publisher stops standing by it.
+    pub expires: Option<String>,
+    /// The publisher's key, OpenSSH form.
+    pub publisher_key: String,
+    /// Who signed it.
+    pub signed_by: Vec<SignerShown>,
+    /// What others say of it.
+    pub endorsements: Vec<EndorsementShown>,
+    /// Who withdrew it, or the keys behind it.
+    pub revocations: Vec<RevocationShown>,
+    /// The channels of its publisher's that point at it.
+    #[serde(default)]
+    pub channels: Vec<ChannelShown>,
+    /// The verdict and why.
+    pub explanation: Explanation,
+    /// Its images.
+    pub images: Vec<ReleaseImage>,
+    /// Sites among the connected peers that hold all of it, this one included.
+    pub sites_holding: u64,
+    /// Virtual processors, at least.
+    pub vcpus: u32,
+    /// Memory, in bytes.
+    pub memory_bytes: u64,
+    /// How it boots: `bios`, `uefi` or `direct`.
+    pub boot: String,
+    /// What the operator is asked at deployment.
+    pub context: Vec<ContextInputShown>,
+}
+
+/// A signer as this site knows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SignerShown {
+    /// Petname, or fingerprint.
+    pub name: String,
+    /// Whether `name` is a petname.
+    pub is_known: bool,
+    /// The key in OpenSSH form.
+    pub key: String,
+}
+
+/// An endorsement as shown.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndorsementShown {
+    /// Its record.
+    pub record: RecordId,
+    /// Who signed it.
+    pub signed_by: Vec<SignerShown>,
+    /// What kind of statement.
+    pub predicate: String,
+    /// Free text.
+    pub note: Option<String>,
+    /// When.
+    pub issued: String,
+    /// Whether it has been revoked or has expired.
+    pub is_void: bool,
+}
+
+/// A revocation as shown.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RevocationShown {
+    /// Its record.
+    pub record: RecordId,
+    /// Who signed it.
+    pub signed_by: Vec<SignerShown>,
+    /// Why.
+    pub reason: String,
+    /// When.
+    pub issued: String,
+    /// Whether it counts as a fact here, or is somebody's opinion.
+    pub counts: bool,
+}
+
+/// One image of a release.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReleaseImage {
+    /// Its id.
+    pub image: ImageId,
+    /// What it is for: `disk 1`, `kernel`, `initrd`, `sbom`, `provenance`.
+    pub role: String,
+    /// Length, in bytes, where known.
+    pub bytes: Option<u64>,
+    /// Whether it is complete in the store.
+    pub is_complete: bool,
+}
+
+/// One input of a release's context schema.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContextInputShown {
+    /// Its name.
+    pub name: String,
+    /// `string`, `integer` or `boolean`.
+    pub kind: String,
+    /// Whether deployment needs it.
+    pub required: bool,
+    /// Whether it is hidden in listings.
+    pub secret: bool,
+    /// The value where none is given.
+    pub default: Option<String>,
+    /// What it is for.
+    pub description: Option<String>,
+}
+
+/// `publish`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Published {
+    /// The release's record id.
+    pub release: RecordId,
+    /// Its images.
+    pub images: Vec<ImageId>,
+}
+
+/// `endorse` and `revoke`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recorded {
+    /// The new record's id.
+    pub record: RecordId,
+}
+
+/// `publish FILE.toml --key NAME`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PublishRequest {
+    /// Absolute path of the description.
+    pub file: String,
+    /// Name of a key in the node's `keys` directory.
+    pub key: String,
+}
+
+/// `endorse RELEASE --key NAME --type URI [--body FILE]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EndorseRequest {
+    /// A release: id, unique prefix, or `PETNAME/NAME@VERSION`.
+    pub release: String,
+    /// Name of a key.
+    pub key: String,
+    /// The predicate's URI.
+    pub predicate: String,
+    /// Free text.
+    #[serde(default)]
+    pub note: Option<String>,
+    /// Seconds until it stops counting.
+    #[serde(default)]
+    pub expires_after_seconds: Option<u64>,
+}
+
+/// `revoke ID --key NAME --reason TEXT`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RevokeRequest {
+    /// A release, an endorsement, or a public key (OpenSSH or base32 form).
+    pub subject: String,
+    /// Name of a key.
+    pub key: String,
+    /// Why.
+    pub reason: String,
+}
