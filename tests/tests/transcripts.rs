@@ -33,13 +33,13 @@ fn each_planned_word_of_a_policy_is_refused_with_its_line() {
     let accept = "[[rule]]\nthen = \"accept\"\n";
     let rule = |line: &str| format!("{accept}{line}\n");
     let mut cases: Vec<(String, &str, usize)> = Vec::new();
-    for word in ["not-revoked-by", "lease", "class"] {
+    for word in ["lease", "class"] {
         cases.push((rule(&format!("{word} = \"x\"")), word, 3));
     }
     for word in ["channel", "component", "federation", "licence", "recipe", "requirements", "summary", "version"] {
         cases.push((rule(&format!("match = {{ {word} = \"x\" }}")), word, 3));
     }
-    for word in ["licence:MIT", "no-advisory:high", "not-revoked-by:x", "provenance", "rebuilt-by:x"] {
+    for word in ["licence:MIT", "no-advisory:high", "provenance", "rebuilt-by:x"] {
         cases.push((rule(&format!("require = [\"{word}\"]")), word.split(':').next().unwrap_or(word), 3));
     }
     cases.push((rule("on-revoke = \"suspend\""), "suspend", 3));

@@ -13,7 +13,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::policy::{MAX_POLICY_BYTES, Match, OnRevoke, Policy, PolicyError, Requirement, Role, Rule, Signer, Update};
-use super::words::{self, Age, Glob, Words, is_plain, nearest, shown};
+use super::words::{self, Age, Glob, Size, Words, is_plain, nearest, shown};
 
 /// What explanations and logs call the decisions that no rule of the file made; no rule may take such a name.
 pub(super) const DEFAULT_RULE: &str = "default";
@@ -317,6 +317,17 @@ impl Reader<'_> {
             ("max-age", Some(age)) => {
                 Age::parse(age).map(Requirement::MaxAge).map_err(|problem| self.refuse(span, problem))
             }
+            ("max-size", Some(size)) => {
+                Size::parse(size).map(Requirement::MaxSize).map_err(|problem| self.refuse(span, problem))
+            }
+            ("max-memory", Some(size)) => {
+                Size::parse(size).map(Requirement::MaxMemory).map_err(|problem| self.refuse(span, problem))
+            }
+            ("max-vcpus", Some(count)) => match count.parse() {
+                Ok(count) if count > 0 => Ok(Requirement::MaxVcpus(count)),
+                _ => refused(format!("'{}' is not a number of processors, from 1", shown(count))),
+            },
+            ("not-revoked-by", Some(role)) => Ok(Requirement::NotRevokedBy(self.role(role, span, names)?)),
             ("signed-by", Some(role)) => Ok(Requirement::SignedBy(self.role(role, span, names)?)),
             ("endorsed-by", Some(rest)) => {
                 let (role, predicate) = match rest.split_once(':') {
@@ -331,6 +342,8 @@ impl Reader<'_> {
                 let role = self.role(role, span, names)?;
                 Ok(Requirement::EndorsedBy { role, predicate: predicate.map(str::to_owned) })
             }
+            ("max-size" | "max-memory", None) => refused(format!("`{word}` needs a size: \"{word}:20 GiB\"")),
+            ("max-vcpus", None) => refused("`max-vcpus` needs a number: \"max-vcpus:4\"".into()),
             ("max-age", None) => refused("`max-age` needs a length of time: \"max-age:90d\"".into()),
             (word, _) => refused(format!("`{word}` needs a role: \"{word}:ROLE\"")),
         }

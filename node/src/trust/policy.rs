@@ -9,7 +9,7 @@ use rialto_protocol::ids::PublicKey;
 use rialto_protocol::record::Arch;
 use rialto_web::api::VerdictKind;
 
-use super::words::{Age, Glob};
+use super::words::{Age, Glob, Size};
 use super::{parse, summary};
 
 /// A policy file is at most this long: room for several thousand signers, and nothing that would slow a node down.
@@ -168,12 +168,30 @@ pub(super) enum Requirement {
     SignedBy(Arc<Role>),
     /// Enough signers of a role have endorsed it, with this predicate where one is given.
     EndorsedBy { role: Arc<Role>, predicate: Option<String> },
+    /// Fewer signers of a role than its threshold have revoked it, or its publisher's key.
+    NotRevokedBy(Arc<Role>),
     /// It was issued no longer ago than this.
     MaxAge(Age),
+    /// Its disks are together no longer than this.
+    MaxSize(Size),
+    /// It asks for no more memory than this.
+    MaxMemory(Size),
+    /// It asks for no more virtual processors than this.
+    MaxVcpus(u32),
     /// It names a list of what is inside.
     Sbom,
     /// A channel of its publisher's points at it now, by a head that is no older than this where an age is given.
     ChannelFresh(Option<Age>),
+}
+
+impl Requirement {
+    /// The role whose signers' revocations it counts.
+    pub(super) fn hears_revocations_of(&self) -> Option<&Role> {
+        match self {
+            Self::NotRevokedBy(role) => Some(role),
+            _ => None,
+        }
+    }
 }
 
 impl fmt::Display for Requirement {
@@ -185,7 +203,11 @@ impl fmt::Display for Requirement {
             Self::EndorsedBy { role, predicate: Some(predicate) } => {
                 write!(f, "endorsed-by:{}:{predicate}", role.name)
             }
+            Self::NotRevokedBy(role) => write!(f, "not-revoked-by:{}", role.name),
             Self::MaxAge(age) => write!(f, "max-age:{age}"),
+            Self::MaxSize(size) => write!(f, "max-size:{size}"),
+            Self::MaxMemory(size) => write!(f, "max-memory:{size}"),
+            Self::MaxVcpus(count) => write!(f, "max-vcpus:{count}"),
             Self::Sbom => f.write_str("sbom"),
             Self::ChannelFresh(None) => f.write_str("channel-fresh"),
             Self::ChannelFresh(Some(age)) => write!(f, "channel-fresh:{age}"),

@@ -1,5 +1,7 @@
 //! Whether a release meets one requirement of a rule, by which records, or what is missing.
 
+use std::fmt::Display;
+
 use rialto_protocol::UnixSeconds;
 use rialto_protocol::channel::{self, Authority, ChannelName, Flaw, Floor, Known};
 use rialto_protocol::ids::{PublicKey, RecordId};
@@ -10,6 +12,7 @@ use rialto_web::api::RequirementOutcome;
 use super::policy::{Requirement, Role, Signer};
 use super::verdict::{Case, ChannelFacts, time_shown};
 use super::words::{Age, shown};
+use crate::units::ByteSize;
 
 /// How one requirement came out.
 pub(super) struct Checked {
@@ -24,7 +27,20 @@ pub(super) fn check(case: &Case<'_>, requirement: &Requirement) -> Checked {
         Requirement::EndorsedBy { role, predicate } => {
             count(role, "endorsed", |signer| case.endorsement_by(signer, role, predicate.as_deref()))
         }
+        Requirement::NotRevokedBy(role) => case.not_revoked_by(role),
         Requirement::MaxAge(age) => case.age_within(age),
+        Requirement::MaxSize(max) => {
+            let bytes = case.release.disks.iter().fold(0u64, |sum, disk| sum.saturating_add(disk.bytes));
+            case.within("its disks have", ByteSize(bytes), bytes <= max.bytes, max)
+        }
+        Requirement::MaxMemory(max) => {
+            let bytes = case.release.requirements.memory_bytes;
+            case.within("it asks for memory of", ByteSize(bytes), bytes <= max.bytes, max)
+        }
+        Requirement::MaxVcpus(max) => {
+            let count = case.release.requirements.vcpus;
+            case.within("the processors that it asks for are", count, count <= *max, max)
+        }
         Requirement::Sbom => match case.release.sbom {
             Some(sbom) => (true, format!("its SBOM is image {sbom}"), vec![case.record.id]),
             None => (false, "its publisher names no SBOM with it".to_owned(), Vec::new()),
@@ -138,6 +154,42 @@ impl Case<'_> {
         let age = self.age_of(record);
         let max_age = role.max_age.as_ref().filter(|max| age > max.seconds)?;
         Some(format!("it was made {} ago, and counts for {max_age}", shown_age(age)))
+    }
+
+    /// Whether fewer signers of a role than its threshold have revoked the release or its publisher's key. What its
+    /// publisher says of it itself comes before any rule.
+    fn not_revoked_by(&self, role: &Role) -> (bool, String, Vec<RecordId>) {
+        let subjects = [RevocationSubject::Release(self.record.id), RevocationSubject::Key(self.release.publisher)];
+        let said_by = |signer: &Signer| {
+            let said = subjects.into_iter().flat_map(|subject| self.withdrawn.of(subject));
+            let revocation = said.copied().find(|said| signer.keys.iter().any(|key| said.is_signed_by(key)))?;
+            let reason = revocation.body.revocation().map(|said| shown(&said.reason)).unwrap_or_default();
+            Some(format!("{} (record {}, \"{reason}\")", signer.name, revocation.id))
+        };
+        let by: Vec<String> = role.signers.iter().filter_map(|signer| said_by(signer)).collect();
+        let (count, needed, name) = (by.len(), role.threshold, &role.name);
+        match count {
+            0 => (true, format!("nobody of {name} has revoked it"), Vec::new()),
+            _ if count < needed => (
+                true,
+                format!("{count} of the {needed} of {name} that count have revoked it: {}", listed(by, ", ")),
+                Vec::new(),
+            ),
+            _ => (false, format!("it was revoked by {}", listed(by, " and ")), Vec::new()),
+        }
+    }
+
+    fn within(
+        &self,
+        what: &str,
+        found: impl Display,
+        is_within: bool,
+        max: impl Display,
+    ) -> (bool, String, Vec<RecordId>) {
+        match is_within {
+            true => (true, format!("{what} {found}"), vec![self.record.id]),
+            false => (false, format!("{what} {found}, and at most {max} is allowed"), Vec::new()),
+        }
     }
 
     fn age_within(&self, max: &Age) -> (bool, String, Vec<RecordId>) {

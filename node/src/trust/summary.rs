@@ -99,6 +99,13 @@ fn condition(requirement: &Requirement) -> String {
         Requirement::EndorsedBy { role, predicate: Some(predicate) } => {
             format!("they are endorsed by {} as {predicate}", role.name)
         }
+        Requirement::NotRevokedBy(role) if role.threshold == 1 => format!("nobody of {} has revoked them", role.name),
+        Requirement::NotRevokedBy(role) => {
+            format!("fewer than {} of {} have revoked them", role.threshold, role.name)
+        }
+        Requirement::MaxSize(size) => format!("their disks are at most {size} long"),
+        Requirement::MaxMemory(size) => format!("they ask for at most {size} of memory"),
+        Requirement::MaxVcpus(count) => format!("they ask for at most {count} processors"),
         Requirement::MaxAge(age) => format!("they are at most {age} old"),
         Requirement::Sbom => "they name an SBOM".to_owned(),
         Requirement::ChannelFresh(None) => "a channel of their publisher's points at them now".to_owned(),

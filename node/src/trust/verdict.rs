@@ -12,7 +12,7 @@ use rialto_web::api::{Explanation, RequirementOutcome, VerdictKind};
 use super::accepted::Accepted;
 use super::clock::Doubt;
 use super::parse::{NO_RULE, REVOCATION_RULE};
-use super::policy::{OnRevoke, Policy, Rule, Update};
+use super::policy::{OnRevoke, Policy, Requirement, Rule, Update};
 use super::requirement::{self, Checked};
 use super::withdrawn::Withdrawn;
 use super::words::shown;
@@ -223,7 +223,7 @@ pub fn evaluate(policy: &Policy, record: &Verified<Record>, facts: &Facts<'_>, n
         release: record.id,
         outcome,
         rule: judged.rule.to_owned(),
-        because: judged.because + &case.opinions(),
+        because: judged.because + &case.opinions(rule),
         requirements: judged.requirements,
         policy: Some(policy.hash().to_owned()),
         on_revoke: rule.on_revoke,
@@ -376,14 +376,20 @@ impl<'a> Case<'a> {
         }
     }
 
-    /// What others than its own signer say against the release: shown, and not counted.
-    fn opinions(&self) -> String {
+    /// What others than its own signer say against the release: shown, and not counted. What the rule counts is told as
+    /// what became of its requirement.
+    fn opinions(&self, rule: &Rule) -> String {
         /// More voices than these are only counted.
         const SHOWN: usize = 3;
         let publisher = &self.release.publisher;
         let subjects = [RevocationSubject::Release(self.record.id), RevocationSubject::Key(*publisher)];
-        let opinions: Vec<_> =
-            subjects.into_iter().flat_map(|subject| self.withdrawn.opinions(subject, [publisher])).collect();
+        let is_counted = |record: &&Verified<Record>| {
+            let roles = rule.require.iter().filter_map(Requirement::hears_revocations_of);
+            let mut keys = roles.flat_map(|role| &role.signers).flat_map(|signer| &signer.keys);
+            keys.any(|key| record.is_signed_by(key))
+        };
+        let opinions = subjects.into_iter().flat_map(|subject| self.withdrawn.opinions(subject, [publisher]));
+        let opinions: Vec<_> = opinions.filter(|record| !is_counted(record)).collect();
         let (named, strangers): (Vec<_>, Vec<_>) =
             opinions.into_iter().partition(|record| record.signers().any(|key| self.policy.names(key)));
         let mut voices: Vec<String> = named

@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 use rialto_protocol::bounded::{List, Name};
-use rialto_protocol::record::{Body, EndorsementBody, Record, RevocationSubject};
+use rialto_protocol::record::{Body, Disk, EndorsementBody, Record, RevocationSubject};
 use rialto_protocol::signed::Verified;
 use rialto_web::api::VerdictKind::{self, Accept, Hold, Reject};
 
-use super::testing::{DAY, NOW, Scene, endorsed, endorsement, image, public, revoked, signed};
+use super::testing::{DAY, NOW, Scene, disk, endorsed, endorsement, image, public, revoked, signed};
 use super::{
     Facts, OnRevoke, Policy, Update, Verdict, endorsement_is_void, evaluate, revocation_counts, revocation_subjects,
 };
@@ -240,6 +240,68 @@ fn a_revocation_by_the_publisher_rejects_before_any_rule() {
             let is_warn = verdict.on_revoke() == OnRevoke::Warn;
             assert_eq!(is_warn, rule.contains("warn"), "running instances follow the rule that let them in");
         }
+    }
+}
+
+#[test]
+fn opinions_count_where_policy_asks_for_them() {
+    let scene = Scene::default();
+    let policy = scene.policy("require = \"not-revoked-by:reviewers\"\nthen = \"accept\"\notherwise = \"reject\"");
+    let release = scene.release(|_| {});
+    let subjects = [RevocationSubject::Release(release.id), RevocationSubject::Key(public(&scene.cern))];
+    let check = |revocations: &[Verified<Record>], expected: VerdictKind, says: &str| {
+        let verdict = judged(&policy, &release, &[], revocations);
+        assert_eq!(verdict.kind(), expected, "{}", verdict.because());
+        assert!(verdict.requirements()[0].because.contains(says), "{}", verdict.requirements()[0].because);
+        verdict
+    };
+    check(&[], Accept, "nobody of reviewers has revoked it");
+    // Two are needed; a signer with two keys, or with two things to say, is one.
+    let by = |subject: usize, key| revoked(subjects[subject], key);
+    check(&[by(0, &scene.desy)], Accept, "1 of the 2 of reviewers that count have revoked it: desy (record ");
+    let one_signer = [by(0, &scene.security), by(0, &scene.security_old), by(1, &scene.security)];
+    check(&one_signer, Accept, "1 of the 2");
+    check(&[by(0, &scene.mallory), by(1, &scene.mallory)], Accept, "nobody of reviewers");
+    let two = [by(0, &scene.desy), by(1, &scene.kek), by(0, &scene.mallory)];
+    let verdict = check(&two, Reject, "it was revoked by desy (record ");
+    assert!(verdict.because().contains("and kek (record "), "{}", verdict.because());
+    assert!(verdict.because().contains("not counted: 1 other"), "only mallory's: {}", verdict.because());
+    assert!(verdict.considered().contains(&two[0].id) && verdict.considered().contains(&two[1].id));
+    assert!(verdict.accepted().is_none());
+    // Of something else: nothing.
+    let elsewhere = revoked(RevocationSubject::Release(scene.release(|r| r.sequence = 9).id), &scene.desy);
+    check(&[elsewhere, by(0, &scene.kek)], Accept, "1 of the 2");
+}
+
+#[test]
+fn limits_of_size_memory_and_processors() {
+    let scene = Scene::default();
+    let policy =
+        scene.policy("require = [\"max-size:1 MiB\", \"max-memory:256 MiB\", \"max-vcpus:2\"]\nthen = \"accept\"");
+    let sized = |bytes: &[u64], memory: u64, vcpus: u32| {
+        scene.release(|release| {
+            let disk = disk("content");
+            let disks = bytes.iter().map(|&bytes| Disk { bytes, ..disk.clone() }).collect::<Vec<_>>();
+            release.disks = disks.try_into().unwrap();
+            (release.requirements.memory_bytes, release.requirements.vcpus) = (memory, vcpus);
+        })
+    };
+    let (mib, least) = (1 << 20, 256 << 20);
+    assert_eq!(alone(&policy, &sized(&[mib], least, 2)).kind(), Accept);
+    for (release, says) in [
+        (sized(&[mib + 1], least, 2), "its disks have"),
+        (sized(&[mib / 2, mib / 2 + 1], least, 2), "at most 1 MiB is allowed"),
+        (sized(&[u64::MAX, 2], least, 2), "its disks have"),
+        (sized(&[mib], least + 1, 2), "at most 256 MiB is allowed"),
+        (sized(&[mib], least, 3), "the processors that it asks for are 3, and at most 2 is allowed"),
+    ] {
+        let verdict = alone(&policy, &release);
+        assert_eq!(verdict.kind(), Hold, "{says}");
+        assert!(verdict.because().contains(says), "{}", verdict.because());
+    }
+    for bad in ["max-size", "max-size:", "max-size:0", "max-size:x", "max-memory:-1", "max-vcpus:0", "max-vcpus:two"] {
+        let text = format!("[[rule]]\nrequire = \"{bad}\"\nthen = \"accept\"\n");
+        assert_eq!(Policy::parse(&text).unwrap_err().line, 2, "{bad}");
     }
 }
 

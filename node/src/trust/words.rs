@@ -3,6 +3,8 @@
 use rialto_protocol::UnixSeconds;
 use rialto_protocol::bounded::fits_pattern;
 
+use crate::units::ByteSize;
+
 /// The words that may stand in one place of the file.
 pub(super) struct Words {
     /// Where, for messages: `in [[rule]]`.
@@ -20,7 +22,7 @@ pub(super) const ROLE: Words =
 pub(super) const RULE: Words = Words {
     place: "in [[rule]]",
     known: &["name", "match", "require", "then", "otherwise", "on-revoke", "update"],
-    planned: &["not-revoked-by", "lease", "class"],
+    planned: &["lease", "class"],
 };
 pub(super) const MATCH: Words = Words {
     place: "in `match`",
@@ -39,8 +41,18 @@ pub(super) const MATCH: Words = Words {
 };
 pub(super) const REQUIREMENT: Words = Words {
     place: "in `require`",
-    known: &["signed-by", "endorsed-by", "channel-fresh", "max-age", "sbom"],
-    planned: &["licence", "license", "no-advisory", "not-revoked-by", "provenance", "rebuilt-by"],
+    known: &[
+        "signed-by",
+        "endorsed-by",
+        "not-revoked-by",
+        "channel-fresh",
+        "max-age",
+        "sbom",
+        "max-size",
+        "max-memory",
+        "max-vcpus",
+    ],
+    planned: &["licence", "license", "no-advisory", "provenance", "rebuilt-by"],
 };
 pub(super) const DEFAULT: Words = Words { place: "in [default]", known: &["then"], planned: &["on-revoke", "update"] };
 pub(super) const THEN: Words = Words { place: "as `then`", known: &["accept", "hold", "reject"], planned: &[] };
@@ -143,6 +155,31 @@ impl Age {
 }
 
 impl std::fmt::Display for Age {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.written)
+    }
+}
+
+/// A number of bytes as the file writes it: `20 GiB`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Size {
+    /// At least 1.
+    pub(super) bytes: u64,
+    written: String,
+}
+
+impl Size {
+    /// Reads a number with a unit; `Err` says what is wrong with it.
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
+        match text.parse::<ByteSize>() {
+            Ok(ByteSize(0)) => Err("nothing is so small that it has no bytes, so nothing would ever fit".to_owned()),
+            Ok(ByteSize(bytes)) => Ok(Self { bytes, written: text.to_owned() }),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+}
+
+impl std::fmt::Display for Size {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.written)
     }
