@@ -139,6 +139,11 @@ fn a_guest_of_a_revoked_release_is_stopped_where_policy_says_so() -> Outcome {
     let deployed = uni.json(&["deploy", &release, "--set", "greeting=for now", "--publish", "0:80"])?;
     http_get(host_port(&deployed), "/", GUEST_WITHIN)?;
 
+    // A policy to come says which guests it would touch.
+    let to_come = stage.file("to-come.toml", policy.replace("then = \"accept\"", "then = \"hold\""))?;
+    let diff = uni.json(&["policy", "diff", &shown(&to_come)])?;
+    assert_eq!(diff["changes"][0]["instances"], serde_json::json!([deployed["instance"]]), "{diff}");
+
     // What a stranger says ends nothing; what its publisher says does.
     uni.json(&["revoke", &release, "--key", "other", "--reason", "envy"])?;
     uni.verdict(&release, "accept")?;

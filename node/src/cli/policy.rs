@@ -1,18 +1,15 @@
 //! `rialto policy`: whether the file can be read, what it says of a release, what it said, and what another one would say.
 
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Subcommand;
-use rialto_web::api::{
-    ApiError, ErrorCode, Explanation, PolicyChange, PolicyDiff, PolicyDiffRequest, Replay, VerdictKind,
-};
+use rialto_web::api::{ApiError, Explanation, PolicyChange, PolicyDiff, PolicyDiffRequest, Replay, VerdictKind};
 use serde_json::json;
 
 use super::output::{Cell, Face, Outcome, Page, Tone};
 use crate::client::{Client, segment};
-use crate::dir::{NodeDir, read_bounded};
-use crate::trust::{MAX_POLICY_BYTES, Policy};
+use crate::dir::NodeDir;
+use crate::trust::read_policy;
 
 /// What to do with the policy.
 #[derive(Debug, Subcommand)]
@@ -44,26 +41,12 @@ pub(super) enum Command {
 /// Reads a policy file and says in sentences what it means. The node need not run.
 pub(super) fn check(face: &Face, dir: &NodeDir, file: Option<PathBuf>) -> Outcome {
     let path = file.unwrap_or_else(|| dir.policy_file());
-    let policy = read(&path)?;
+    let policy = read_policy(&path)?;
     let summary = policy.summary();
     let value = json!({"file": path.display().to_string(), "hash": policy.hash(), "summary": summary});
     face.print(&value, |page| {
         page.line(Cell::new(format!("{} can be read. It says:", path.display()), Tone::Good));
         page.paragraph(&summary);
-    })
-}
-
-/// Reads a policy file of this machine.
-pub(super) fn read(path: &Path) -> Outcome<Policy> {
-    let code = |error: &io::Error| match error.kind() {
-        io::ErrorKind::NotFound => ErrorCode::NotFound,
-        _ => ErrorCode::Failed,
-    };
-    let text = read_bounded(path, MAX_POLICY_BYTES as u64)
-        .map_err(|error| ApiError::new(code(&error), format!("cannot read {}: {error}", path.display())))?;
-    Policy::parse(&text).map_err(|error| {
-        ApiError::failed(format!("{}: {error}", path.display()))
-            .with_hint("while a node's policy cannot be read, it accepts nothing")
     })
 }
 
@@ -166,6 +149,8 @@ fn rows(diff: &PolicyDiff, verdict: VerdictKind) -> Vec<[Cell; 4]> {
 #[cfg(test)]
 mod tests {
     use std::fs;
+
+    use rialto_web::api::ErrorCode;
 
     use super::*;
 

@@ -1,5 +1,6 @@
 //! What policy says of a release, with everything that the catalog knows of it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use rialto_protocol::UnixSeconds;
@@ -119,7 +120,8 @@ impl Node {
         let noted = raised.unwrap_or(Ok(())).and_then(|()| self.floors.note_time(self.clock().now, false));
         noted.map_err(|error| ApiError::failed(format!("{title}: {error}")))?;
         let Tried { gathered, state, now, verdict } = self.try_release(record);
-        let considered = gathered.records().filter(|record| verdict.considered().contains(&record.id));
+        let considered: BTreeSet<_> = verdict.considered().iter().collect();
+        let considered = gathered.records().filter(|record| considered.contains(&record.id));
         let kept = self.evidence.keep(state.policy.as_deref(), considered.map(AsRef::as_ref));
         kept.map_err(|error| ApiError::failed(format!("{title}: what it is decided by cannot be kept: {error}")))?;
         self.decisions

@@ -1,7 +1,6 @@
 //! Decisions made again, and decisions that another policy would make.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::Arc;
 
 use rialto_protocol::channel::{ChannelName, Floor};
@@ -12,8 +11,7 @@ use rialto_web::api::{ApiError, Explanation, PolicyChange, PolicyDiff, PolicyDif
 use super::Node;
 use super::work::absolute;
 use crate::catalog::SharedRecord;
-use crate::dir::read_bounded;
-use crate::trust::{ChannelFacts, Decision, DecisionError, DecisionLog, Facts, MAX_POLICY_BYTES, Policy, evaluate};
+use crate::trust::{ChannelFacts, Decision, DecisionError, DecisionLog, Facts, evaluate, read_policy};
 
 /// Changes that a comparison lists; more are only counted.
 const MAX_CHANGES: usize = 1_000;
@@ -66,7 +64,7 @@ impl Node {
         })
     }
 
-    /// What another policy would say differently, of every release that is known. Blocks: some ten microseconds a release.
+    /// What another policy would say differently, of every release that is known. Blocks: each of these is judged twice.
     ///
     /// # Errors
     /// A file is missing or no policy; no policy is in force to compare with.
@@ -89,7 +87,7 @@ impl Node {
             changed: 0,
             changes: Vec::new(),
         };
-        let instances = self.deployer.list();
+        let instances = self.deployer.releases();
         for record in releases {
             let gathered = self.gather(Arc::clone(&record), asks_for_channels);
             let facts = gathered.facts();
@@ -100,14 +98,14 @@ impl Node {
             }
             diff.changed += 1;
             if diff.changes.len() < MAX_CHANGES {
-                let of_it = instances.iter().filter(|instance| instance.release == record.id);
+                let of_it = instances.iter().filter(|(_, release, state)| *release == record.id && !state.is_over());
                 diff.changes.push(PolicyChange {
                     release: record.id,
                     title: self.title(&record),
                     old: before,
                     new: after.kind(),
                     because: after.because().to_owned(),
-                    instances: of_it.map(|instance| instance.instance.clone()).collect(),
+                    instances: of_it.map(|(instance, ..)| instance.clone()).collect(),
                 });
             }
         }
@@ -140,15 +138,4 @@ fn facts_among(records: &[SharedRecord]) -> Facts<'_> {
 
 fn is_same(decision: &Decision, replayed: &Explanation) -> bool {
     decision.verdict == replayed.verdict && decision.rule == replayed.rule && decision.images == replayed.images
-}
-
-fn read_policy(path: &Path) -> Result<Policy, ApiError> {
-    let text = read_bounded(path, MAX_POLICY_BYTES as u64).map_err(|error| {
-        let message = format!("cannot read {}: {error}", path.display());
-        match error.kind() {
-            std::io::ErrorKind::NotFound => ApiError::not_found(message),
-            _ => ApiError::failed(message),
-        }
-    })?;
-    Policy::parse(&text).map_err(|error| ApiError::failed(format!("{}: {error}", path.display())))
 }

@@ -75,10 +75,10 @@ impl Evidence {
         // Held for the whole of it: two decisions may need the same.
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(policy) = policy {
-            self.keep_file(&mut kept, policy_file(policy.hash()), policy.text().as_bytes())?;
+            self.keep_file(&mut kept, policy_file(policy.hash()), || policy.text().as_bytes().to_vec())?;
         }
         for record in records {
-            self.keep_file(&mut kept, record_file(&record.id), &record.envelope().encode())?;
+            self.keep_file(&mut kept, record_file(&record.id), || record.envelope().encode())?;
         }
         Ok(())
     }
@@ -112,13 +112,19 @@ impl Evidence {
         Envelope::decode(&bytes).and_then(Envelope::verify).ok().filter(|record| record.id == *id)
     }
 
-    fn keep_file(&self, kept: &mut BTreeSet<String>, name: String, bytes: &[u8]) -> Result<(), EvidenceError> {
+    fn keep_file(
+        &self,
+        kept: &mut BTreeSet<String>,
+        name: String,
+        content: impl FnOnce() -> Vec<u8>,
+    ) -> Result<(), EvidenceError> {
         if kept.contains(&name) {
             return Ok(());
         }
+        let bytes = content();
         let path = self.directory.join(&name);
         if !fs::read(&path).is_ok_and(|found| found == bytes) {
-            write_durably(&self.directory, &path, bytes).map_err(|source| EvidenceError::Io {
+            write_durably(&self.directory, &path, &bytes).map_err(|source| EvidenceError::Io {
                 verb: "write",
                 path,
                 source,

@@ -13,13 +13,14 @@ use std::time::Duration;
 use rialto_protocol::UnixSeconds;
 use rialto_protocol::record::Record;
 use rialto_protocol::signed::Verified;
-use rialto_web::api::PolicyStatus;
+use rialto_web::api::{ApiError, PolicyStatus};
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use super::policy::{MAX_POLICY_BYTES, Policy};
 use super::verdict::{Facts, Verdict, evaluate};
+use crate::dir::read_bounded;
 
 /// How often the file is read. A change must be in force within 2 s, and is taken at the second reading.
 const POLL: Duration = Duration::from_millis(500);
@@ -35,6 +36,24 @@ pub struct PolicyState {
     pub policy: Option<Arc<Policy>>,
     /// The same for `status`: the hash, or the error.
     pub status: PolicyStatus,
+}
+
+/// Reads a policy file of this machine, once.
+///
+/// # Errors
+/// There is no such file, or it cannot be read; a mistake in it, with its place.
+pub fn read_policy(path: &Path) -> Result<Policy, ApiError> {
+    let text = read_bounded(path, MAX_POLICY_BYTES as u64).map_err(|error| {
+        let message = format!("cannot read {}: {error}", path.display());
+        match error.kind() {
+            std::io::ErrorKind::NotFound => ApiError::not_found(message),
+            _ => ApiError::failed(message),
+        }
+    })?;
+    Policy::parse(&text).map_err(|error| {
+        ApiError::failed(format!("{}: {error}", path.display()))
+            .with_hint("while a node's policy cannot be read, it accepts nothing")
+    })
 }
 
 /// Judges by the policy in force; where there is none, nothing is accepted.

@@ -39,7 +39,7 @@ pub use accepted::Accepted;
 pub use clock::{Clock, Doubt, Reading};
 pub use decisions::{Action, Decision, DecisionError, DecisionLog, Line, LineHash, Verification};
 pub use evidence::{Evidence, EvidenceError};
-pub use file::{PolicyFile, PolicyState, judge};
+pub use file::{PolicyFile, PolicyState, judge, read_policy};
 pub use floors::{FloorError, Floors, Place, Signed};
 pub use policy::{MAX_POLICY_BYTES, OnRevoke, Policy, PolicyError, Update};
 pub use starter::starter_policy;

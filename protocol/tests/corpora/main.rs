@@ -7,6 +7,8 @@
 #[path = "../cases/mod.rs"]
 mod cases;
 
+#[path = "../../../tests/fuzz/src/targets/another_cbor.rs"]
+mod another_cbor;
 mod cbor;
 mod multihash;
 mod signatures;

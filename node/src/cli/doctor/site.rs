@@ -10,9 +10,9 @@ use rialto_web::api::Status;
 
 use super::{Check, rialto, shown};
 use crate::cli::output::{count, span};
-use crate::cli::policy;
 use crate::dir::NodeDir;
 use crate::keys::{Keys, SITE_KEY};
+use crate::trust::read_policy;
 use crate::units::ByteSize;
 
 /// 2026-01-01: this program did not exist before.
@@ -131,7 +131,7 @@ pub(super) fn policy(dir: &NodeDir, status: Option<&Status>) -> Check {
     if let Some(error) = status.and_then(|status| status.policy.error.as_ref()) {
         return Check::fail("policy", format!("nothing is accepted: {error}"), fix);
     }
-    match policy::read(&path) {
+    match read_policy(&path) {
         Ok(_) if status.is_some() => Check::ok("policy", format!("{} is in force", path.display())),
         Ok(_) => Check::ok("policy", format!("{} can be read", path.display())),
         Err(error) => Check::fail("policy", format!("nothing is accepted: {}", error.message), fix),

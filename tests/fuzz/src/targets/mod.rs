@@ -2,6 +2,7 @@
 //!
 //! The fuzz binaries call these, and so does the test that replays the kept corpora: nothing here knows of a fuzzer.
 
+mod another_cbor;
 pub mod basics;
 pub mod images;
 pub mod records;
