@@ -9,6 +9,7 @@ mod error;
 mod instances;
 mod jobs;
 mod policy;
+mod signing;
 mod site;
 mod store;
 
@@ -28,6 +29,7 @@ pub use error::{ApiError, ErrorCode};
 pub use instances::{DeployRequest, Deployed, Instance, InstanceChanged, PortForward, StopRequest};
 pub use jobs::{Change, JobEvent, JobStarted};
 pub use policy::{Explanation, PolicyChange, PolicyDiff, PolicyDiffRequest, Replay, RequirementOutcome, VerdictKind};
+pub use signing::{AwayKey, SigningAnswer, SigningAsk, SigningNext, check_session};
 pub use site::{
     ChangeRates, ClockRequest, ClockStatus, Peer, PolicyStatus, RateLimit, Rates, ScrubStatus, Status, Unlimited,
     WebLink,
@@ -99,6 +101,10 @@ pub trait Backend: Send + Sync + 'static {
     async fn delegate(&self, request: DelegateRequest) -> Result<Delegated>;
     /// Puts a key in the place of another.
     async fn rotate(&self, request: RotateRequest) -> Result<Delegated>;
+    /// What the holder of a key is to sign next, within seconds; nothing where nothing came.
+    async fn signing(&self, session: &str) -> Result<SigningNext>;
+    /// A signature, or why there is none.
+    async fn answer_signing(&self, session: &str, answer: SigningAnswer) -> Result<()>;
     /// The time that verdicts go by.
     async fn clock(&self) -> Result<ClockStatus>;
     /// Takes the machine's clock for right.

@@ -66,6 +66,8 @@ pub(crate) enum Op {
     SetChannel,
     Delegate,
     Rotate,
+    Signing,
+    AnswerSigning,
     Clock,
     SetClock,
     Revoke,
@@ -148,6 +150,8 @@ routes! {
     SetChannel POST "/api/v1/channels" Socket ("SetChannelRequest") Json("Recorded"), "Makes a channel point at a release, and keeps it fresh from now on.";
     Delegate POST "/api/v1/delegations" Socket ("DelegateRequest") Json("Delegated"), "Lets keys act for a publisher.";
     Rotate POST "/api/v1/delegations/rotate" Socket ("RotateRequest") Json("Delegated"), "Puts a key in the place of another, wherever the publisher's key lets that one act.";
+    Signing GET "/api/v1/signing/{session}" Socket () Json("SigningNext"), "What a key that is held elsewhere (away:SESSION:KEY) is to sign next; nothing where nothing came for a while.";
+    AnswerSigning POST "/api/v1/signing/{session}" Socket ("SigningAnswer") Nothing, "The signature of such a key, or why there is none.";
     Clock GET "/api/v1/clock" Session () Json("ClockStatus"), "The time that verdicts go by.";
     SetClock POST "/api/v1/clock" Socket ("ClockRequest") Json("ClockStatus"), "Takes the machine's clock for right.";
     Revoke POST "/api/v1/revocations" Socket ("RevokeRequest") Json("Recorded"), "Withdraws a release, an endorsement or a key.";

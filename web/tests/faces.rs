@@ -522,6 +522,7 @@ async fn the_openapi_document_names_what_is_there() {
             .replace("{job}", "job-1")
             .replace("{decision}", "1")
             .replace("{channel}", "uni%2Fhello:stable")
+            .replace("{session}", "0123456789abcdef0123456789abcdef")
             .replace("{image}", &image("kernel").to_string());
         for (method, operation) in methods.as_object().unwrap() {
             operations += 1;
@@ -546,7 +547,7 @@ async fn the_openapi_document_names_what_is_there() {
             "{path}"
         );
     }
-    assert_eq!(operations, 40, "one for each method of the backend, pin and unpin apart, and this document");
+    assert_eq!(operations, 42, "one for each method of the backend, pin and unpin apart, and this document");
     for (schema, value) in [
         ("JobStarted", json!({"job": "j"})),
         ("ApiError", serde_json::to_value(ApiError::refused("no").with_hint("ask")).unwrap()),
@@ -596,6 +597,10 @@ async fn the_openapi_document_names_what_is_there() {
                 expires_after_seconds: Some(9),
             })
             .unwrap(),
+        ),
+        (
+            "SigningAnswer",
+            serde_json::to_value(SigningAnswer { number: 1, signature: Some("00".into()), refusal: None }).unwrap(),
         ),
         ("PolicyDiffRequest", serde_json::to_value(PolicyDiffRequest { old: None, new: "/new.toml".into() }).unwrap()),
         (
