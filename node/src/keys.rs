@@ -238,7 +238,11 @@ impl Keys {
     /// # Errors
     /// As [`Keys::load`].
     pub fn site(&self) -> Result<SigningKey, KeyError> {
-        self.load(&site_name()?)
+        match self.load(&site_name()?) {
+            // Its public half is of no use to a node.
+            Err(KeyError::PublicOnly(path)) => Err(KeyError::NotFound { name: site_name()?, path }),
+            found => found,
+        }
     }
 
     /// The public half of a key, whether or not the private one can be used here.

@@ -119,6 +119,10 @@ pub trait Backend: Send + Sync + 'static {
     async fn instances(&self) -> Result<Vec<Instance>>;
     /// Stops an instance: ACPI first, and the hard way when it does not listen or `force` is set.
     async fn stop_instance(&self, instance: &str, force: bool) -> Result<InstanceChanged>;
+    /// Saves a running instance's memory to disk and ends its process.
+    async fn suspend_instance(&self, instance: &str) -> Result<InstanceChanged>;
+    /// Starts a suspended instance where it stood still.
+    async fn resume_instance(&self, instance: &str) -> Result<InstanceChanged>;
     /// Removes a stopped instance and what its guest wrote.
     async fn remove_instance(&self, instance: &str) -> Result<InstanceChanged>;
     /// What the guest wrote to its console, as bytes of text; with `follow`, also what it writes from now on.

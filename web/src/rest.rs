@@ -86,6 +86,8 @@ pub(crate) async fn answer(
             let request = if question.body.is_empty() { StopRequest::default() } else { question.json()? };
             done(&backend.stop_instance(value, request.force).await?)
         }
+        Op::SuspendInstance => done(&backend.suspend_instance(value).await?),
+        Op::ResumeInstance => done(&backend.resume_instance(value).await?),
         Op::RemoveInstance => done(&backend.remove_instance(value).await?),
         Op::Logs => Ok(reply::text_stream(backend.instance_logs(value, follow(question.query)?).await?, shutdown)),
         Op::JobEvents => Ok(reply::events(backend.job_events(value).await?, shutdown)),

@@ -74,6 +74,8 @@ pub(crate) enum Op {
     Fetch,
     Deploy,
     Instances,
+    SuspendInstance,
+    ResumeInstance,
     StopInstance,
     RemoveInstance,
     Logs,
@@ -159,6 +161,8 @@ routes! {
     Deploy POST "/api/v1/deploy" Session ("DeployRequest") Job("Deployed"), "Judges a release, fetches what is missing and boots it.";
     Instances GET "/api/v1/instances" Session () List("Instance"), "All instances.";
     StopInstance POST "/api/v1/instances/{instance}/stop" Session ("StopRequest") Json("InstanceChanged"), "Stops an instance. The body may be left out.";
+    SuspendInstance POST "/api/v1/instances/{instance}/suspend" Session () Json("InstanceChanged"), "Saves a running instance's memory to disk and ends its process.";
+    ResumeInstance POST "/api/v1/instances/{instance}/resume" Session () Json("InstanceChanged"), "Starts a suspended instance where it stood still.";
     RemoveInstance DELETE "/api/v1/instances/{instance}" Session () Json("InstanceChanged"), "Removes a stopped instance and what its guest wrote.";
     Logs GET "/api/v1/instances/{instance}/logs" Session () Text("text/plain; charset=utf-8"), "What the guest wrote to its console."
         [("follow", "boolean", "Go on with what it writes from now on.")];

@@ -294,6 +294,16 @@ impl Backend for Api {
         Ok(InstanceChanged { instance: stopped.instance, state: stopped.state })
     }
 
+    async fn suspend_instance(&self, instance: &str) -> Result<InstanceChanged> {
+        let suspended = self.deployer.suspend(instance).await?;
+        Ok(InstanceChanged { instance: suspended.instance, state: suspended.state })
+    }
+
+    async fn resume_instance(&self, instance: &str) -> Result<InstanceChanged> {
+        let resumed = self.0.resume_instance(instance).await?;
+        Ok(InstanceChanged { instance: resumed.instance, state: resumed.state })
+    }
+
     async fn remove_instance(&self, instance: &str) -> Result<InstanceChanged> {
         let removed = self.deployer.remove(instance).await?;
         Ok(InstanceChanged { instance: removed.instance, state: "removed".into() })

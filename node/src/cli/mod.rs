@@ -24,6 +24,7 @@ mod policy;
 mod ps;
 mod publish;
 mod rates;
+mod resume;
 mod revoke;
 mod rm;
 mod search;
@@ -32,6 +33,7 @@ mod sign;
 mod status;
 mod stop;
 mod store;
+mod suspend;
 mod web;
 
 use std::ffi::OsString;
@@ -136,6 +138,10 @@ enum Command {
     Deploy(deploy::Arguments),
     /// List instances
     Ps,
+    /// Save an instance's memory to disk, and end its process until it is resumed
+    Suspend(suspend::Arguments),
+    /// Let a suspended instance go on where it stood still
+    Resume(resume::Arguments),
     /// Stop an instance
     Stop(stop::Arguments),
     /// Remove a stopped instance, and what its guest wrote
@@ -234,6 +240,8 @@ async fn ask(command: Command, face: &Face, dir: &NodeDir) -> Outcome {
         Command::Fetch(arguments) => fetch::run(face, client, arguments).await,
         Command::Deploy(arguments) => deploy::run(face, client, arguments).await,
         Command::Ps => ps::run(face, client).await,
+        Command::Suspend(arguments) => suspend::run(face, client, arguments).await,
+        Command::Resume(arguments) => resume::run(face, client, arguments).await,
         Command::Stop(arguments) => stop::run(face, client, arguments).await,
         Command::Rm(arguments) => rm::run(face, client, arguments).await,
         Command::Logs(arguments) => logs::run(face, client, arguments).await,
@@ -326,6 +334,8 @@ mod tests {
             "rialto --dir D deploy RELEASE --set a=1 --set b=x=y --publish 8080:80 --publish 0:22 --json",
             "rialto --dir D store rebuild --json",
             "rialto --dir D ps --json",
+            "rialto --dir D suspend I --json",
+            "rialto --dir D resume I --json",
             "rialto --dir D stop I --json",
             "rialto --dir D rm I --json",
             "rialto --dir D logs I -f",

@@ -659,6 +659,14 @@ impl Backend for Fake {
         self.note(format!("stop {instance} force={force}"));
         self.changed(instance, "stopped")
     }
+    async fn suspend_instance(&self, instance: &str) -> Result<InstanceChanged> {
+        self.note(format!("suspend {instance}"));
+        self.changed(instance, "suspended")
+    }
+    async fn resume_instance(&self, instance: &str) -> Result<InstanceChanged> {
+        self.note(format!("resume {instance}"));
+        self.changed(instance, "running")
+    }
     async fn remove_instance(&self, instance: &str) -> Result<InstanceChanged> {
         self.note(format!("rm {instance}"));
         self.changed(instance, "removed")
