@@ -98,7 +98,7 @@ impl SyncSet {
     }
 
     /// The item at a place, and those behind it.
-    fn from_place(&self, place: usize) -> impl Iterator<Item = &Item> {
+    fn walk_from(&self, place: usize) -> impl Iterator<Item = &Item> {
         let at = self.runs.partition_point(|run| run.end() <= place);
         let skipped = self.runs.get(at).map_or(0, |run| place.saturating_sub(run.start));
         self.runs.iter().skip(at).flat_map(|run| run.items.iter()).skip(skipped)
@@ -134,7 +134,7 @@ impl NegentropyStorageBase for SyncSet {
     }
 
     fn get_item(&self, i: usize) -> Result<Option<Item>, Error> {
-        Ok(self.from_place(i).next().copied())
+        Ok(self.walk_from(i).next().copied())
     }
 
     fn iterate(
@@ -146,7 +146,7 @@ impl NegentropyStorageBase for SyncSet {
         if begin > end || end > self.length {
             return Err(Error::BadRange);
         }
-        for (item, place) in self.from_place(begin).zip(begin..end) {
+        for (item, place) in self.walk_from(begin).zip(begin..end) {
             if !each(*item, place)? {
                 break;
             }
