@@ -75,7 +75,7 @@ enum Ready {
 
 #[derive(Clone)]
 enum Holder {
-    Unlocked(SigningKey),
+    Unlocked(Box<SigningKey>),
     Agent(Agent),
 }
 
@@ -209,7 +209,7 @@ fn is_public(path: &Path) -> bool {
 fn away(found: Found, shown: &str) -> Outcome<Ready> {
     let public = found.public();
     if let Found::Open(key) = found {
-        return Ok(Ready::Away(public, Holder::Unlocked(key)));
+        return Ok(Ready::Away(public, Holder::Unlocked(Box::new(key))));
     }
     let agent = Agent::of_session();
     let of_agent = agent.as_ref().ok().map(|agent| agent.identities());
@@ -219,7 +219,7 @@ fn away(found: Found, shown: &str) -> Outcome<Ready> {
         return Ok(Ready::Away(public, Holder::Agent(agent.clone())));
     }
     match found {
-        Found::Locked(locked) => Ok(Ready::Away(public, Holder::Unlocked(unlock(&locked, shown)?))),
+        Found::Locked(locked) => Ok(Ready::Away(public, Holder::Unlocked(Box::new(unlock(&locked, shown)?)))),
         Found::PublicOnly(_) | Found::Open(_) => {
             let why = match (agent, of_agent) {
                 (Err(error), _) | (_, Some(Err(error))) => error.to_string(),
