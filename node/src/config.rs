@@ -200,13 +200,16 @@ pub struct DeployConfig {
     /// How long a guest has to shut down once it is asked to, before it is stopped the hard way.
     #[serde(alias = "stop_grace", deserialize_with = "deserialize_duration")]
     pub stop_grace: Duration,
+    /// How long a release that takes an instance's place has to run before the one that it replaces is given up.
+    #[serde(alias = "update_trial", deserialize_with = "deserialize_duration")]
+    pub update_trial: Duration,
     /// Memory that all guests may have together, in bytes; no bound where it is not set.
     pub memory: Option<ByteSize>,
 }
 
 impl Default for DeployConfig {
     fn default() -> Self {
-        Self { stop_grace: Duration::from_secs(20), memory: None }
+        Self { stop_grace: Duration::from_secs(20), update_trial: Duration::from_secs(30), memory: None }
     }
 }
 
@@ -335,6 +338,9 @@ download = "unlimited"
 [deploy]
 # How long a guest has to shut down before it is stopped the hard way.
 stop-grace = "20s"
+# How long a release that takes an instance's place (update = "auto" in policy.toml) has to run before the one that it
+# replaces is given up.
+update-trial = "30s"
 # Memory that all guests may have together.
 # memory = "8 GiB"
 "#,

@@ -9,6 +9,7 @@ mod renewal;
 mod replay;
 mod revoked;
 mod scrub;
+mod updates;
 pub(crate) mod work;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -239,6 +240,7 @@ pub async fn run(
     tokio::spawn(shutdown.clone().run_until_cancelled_owned(Arc::clone(&node).follow_schedule()));
     tokio::spawn(shutdown.clone().run_until_cancelled_owned(Arc::clone(&node).scrub_in_background()));
     tokio::spawn(shutdown.clone().run_until_cancelled_owned(Arc::clone(&node).renew_channels()));
+    tokio::spawn(shutdown.clone().run_until_cancelled_owned(Arc::clone(&node).follow_channels()));
 
     let unix = unix_listener(lock.bind_socket()?)?;
     let api = Arc::new(Api(Arc::clone(&node)));

@@ -7,7 +7,7 @@ use rialto_testnet::appliance::Appliance;
 use rialto_testnet::http::http_get;
 use rialto_testnet::site::{SOON, Site, text};
 use rialto_testnet::wait::{eventually, run_within};
-use rialto_tests::stage::{Outcome, Stage, accepting, has_fields, list, shown};
+use rialto_tests::stage::{Outcome, Stage, accepting, configure, has_fields, list, shown};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
@@ -225,5 +225,86 @@ fn a_node_that_is_killed_while_qemu_starts_leaves_nothing_that_cannot_be_removed
     let name = text(&deployed, "instance")?;
     uni.json(&["stop", &name, "--force"])?;
     uni.json(&["rm", &name])?;
+    Ok(())
+}
+
+/// A release of the appliance whose kernel is none: QEMU refuses to start it.
+fn broken(stage: &Stage, site: &Site, version: &str) -> Outcome<String> {
+    let directory = stage.path().join(format!("broken-{version}"));
+    let description = Appliance::cached()?.describe(&directory, "hello", version)?;
+    // It is linked: written over, it would spoil the one that all tests boot.
+    fs::remove_file(directory.join("vmlinuz"))?;
+    fs::write(directory.join("vmlinuz"), b"no kernel")?;
+    Ok(text(&site.json(&["publish", &shown(&description), "--key", "releases"])?, "release")?)
+}
+
+#[test]
+fn an_instance_follows_its_channel_as_policy_says_and_never_to_its_own_harm() -> Outcome {
+    let stage = Stage::new()?;
+    let mut uni = stage.running("uni", &[])?;
+    configure(&uni, &[("update-trial = ", "update-trial = \"3s\"")])?;
+    uni.start()?;
+    let first = published(&mut uni)?;
+    let policy = fs::read_to_string(uni.directory().join("policy.toml"))?;
+    let set = |uni: &Site, release: &str| {
+        uni.json(&["channel", "set", "releases/hello", "stable", release, "--key", "releases"])
+    };
+    set(&uni, &first)?;
+    let deployed =
+        uni.json(&["deploy", "releases/hello:stable", "--set", "greeting=the same words", "--publish", "0:80"])?;
+    let (old, port) = (text(&deployed, "instance")?, host_port(&deployed));
+    http_get(port, "/", GUEST_WITHIN)?;
+    let next = shown(&Appliance::cached()?.next_description());
+    let second = text(&uni.json(&["publish", &next, "--key", "releases"])?, "release")?;
+    assert_eq!(instances(&uni)?[0]["channel"], "releases/hello:stable");
+
+    // Where policy does not say otherwise, it is proposed, and nothing happens.
+    set(&uni, &second)?;
+    let proposed = uni.until(SOON, "a proposal", &["ps"], |instances| instances[0]["update"].is_string())?;
+    assert!(text(&proposed[0], "update")?.contains("has moved to"), "{proposed}");
+    assert_eq!((list(&proposed).len(), &proposed[0]["release"]), (1, &first.as_str().into()));
+    assert!(uni.status()?["warnings"].to_string().contains("has moved to"));
+
+    // One that never comes up: the old one goes on, and says so loudly; it is not tried again.
+    let third = broken(&stage, &uni, "9.9.9")?;
+    set(&uni, &third)?;
+    let guests = uni.guests();
+    uni.json(&["policy", "explain", &third])?;
+    uni.write_policy(&policy.replace("then = \"accept\"", "then = \"accept\"\nupdate = \"auto\""))?;
+    let is_failed = |instances: &Value| {
+        list(instances).iter().any(|instance| {
+            instance["instance"] == old.as_str()
+                && instance["state"] == "running"
+                && instance["update"].as_str().is_some_and(|update| update.contains("failed"))
+        })
+    };
+    let failed = uni.until(GUEST_WITHIN, "an update that failed", &["ps"], is_failed)?;
+    assert_eq!(list(&failed).len(), 2, "the one that did not come up can be looked at: {failed}");
+    assert_eq!(list(&failed)[1]["state"], "failed", "{failed}");
+    assert!(http_get(port, "/", GUEST_WITHIN)?.body.contains("the same words"));
+    assert_eq!((uni.guests().len(), guests.len()), (1, 1));
+    assert!(uni.log().contains("the update to"), "it is in the log");
+
+    // One that comes up takes its place: same words, same port, and it follows the channel in turn.
+    set(&uni, &second)?;
+    let replaced = uni.until(GUEST_WITHIN, "a replacement", &["ps"], |instances| {
+        list(instances).iter().any(|instance| instance["release"] == second.as_str() && instance["state"] == "running")
+            && list(instances)
+                .iter()
+                .any(|instance| instance["instance"] == old.as_str() && instance["state"] == "stopped")
+    })?;
+    let (new, gone): (Vec<&Value>, Vec<&Value>) =
+        list(&replaced).iter().partition(|instance| instance["release"] == second.as_str());
+    assert_eq!(
+        (new.len(), &new[0]["ports"], &new[0]["channel"]),
+        (1, &deployed["ports"], &"releases/hello:stable".into())
+    );
+    uni.until(SOON, "why the old one is over", &["ps"], |instances| {
+        instances.to_string().contains("replaced by instance")
+    })?;
+    assert!(gone.iter().all(|instance| instance["state"] != "running"), "{replaced}");
+    assert!(http_get(port, "/", GUEST_WITHIN)?.body.contains("the same words"));
+    assert_eq!(uni.guests().len(), 1);
+    uni.json(&["stop", &text(new[0], "instance")?, "--force"])?;
     Ok(())
 }

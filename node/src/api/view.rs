@@ -65,6 +65,9 @@ pub(super) fn status(node: &Node, listen: Vec<String>) -> Result<Status> {
         );
     }
     for instance in node.deployer.list() {
+        if let Some(update) = &instance.update {
+            warnings.push(format!("instance {} ({}): {update}", instance.instance, instance.title));
+        }
         if let Some(note) = instance.note.filter(|_| instance.state == "running" || instance.state == "failed") {
             warnings.push(format!("instance {} ({}): {note}", instance.instance, instance.title));
         }

@@ -28,12 +28,19 @@ pub(super) async fn run(face: &Face, client: &Client) -> Outcome {
                 (&instance.accelerator).into(),
                 Cell::number(age(&instance.created)),
                 ports(&instance.ports).into(),
-                Cell::new(instance.note.as_deref().unwrap_or_default(), Tone::Warn),
+                Cell::new(instance.channel.as_deref().unwrap_or_default(), Tone::Plain),
+                Cell::new(remarks(instance), Tone::Warn),
             ]
         });
         page.table(
-            ["INSTANCE", "RELEASE", "STATE", "CLASS", "VCPUS", "MEMORY", "BY", "AGE", "PORTS", "NOTE"],
+            ["INSTANCE", "RELEASE", "STATE", "CLASS", "VCPUS", "MEMORY", "BY", "AGE", "PORTS", "FOLLOWS", "NOTE"],
             rows.collect(),
         );
     })
+}
+
+/// What is to be said of it: what went wrong, and what its channel has moved to.
+fn remarks(instance: &Instance) -> String {
+    let remarks: Vec<&str> = [&instance.note, &instance.update].into_iter().flatten().map(String::as_str).collect();
+    remarks.join("; ")
 }

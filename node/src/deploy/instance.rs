@@ -47,6 +47,8 @@ use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
+use rialto_protocol::bounded::Name;
+use rialto_protocol::channel::ChannelName;
 use rialto_protocol::ids::{ImageId, RecordId};
 use rialto_web::api::{self, PortForward};
 use serde::{Deserialize, Serialize};
@@ -175,12 +177,75 @@ pub struct InstanceRecord {
     /// A warning about its release, such as a revocation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub warning: Option<String>,
+    /// The channel that it was deployed by, and follows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub follows: Option<Followed>,
+    /// What that channel points at now, where it is another release that policy accepts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub update: Option<Proposal>,
+    /// The release that is taking its place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub updating: Option<RecordId>,
+    /// The instance whose place it took, or was to take.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaces: Option<String>,
     /// The machine, to start it again from a saved memory; none where an earlier version of this program made it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) machine: Option<Machine>,
     /// What is to be known of its saved memory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) saved: Option<Saved>,
+}
+
+/// A channel, as an instance follows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Followed {
+    /// The publisher's key, in base32.
+    publisher: String,
+    name: Name,
+    channel: Name,
+    /// `PUBLISHER/NAME:CHANNEL` as it was given.
+    pub title: String,
+}
+
+impl Followed {
+    /// This channel, which the operator called `title`.
+    pub fn new(channel: &ChannelName, title: &str) -> Self {
+        let ChannelName { publisher, name, channel } = channel.clone();
+        Self { publisher: publisher.to_string(), name, channel, title: note(title) }
+    }
+
+    /// Which channel it is; `None` where somebody has changed the record.
+    pub fn channel(&self) -> Option<ChannelName> {
+        let publisher = self.publisher.parse().ok()?;
+        Some(ChannelName { publisher, name: self.name.clone(), channel: self.channel.clone() })
+    }
+}
+
+/// A release that could take an instance's place.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Proposal {
+    /// Which.
+    pub release: RecordId,
+    /// What to say of it.
+    pub text: String,
+    /// Whether it was tried, and did not come up: it is not tried again.
+    pub has_failed: bool,
+}
+
+/// What others note in an instance's record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Remark {
+    /// A warning about its release; `None` takes it back.
+    Warning(Option<String>),
+    /// What its channel points at.
+    Update(Option<Proposal>),
+    /// What is taking its place.
+    Updating(Option<RecordId>),
+    /// What became of it.
+    Note(String),
 }
 
 /// Why an instance's record cannot be read.
@@ -224,6 +289,10 @@ impl InstanceRecord {
                 "{RECORD_FILE} cannot be read: {why}. Restore it from a backup, or remove the instance."
             ))),
             warning: None,
+            follows: None,
+            update: None,
+            updating: None,
+            replaces: None,
             machine: None,
             saved: None,
         }
@@ -246,6 +315,10 @@ impl InstanceRecord {
             pid: None,
             note: None,
             warning: None,
+            follows: None,
+            update: None,
+            updating: None,
+            replaces: None,
             machine: None,
             saved: None,
         }
@@ -286,6 +359,16 @@ impl InstanceRecord {
         File::open(home)?.sync_all()
     }
 
+    /// Takes a remark in.
+    pub(super) fn remark(&mut self, remark: Remark) {
+        match remark {
+            Remark::Warning(warning) => self.warning = warning.as_deref().map(note),
+            Remark::Update(update) => self.update = update,
+            Remark::Updating(release) => self.updating = release,
+            Remark::Note(text) => self.note = Some(note(&text)),
+        }
+    }
+
     /// The instance as the API shows it.
     pub fn shown(&self) -> api::Instance {
         let note = match (&self.warning, &self.note) {
@@ -304,6 +387,8 @@ impl InstanceRecord {
             memory_bytes: self.memory_bytes,
             created: jiff::Timestamp::from_millisecond(self.created_unix_ms).unwrap_or_default().to_string(),
             note,
+            channel: self.follows.as_ref().map(|followed| followed.title.clone()),
+            update: self.update.as_ref().map(|proposal| proposal.text.clone()),
         }
     }
 }

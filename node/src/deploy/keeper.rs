@@ -3,6 +3,7 @@
 //! It lives as long as the instance is known and the [`Deployer`](super::Deployer) exists; when the latter goes, so does
 //! the task, and the guest stays.
 
+use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
@@ -16,12 +17,15 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 
 use super::bases::Bases;
 use super::hypervisor::{Guest, GuestEvent, Hypervisor, HypervisorError, Identity, Machine};
-use super::instance::{InstanceRecord, State, note};
+use super::instance::{InstanceRecord, Remark, State, note};
 use super::seed::Seed;
 use super::{DeployError, Progress, ProgressFn, console};
+use crate::dir::write_new;
 
 /// The seed's name in an instance's home.
 pub(super) const SEED_FILE: &str = "seed.img";
+/// The operator's values in an instance's home. They may be secrets, like those in the seed beside it.
+pub(super) const SETTINGS_FILE: &str = "settings.json";
 /// Requests that may wait while the task is busy.
 pub(super) const MAX_WAITING: usize = 16;
 /// A guest that was ended and is still there after this is ended harder.
@@ -41,8 +45,8 @@ pub(super) enum Request {
     Resume { reply: oneshot::Sender<Result<(), DeployError>> },
     /// Remove the instance.
     Remove { reply: oneshot::Sender<Result<(), DeployError>> },
-    /// Set or clear the warning.
-    Warn { warning: Option<String>, reply: oneshot::Sender<Result<(), DeployError>> },
+    /// Note something in the record.
+    Remark { remark: Remark, reply: oneshot::Sender<Result<(), DeployError>> },
 }
 
 /// What is to be made of a new instance.
@@ -51,6 +55,8 @@ pub(super) struct Plan {
     pub(super) images: Vec<(ImageId, Option<u64>)>,
     /// What the guest is told.
     pub(super) seed: Seed,
+    /// The operator's values, kept for a release that takes its place.
+    pub(super) set: BTreeMap<String, String>,
     /// The machine.
     pub(super) machine: Machine,
     /// Who is told how it goes.
@@ -91,7 +97,7 @@ impl Keeper {
                             Request::Suspend { reply }
                             | Request::Resume { reply }
                             | Request::Remove { reply }
-                            | Request::Warn { reply, .. },
+                            | Request::Remark { reply, .. },
                         ) => {
                             let _ = reply.send(Err(self.is_still(State::Creating)));
                         }
@@ -340,8 +346,8 @@ impl Keeper {
                     Some(Request::Resume { reply }) => {
                         let _ = reply.send(self.resume(&mut guest).await);
                     }
-                    Some(Request::Warn { warning, reply }) => {
-                        self.change(|record| record.warning = warning.as_deref().map(note)).await;
+                    Some(Request::Remark { remark, reply }) => {
+                        self.change(|record| record.remark(remark)).await;
                         let _ = reply.send(Ok(()));
                     }
                     Some(Request::Remove { reply }) => {
@@ -518,6 +524,8 @@ async fn prepare(
     (plan.progress)(Progress { stage: "creating", done: total, total });
     let (seed, path) = (plan.seed.clone(), home.join(SEED_FILE));
     blocking("write the seed", move || seed.write(&path)).await?;
+    let (set, kept) = (plan.set.clone(), home.join(SETTINGS_FILE));
+    blocking("write the settings", move || write_new(&kept, &serde_json::to_vec(&set)?, 0o600)).await?;
     Ok(hypervisor.create(&home, &plan.machine).await?)
 }
 

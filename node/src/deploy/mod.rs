@@ -9,6 +9,8 @@
 //!     instance.json                    its record
 //!     disk<n>.qcow2                    what its guest wrote, over a base
 //!     seed.img                         what its guest is told
+//!     settings.json                    the operator's values, for a release that takes its place
+//!     memory.state                     its guest's memory, while it is suspended
 //!     console.log, console.log.1       what its guest wrote to the serial port: 16 MiB, then the log is cut
 //!     qemu.log, qmp.sock               QEMU's own messages, and its control socket
 //! ```
@@ -41,16 +43,16 @@ use rialto_protocol::ids::{ImageId, RecordId};
 use rialto_web::api::{BoxStream, Instance, PortForward};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::dir::read_bounded;
 use crate::trust::Accepted;
 use bases::Bases;
 use hypervisor::{Accelerator, Hypervisor, HypervisorError};
-use instance::{InstanceRecord, State};
+pub(crate) use instance::{Followed, InstanceRecord, Proposal, Remark, State, note};
 use keeper::{Keeper, MAX_WAITING, Request, blocking};
 use qemu::Qemu;
 
 pub use bases::ImageSource;
 pub use error::DeployError;
-pub(crate) use instance::note;
 pub use plan::Limits;
 pub use ports::PortError;
 pub use probe::{MissingTool, accelerator, missing_tools};
@@ -58,6 +60,8 @@ pub(crate) use probe::{disk_tools, environment as tool_environment};
 
 /// How long a guest that was asked to stop may take, where nothing else is set.
 pub const DEFAULT_GRACE: Duration = Duration::from_secs(20);
+/// Values of one instance are at most this long: they came in a request of 64 KiB, and JSON can escape each byte to six.
+const MAX_SETTINGS_BYTES: u64 = 512 * 1024;
 /// An instance's id has this many random bytes, written in hexadecimal.
 const ID_BYTES: usize = 8;
 
@@ -93,6 +97,10 @@ pub struct DeploySpec {
     pub publish: Vec<PortForward>,
     /// `publisher/name@version`, as the site knows it.
     pub title: String,
+    /// The channel that it follows from then on.
+    pub follows: Option<Followed>,
+    /// The instance whose place it takes, which is suspended: its ports and its memory are free for this one.
+    pub replaces: Option<String>,
 }
 
 /// How far a deployment is.
@@ -197,10 +205,13 @@ impl Deployer {
         let id = new_id()?;
         let (handle, started) = {
             let mut table = self.table();
-            draft.check_beside(memory_in_use(&table), &self.shared.options.limits)?;
-            let ports = ports::settle(&spec.publish, |port| port_owner(&table, port))?;
+            draft.check_beside(memory_in_use(&table, None), &self.shared.options.limits)?;
+            let owner = |port| port_owner(&table, port).filter(|owner| Some(owner) != spec.replaces.as_ref());
+            let ports = ports::settle(&spec.publish, owner)?;
             let mut record = InstanceRecord::new(id.clone(), accepted.id(), &spec.title, jiff::Timestamp::now());
             draft.describe(&mut record, accelerator, &ports);
+            record.follows = spec.follows;
+            record.replaces = spec.replaces;
             let plan = draft.plan(accepted, &id, ports, progress);
             record.machine = Some(plan.machine.clone());
             let (handle, keeper) = self.keeper(record);
@@ -221,8 +232,13 @@ impl Deployer {
     pub fn check(&self, accepted: &Accepted, spec: &DeploySpec) -> Result<(), DeployError> {
         let draft = plan::Draft::check(accepted, spec, &self.shared.options.limits)?;
         let table = self.table();
-        draft.check_beside(memory_in_use(&table), &self.shared.options.limits)?;
-        ports::settle(&spec.publish, |port| port_owner(&table, port))?;
+        let replaced = spec.replaces.as_deref();
+        draft.check_beside(memory_in_use(&table, replaced), &self.shared.options.limits)?;
+        // The ports of the one that is replaced are open for as long as it runs.
+        let is_other =
+            |forward: &&PortForward| port_owner(&table, forward.host).as_deref() != replaced || replaced.is_none();
+        let others: Vec<PortForward> = spec.publish.iter().filter(is_other).copied().collect();
+        ports::settle(&others, |port| port_owner(&table, port))?;
         Ok(())
     }
 
@@ -278,7 +294,7 @@ impl Deployer {
     pub async fn resume(&self, id: &str) -> Result<Instance, DeployError> {
         let handle = self.handle(id)?;
         let asked = {
-            let (in_use, record) = (memory_in_use(&self.table()), handle.seen.borrow());
+            let (in_use, record) = (memory_in_use(&self.table(), None), handle.seen.borrow());
             plan::check_memory(record.memory_bytes, in_use, &self.shared.options.limits)
         };
         asked?;
@@ -312,12 +328,29 @@ impl Deployer {
         Ok(console::stream(self.shared.hypervisor.console(&home), seen, follow))
     }
 
-    /// Sets or clears an instance's warning, such as that its release was revoked.
+    /// Notes something in an instance's record, such as that its release was revoked.
     ///
     /// # Errors
-    /// No such instance.
-    pub async fn warn(&self, id: &str, warning: Option<String>) -> Result<(), DeployError> {
-        self.handle(id)?.ask(|reply| Request::Warn { warning, reply }).await
+    /// No such instance, or one that is being made.
+    pub async fn remark(&self, id: &str, remark: Remark) -> Result<(), DeployError> {
+        self.handle(id)?.ask(|reply| Request::Remark { remark, reply }).await
+    }
+
+    /// The records of all instances.
+    pub fn records(&self) -> Vec<InstanceRecord> {
+        self.table().values().map(|handle| handle.seen.borrow().clone()).collect()
+    }
+
+    /// The operator's values that an instance was deployed with. Blocks on the disk.
+    ///
+    /// # Errors
+    /// No such instance, or one whose values cannot be read: an earlier version of this program kept none.
+    pub fn settings(&self, id: &str) -> Result<BTreeMap<String, String>, DeployError> {
+        let record = self.handle(id)?.seen.borrow().clone();
+        let path = self.shared.instances.join(&record.id).join(keeper::SETTINGS_FILE);
+        let text = read_bounded(&path, MAX_SETTINGS_BYTES);
+        let read = text.and_then(|text| Ok(serde_json::from_str(&text)?));
+        read.map_err(|source| DeployError::Io { doing: "read the values that the instance was deployed with", source })
     }
 
     /// A counter that grows whenever an instance comes, changes or goes.
@@ -394,9 +427,10 @@ impl Handle {
     }
 }
 
-/// Memory of all instances that have any, in bytes.
-fn memory_in_use(table: &BTreeMap<String, Handle>) -> u64 {
-    let live = table.values().map(|handle| handle.seen.borrow()).filter(|record| record.state.has_memory());
+/// Memory of all instances that have any, but for one, in bytes.
+fn memory_in_use(table: &BTreeMap<String, Handle>, but: Option<&str>) -> u64 {
+    let live = table.values().map(|handle| handle.seen.borrow());
+    let live = live.filter(|record| record.state.has_memory() && Some(record.id.as_str()) != but);
     live.fold(0, |sum, record| sum.saturating_add(record.memory_bytes))
 }
 

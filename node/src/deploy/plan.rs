@@ -67,6 +67,7 @@ pub(super) struct Draft {
     disks: Vec<MachineDisk>,
     boot: MachineBoot,
     values: BTreeMap<Name, String>,
+    set: BTreeMap<String, String>,
     vcpus: u32,
     memory_bytes: u64,
 }
@@ -101,7 +102,7 @@ impl Draft {
         if let Some((stray, _)) = images.iter().find(|(image, _)| !accepted.images().contains(image)) {
             return Err(unfit(format!("image {stray} is not among those that policy accepted")));
         }
-        Ok(Self { images, disks: disks(release)?, boot, values, vcpus, memory_bytes })
+        Ok(Self { images, disks: disks(release)?, boot, values, set: spec.set.clone(), vcpus, memory_bytes })
     }
 
     /// Checks that it fits beside instances that have `in_use_bytes` of memory.
@@ -132,7 +133,7 @@ impl Draft {
             ports,
         };
         let seed = Seed::new(id, accepted.id(), &release.name, &release.context, &self.values);
-        Plan { images: self.images, seed, machine, progress }
+        Plan { images: self.images, seed, set: self.set, machine, progress }
     }
 }
 

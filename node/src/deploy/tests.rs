@@ -45,8 +45,10 @@ async fn conformance() {
     let taken = deployer.deploy(&accepted(&release(SPEAKS)), site.spec(&[], &[(port, 80)]), quiet()).await;
     assert!(matches!(taken, Err(DeployError::Port(PortError::Ours { instance, .. })) if instance == id));
     assert!(matches!(deployer.remove(id).await, Err(DeployError::NotOver { .. })));
-    deployer.warn(id, Some("its release was revoked".into())).await.unwrap();
+    deployer.remark(id, Remark::Warning(Some("its release was revoked".into()))).await.unwrap();
     assert_eq!(deployer.find(id).unwrap().note.as_deref(), Some("its release was revoked"));
+
+    assert_eq!(deployer.settings(id).unwrap(), BTreeMap::from([("greeting".to_owned(), "hello".to_owned())]));
 
     let followed = deployer.logs(id, true).unwrap();
     assert_eq!(deployer.stop(id, true).await.unwrap().state, "stopped");
@@ -438,6 +440,7 @@ impl Site {
             set: set.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect(),
             publish: publish.iter().map(|&(host, guest)| PortForward { host, guest }).collect(),
             title: "uni/speaks@1".into(),
+            ..DeploySpec::default()
         }
     }
 

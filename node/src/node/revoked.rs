@@ -11,7 +11,7 @@ use rialto_protocol::ids::RecordId;
 use rialto_web::api::{ApiError, Instance, VerdictKind};
 
 use super::Node;
-use crate::deploy::instance::State;
+use crate::deploy::{Remark, State};
 use crate::trust::{OnRevoke, revocation_counts};
 
 /// When what could not be done is tried again: well within the minute in which a revocation is to reach what runs.
@@ -50,7 +50,7 @@ impl Node {
         acted.warned.retain(|instance, _| consequences.contains_key(instance));
         for (instance, Consequence { warning, measure }) in consequences {
             if acted.warned.get(&instance) != Some(&warning) {
-                match self.deployer.warn(&instance, warning.clone()).await {
+                match self.deployer.remark(&instance, Remark::Warning(warning.clone())).await {
                     Ok(()) => drop(acted.warned.insert(instance.clone(), warning)),
                     // One that is being made, or goes, changes once more soon, and is looked at again then.
                     Err(error) => tracing::debug!(instance, %error, "a warning cannot be noted yet"),

@@ -19,7 +19,7 @@ use super::reference::FetchTarget;
 use super::{Node, fetch_target};
 use crate::catalog::{Outcome, SharedRecord};
 use crate::convert::{ConvertError, Flat, export_qcow2};
-use crate::deploy::{DeploySpec, Progress};
+use crate::deploy::{DeploySpec, Followed, Progress};
 use crate::jobs::Reporter;
 use crate::net::bulk::{FetchError, FetchProgress, FetchReport};
 use crate::publish::{Description, DiskSource, SourceFile};
@@ -233,7 +233,7 @@ impl Node {
     }
 
     /// Fetches what the store lacks of these images, one after the other.
-    async fn fetch_images(&self, images: &[ImageId], reporter: &Reporter) -> Result<Fetched, ApiError> {
+    pub(super) async fn fetch_images(&self, images: &[ImageId], reporter: &Reporter) -> Result<Fetched, ApiError> {
         let started = Instant::now();
         let mut fetched = Fetched {
             images: images.to_vec(),
@@ -298,7 +298,15 @@ impl Node {
         let record = self.release_called(&request.release).await?;
         let title = self.title(&record);
         let accepted = self.decided(&record).await?;
-        let spec = DeploySpec { set: request.set, publish: request.publish, title };
+        let follows = match request.release.contains('@') || !request.release.contains('/') {
+            true => None,
+            false => {
+                let (node, named) = (Arc::clone(&self), request.release.clone());
+                let channel = blocking(move || node.channel_called(&named)).await??;
+                Some(Followed::new(&channel, &request.release))
+            }
+        };
+        let spec = DeploySpec { set: request.set, publish: request.publish, title, follows, replaces: None };
         // A mistake of the operator's shows before a long fetch, not after it.
         self.deployer.check(&accepted, &spec)?;
         self.fetch_images(accepted.images(), &reporter).await?;
@@ -309,7 +317,7 @@ impl Node {
         Ok(Deployed { instance: instance.instance, state: instance.state, ports: instance.ports })
     }
 
-    async fn decided(self: &Arc<Self>, record: &SharedRecord) -> Result<crate::trust::Accepted, ApiError> {
+    pub(super) async fn decided(self: &Arc<Self>, record: &SharedRecord) -> Result<crate::trust::Accepted, ApiError> {
         let (node, record) = (Arc::clone(self), Arc::clone(record));
         blocking(move || node.decide(record, Action::Deploy)).await?
     }

@@ -226,6 +226,7 @@ impl Reader<'_> {
         let update = match fields.get("update") {
             Some(value) => match self.word(self.string(value, words::UPDATE.place)?, &words::UPDATE)? {
                 "never" => Update::Never,
+                "auto" => Update::Auto,
                 _ => Update::Propose,
             },
             None => Update::default(),

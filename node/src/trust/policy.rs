@@ -249,6 +249,8 @@ pub enum Update {
     /// It is proposed to the operator.
     #[default]
     Propose,
+    /// It takes the place of instances that follow its channel.
+    Auto,
 }
 
 impl Update {
@@ -257,6 +259,7 @@ impl Update {
         match self {
             Self::Never => "never",
             Self::Propose => "propose",
+            Self::Auto => "auto",
         }
     }
 }

@@ -38,8 +38,8 @@ const TEMPLATE: &str = r#"# What {site} accepts of what is published in the fede
 # require   = ["endorsed-by:reviewers"]
 # then      = "accept"
 # otherwise = "hold"
-# on-revoke = "block-new"      # or "warn": what happens to running instances; nothing new starts in either case
-# update    = "propose"        # or "never"
+# on-revoke = "block-new"      # or "warn", "suspend", "stop": what happens to running instances; nothing new starts in any case
+# update    = "propose"        # or "never", or "auto": what a channel moves to replaces the instances that follow it
 #
 # [[rule]]
 # name  = "nothing experimental"

@@ -61,6 +61,7 @@ fn sentence_of_rule(rule: &Rule) -> String {
             },
             match rule.update.as_str() {
                 "propose" => "proposed",
+                "auto" => "instances that follow a channel are replaced",
                 _ => "never",
             }
         ));

@@ -59,7 +59,7 @@ pub(super) const THEN: Words = Words { place: "as `then`", known: &["accept", "h
 pub(super) const OTHERWISE: Words = Words { place: "as `otherwise`", known: &["hold", "reject"], planned: &[] };
 pub(super) const ON_REVOKE: Words =
     Words { place: "as `on-revoke`", known: &["warn", "block-new", "suspend", "stop"], planned: &[] };
-pub(super) const UPDATE: Words = Words { place: "as `update`", known: &["never", "propose"], planned: &["auto"] };
+pub(super) const UPDATE: Words = Words { place: "as `update`", known: &["never", "propose", "auto"], planned: &[] };
 pub(super) const ARCH: Words = Words { place: "as `arch`", known: &["x86_64", "aarch64"], planned: &[] };
 
 /// Other people's names for the words of this file, which no edit distance leads to.

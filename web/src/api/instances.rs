@@ -30,6 +30,12 @@ pub struct Instance {
     pub created: String,
     /// What went wrong, or a warning such as a revocation.
     pub note: Option<String>,
+    /// The channel that it follows: `PUBLISHER/NAME:CHANNEL`, as it was deployed by.
+    #[serde(default)]
+    pub channel: Option<String>,
+    /// What that channel has moved to, where that is another release: a proposal, or an update that failed.
+    #[serde(default)]
+    pub update: Option<String>,
 }
 
 /// A port of the guest that the host listens on.

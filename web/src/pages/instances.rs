@@ -87,6 +87,7 @@ fn card(instance: &Instance, own_host: Option<&str>, shown: Shown) -> Markup {
                 span class=(class) { span aria-hidden="true" { (sign) " " } (text::line(&instance.state)) }
             }
             @if let Some(note) = &instance.note { p.note { (frame::said(note)) } }
+            @if let Some(update) = &instance.update { p.note { (frame::said(update)) } }
             @if !instance.ports.is_empty() {
                 ul.reach { @for port in &instance.ports { li { (port_link(*port, own_host, !is_over && instance.state != "suspended")) } } }
             }
@@ -97,6 +98,7 @@ fn card(instance: &Instance, own_host: Option<&str>, shown: Shown) -> Markup {
                 li { (text::size(instance.memory_bytes)) }
                 li { (text::line(&instance.accelerator)) }
                 li { "since " (frame::time(&instance.created)) }
+                @if let Some(channel) = &instance.channel { li { "follows " bdi { (text::line(channel)) } } }
                 li { a href={ "/releases/" (instance.release) } { "its release" } }
             }
             div.doing {

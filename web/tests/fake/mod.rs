@@ -366,6 +366,8 @@ impl Fake {
             memory_bytes: 256 << 20,
             created: DAY.into(),
             note: note.map(Into::into),
+            channel: Some("uni/hello:stable".into()),
+            update: (state == "running").then(|| "uni/hello:stable has moved on".into()),
         };
         *fake.instances.get_mut().unwrap() = vec![
             instance("hello-7f3a", "uni/hello@1.0.0", "running", None),
