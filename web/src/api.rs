@@ -32,8 +32,8 @@ pub use jobs::{Change, JobEvent, JobStarted};
 pub use policy::{Explanation, PolicyChange, PolicyDiff, PolicyDiffRequest, Replay, RequirementOutcome, VerdictKind};
 pub use signing::{AwayKey, SigningAnswer, SigningAsk, SigningNext, check_session};
 pub use site::{
-    ChangeRates, ClockRequest, ClockStatus, Peer, PolicyStatus, RateLimit, Rates, ScrubStatus, Status, Unlimited,
-    WebLink,
+    Ban, BansLifted, ChangeRates, ClockRequest, ClockStatus, Peer, PolicyStatus, RateLimit, Rates, ScrubStatus, Status,
+    Unlimited, WebLink,
 };
 pub use store::{
     AddImageRequest, Collected, ExportImageRequest, FetchRequest, Fetched, ImageAdded, ImageExported, ImageSummary,
@@ -56,6 +56,10 @@ pub trait Backend: Send + Sync + 'static {
     async fn status(&self) -> Result<Status>;
     /// Connected peers.
     async fn peers(&self) -> Result<Vec<Peer>>;
+    /// Peers that this node keeps away from, connected or not.
+    async fn bans(&self) -> Result<Vec<Ban>>;
+    /// Forgives a peer everything.
+    async fn lift_bans(&self, peer: &str) -> Result<BansLifted>;
     /// How much may be sent and received.
     async fn rates(&self) -> Result<Rates>;
     /// Sends and receives at other rates from now on, until the node is restarted.

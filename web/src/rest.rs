@@ -51,6 +51,8 @@ pub(crate) async fn answer(
     match op {
         Op::Status => done(&backend.status().await?),
         Op::Peers => done(&backend.peers().await?),
+        Op::Bans => done(&backend.bans().await?),
+        Op::LiftBans => done(&backend.lift_bans(value).await?),
         Op::Rates => done(&backend.rates().await?),
         Op::ChangeRates => done(&backend.change_rates(question.json::<ChangeRates>()?).await?),
         Op::Releases => done(&backend.search(search_query(question.query)?).await?),

@@ -43,6 +43,8 @@ pub(crate) enum Answer {
 pub(crate) enum Op {
     Status,
     Peers,
+    Bans,
+    LiftBans,
     Rates,
     ChangeRates,
     Releases,
@@ -126,6 +128,8 @@ use Answer::{Events, Job, Json, List, Nothing, Text};
 routes! {
     Status GET "/api/v1/status" Session () Json("Status"), "The node at a glance.";
     Peers GET "/api/v1/peers" Session () List("Peer"), "Connected peers.";
+    Bans GET "/api/v1/peers/bans" Session () List("Ban"), "Peers that this node keeps away from, connected or not: in what, why and until when.";
+    LiftBans POST "/api/v1/peers/{peer}/lift" Socket () Json("BansLifted"), "Forgives a peer everything: from now on it is treated as one that is new.";
     Rates GET "/api/v1/rates" Session () Json("Rates"), "How much may be sent and received.";
     ChangeRates POST "/api/v1/rates" Socket ("ChangeRates") Json("Rates"), "Sends and receives at other rates, until the node is restarted.";
     Releases GET "/api/v1/releases" Session () Json("SearchPage"), "Searches the catalog, newest first."

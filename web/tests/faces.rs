@@ -374,6 +374,7 @@ async fn each_request_reaches_its_method() {
         ("POST", "/api/v1/instances/hello-02be/suspend".into(), Value::Null, 200, "suspend hello-02be".into()),
         ("POST", "/api/v1/instances/hello-02be/resume".into(), Value::Null, 200, "resume hello-02be".into()),
         ("DELETE", "/api/v1/instances/hello-02be".into(), Value::Null, 200, "rm hello-02be".into()),
+        ("POST", "/api/v1/peers/12D3KooWLiar/lift".into(), Value::Null, 200, "lift 12D3KooWLiar".into()),
         ("DELETE", "/api/v1/jobs/job-1".into(), Value::Null, 204, "cancel job-1".into()),
     ];
     for (method, path, body, status, asked) in cases {
@@ -524,6 +525,7 @@ async fn the_openapi_document_names_what_is_there() {
             .replace("{job}", "job-1")
             .replace("{decision}", "1")
             .replace("{channel}", "uni%2Fhello:stable")
+            .replace("{peer}", "12D3KooWLiar")
             .replace("{session}", "0123456789abcdef0123456789abcdef")
             .replace("{image}", &image("kernel").to_string());
         for (method, operation) in methods.as_object().unwrap() {
@@ -549,7 +551,7 @@ async fn the_openapi_document_names_what_is_there() {
             "{path}"
         );
     }
-    assert_eq!(operations, 44, "one for each method of the backend, pin and unpin apart, and this document");
+    assert_eq!(operations, 46, "one for each method of the backend, pin and unpin apart, and this document");
     for (schema, value) in [
         ("JobStarted", json!({"job": "j"})),
         ("ApiError", serde_json::to_value(ApiError::refused("no").with_hint("ask")).unwrap()),
@@ -604,6 +606,7 @@ async fn the_openapi_document_names_what_is_there() {
             "SigningAnswer",
             serde_json::to_value(SigningAnswer { number: 1, signature: Some("00".into()), refusal: None }).unwrap(),
         ),
+        ("BansLifted", serde_json::to_value(BansLifted { peer_id: "p".into(), lifted: 1 }).unwrap()),
         ("PolicyDiffRequest", serde_json::to_value(PolicyDiffRequest { old: None, new: "/new.toml".into() }).unwrap()),
         (
             "PolicyDiff",

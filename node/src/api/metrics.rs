@@ -31,6 +31,13 @@ pub(super) fn text(node: &Node) -> Result<String> {
         }
     };
     gauge("peers", "Connected peers", None, node.net.peers().borrow().len() as u64);
+    gauge("bans", "Peers kept away from, each thing counted", None, node.net.bans().list().len() as u64);
+    gauge(
+        "strangers_kept_out",
+        "Connections refused since the node started, because the list of members does not have the peer",
+        None,
+        node.net.bans().strangers(),
+    );
     gauge("records", "Records in the catalog", None, node.catalog.len() as u64);
     gauge(
         "records_evictable",

@@ -55,7 +55,21 @@ impl Backend for Api {
 
     async fn peers(&self) -> Result<Vec<Peer>> {
         let moved = self.exchange.peer_traffic();
-        Ok(self.net.peers().borrow().iter().map(|peer| view::peer(peer, moved.get(&peer.peer))).collect())
+        let bans = self.net.bans().list();
+        Ok(self.net.peers().borrow().iter().map(|peer| view::peer(peer, moved.get(&peer.peer), &bans)).collect())
+    }
+
+    async fn bans(&self) -> Result<Vec<Ban>> {
+        Ok(self.net.bans().list().iter().map(view::ban).collect())
+    }
+
+    async fn lift_bans(&self, peer: &str) -> Result<BansLifted> {
+        let peer = keys::parse_site(peer)?;
+        let lifted = self.net.forgive(peer).await;
+        let lifted = lifted.map_err(|error| ApiError::new(ErrorCode::NotRunning, error.to_string()))?;
+        tracing::info!(%peer, lifted, "an administrator has forgiven a peer");
+        self.changed(Change::Peers);
+        Ok(BansLifted { peer_id: peer.to_string(), lifted: lifted as u64 })
     }
 
     async fn rates(&self) -> Result<Rates> {

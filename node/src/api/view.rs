@@ -14,6 +14,7 @@ use super::history;
 use crate::catalog::SharedRecord;
 use crate::keys;
 use crate::net::PeerView;
+use crate::net::bans::{self, Offence};
 use crate::net::bulk::PeerTraffic;
 use crate::node::work::store_error;
 use crate::node::{Judged, Node, Seen};
@@ -97,8 +98,25 @@ pub(super) fn status(node: &Node, listen: Vec<String>) -> Result<Status> {
     })
 }
 
-pub(super) fn peer(peer: &PeerView, moved: Option<&PeerTraffic>) -> Peer {
+pub(super) fn ban(ban: &bans::Ban) -> Ban {
+    let image = match ban.offence {
+        Offence::Chunks(image) => Some(image),
+        _ => None,
+    };
+    Ban {
+        peer_id: ban.peer.to_string(),
+        offence: ban.offence.as_str().into(),
+        image,
+        why: ban.why.clone(),
+        times: ban.times,
+        at: ban.at.to_string(),
+        until: ban.until.to_string(),
+    }
+}
+
+pub(super) fn peer(peer: &PeerView, moved: Option<&PeerTraffic>, bans: &[bans::Ban]) -> Peer {
     Peer {
+        bans: bans.iter().filter(|ban| ban.peer == peer.peer).map(self::ban).collect(),
         sent_bytes: moved.map_or(0, |moved| moved.sent_bytes),
         received_bytes: moved.map_or(0, |moved| moved.received_bytes),
         sent_rate: moved.map_or(0.0, |moved| moved.sent_rate),

@@ -97,8 +97,8 @@ enum Command {
     Status,
     /// Look for what is wrong or missing on this machine, and say what fixes it
     Doctor(doctor::Arguments),
-    /// List the sites this node is connected to
-    Peers,
+    /// List the sites this node is connected to and those that it keeps away from, or forgive one
+    Peers(peers::Arguments),
     /// Show how much may be sent and received, or change it until the node is restarted
     Rates(rates::Arguments),
     /// Say what another site needs to join the federation through this one
@@ -222,7 +222,7 @@ async fn ask(command: Command, face: &Face, dir: &NodeDir) -> Outcome {
     let client = &Client::new(dir)?;
     match command {
         Command::Status => status::run(face, client).await,
-        Command::Peers => peers::run(face, client).await,
+        Command::Peers(arguments) => peers::run(face, client, arguments).await,
         Command::Rates(arguments) => rates::run(face, client, arguments).await,
         Command::Invite => invite::run(face, dir, client).await,
         Command::Image(command) => image::run(face, client, command).await,
@@ -305,6 +305,9 @@ mod tests {
             "rialto --dir D node",
             "rialto --dir D status --json",
             "rialto --dir D rates --upload 10MB/s --per-peer unlimited --json",
+            "rialto --dir D peers --json",
+            "rialto --dir D peers bans --json",
+            "rialto --dir D peers lift 12D3KooWX --json",
             "rialto --dir D invite --json",
             "rialto --dir D key new name --json",
             "rialto --dir D key new name --passphrase",

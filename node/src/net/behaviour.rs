@@ -108,38 +108,51 @@ fn gossip(federation: &Name) -> Result<gossipsub::Behaviour, NetError> {
 }
 
 /// How peers are scored. Only what is certainly misbehaviour costs: a federation's topic is quiet for hours, so missing
-/// deliveries say nothing (their weights are 0), and sites behind one address are common in one organisation.
+/// deliveries say nothing (their weights are 0), and sites behind one address are common in one organisation. What the
+/// parameters mean: gossipsub 1.1, "Peer Scoring", https://github.com/libp2p/specs/blob/master/pubsub/gossipsub/gossipsub-v1.1.md
 fn scores(federation: &Name) -> (gossipsub::PeerScoreParams, gossipsub::PeerScoreThresholds) {
     let topic_params = gossipsub::TopicScoreParams {
+        // There is one topic, so the scale is ours to choose.
         topic_weight: 1.0,
+        // P1: at most 1 for having been there for 100 s; enough to prefer old neighbours, too little to pay for a bad record.
         time_in_mesh_weight: 0.01,
         time_in_mesh_quantum: Duration::from_secs(1),
         time_in_mesh_cap: 100.0,
+        // P2: at most 5 for news; who is quick stays in the mesh.
         first_message_deliveries_weight: 0.1,
         first_message_deliveries_decay: 0.9,
         first_message_deliveries_cap: 50.0,
+        // P3: off. It punishes who delivers too little, and here there is nothing to deliver for hours.
         mesh_message_deliveries_weight: 0.0,
         mesh_failure_penalty_weight: 0.0,
-        // Squared: three bad messages cost 90, which ends gossip with the peer until they decay.
+        // P4, squared: three bad messages cost 90, which ends gossip with the peer until they decay, in about two minutes.
         invalid_message_deliveries_weight: -10.0,
         invalid_message_deliveries_decay: 0.99,
         ..gossipsub::TopicScoreParams::default()
     };
     let params = gossipsub::PeerScoreParams {
         topics: [(topic(federation).hash(), topic_params)].into(),
+        // What a peer earns above cannot hide what it costs below: the cap is on the sum of the topics.
         topic_score_cap: 10.0,
+        // P5: only for peers that an administrator forgave.
+        app_specific_weight: 1.0,
+        // P6: off, see above.
         ip_colocation_factor_weight: 0.0,
+        // P7, squared beyond 6: broken promises and re-grafting too soon, of which an honest peer has a few on a bad link.
         behaviour_penalty_weight: -1.0,
         behaviour_penalty_threshold: 6.0,
         behaviour_penalty_decay: 0.9,
+        // Its queue is full: it costs, and never so much that gossip with it ends.
         slow_peer_weight: -0.05,
         slow_peer_threshold: 10.0,
         ..gossipsub::PeerScoreParams::default()
     };
     let thresholds = gossipsub::PeerScoreThresholds {
+        // One bad message costs 10 and nothing else, two end the exchange of what is there, three the exchange of records.
         gossip_threshold: -20.0,
         publish_threshold: -40.0,
         graylist_threshold: -80.0,
+        // Nobody's word on who else is there is taken in this way: that is Kademlia's business.
         accept_px_threshold: 1000.0,
         opportunistic_graft_threshold: 1.0,
     };

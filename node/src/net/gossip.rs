@@ -3,6 +3,7 @@
 //! Checking and storing happen off the async threads, in batches: one fsync for all that came meanwhile.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use libp2p::PeerId;
 use libp2p::gossipsub::MessageAcceptance;
@@ -10,8 +11,11 @@ use rialto_protocol::ids::Hash;
 use rialto_protocol::sync::SyncSet;
 use tokio::sync::mpsc;
 
+use super::bans::Offence;
 use super::{Gossip, Net};
 
+/// How long a bad message is shown; its weight in the peer's score is gone well before.
+const HELD_AGAINST: Duration = Duration::from_secs(600);
 /// Messages checked and stored in one go.
 const MAX_BATCH: usize = 128;
 
@@ -67,6 +71,12 @@ pub async fn run(net: Net, records: Arc<dyn Records>, mut incoming: mpsc::Receiv
             for (gossip, taken) in of_one_peer.iter().zip(taken) {
                 if let Taken::Refused(reason) = &taken {
                     tracing::warn!(peer = %from, reason, "a gossiped record is refused");
+                    net.bans().ban(
+                        from,
+                        Offence::Gossip,
+                        &format!("it relayed a record that is refused: {reason}"),
+                        HELD_AGAINST,
+                    );
                 }
                 if net.verdict(gossip.id.clone(), from, taken.acceptance()).await.is_err() {
                     return;

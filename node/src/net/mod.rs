@@ -8,6 +8,7 @@
 //!
 //! Two federations never mix: every protocol name and topic carries the federation's.
 
+pub mod bans;
 mod behaviour;
 pub mod bulk;
 mod corked;
@@ -32,6 +33,8 @@ use libp2p::{Multiaddr, PeerId, StreamProtocol};
 use rialto_protocol::bounded::Name;
 use rialto_protocol::ids::ImageId;
 use tokio::sync::{mpsc, oneshot, watch};
+
+use bans::Bans;
 
 /// Commands that wait for the swarm task; who sends more waits.
 const COMMAND_QUEUE: usize = 256;
@@ -152,6 +155,9 @@ enum Command {
     Reached {
         reply: oneshot::Sender<Vec<Multiaddr>>,
     },
+    Forgive {
+        peer: PeerId,
+    },
     Shutdown {
         done: oneshot::Sender<()>,
     },
@@ -169,6 +175,7 @@ pub struct Net {
     commands: mpsc::Sender<Command>,
     control: libp2p_stream::Control,
     peers: watch::Receiver<Arc<Vec<PeerView>>>,
+    bans: Bans,
 }
 
 /// What comes out of the swarm task beside the handle.
@@ -190,9 +197,11 @@ impl Net {
         let (ready_sender, ready) = mpsc::channel(READY_QUEUE);
         let (peers_sender, peers) = watch::channel(Arc::default());
         let (local, federation) = (settings.keypair.public().to_peer_id(), settings.federation.clone());
-        let outputs = swarm::Outputs { gossip: gossip_sender, ready: ready_sender, peers: peers_sender };
+        let bans = Bans::default();
+        let outputs =
+            swarm::Outputs { gossip: gossip_sender, ready: ready_sender, peers: peers_sender, bans: bans.clone() };
         let control = swarm::spawn(settings, command_queue, outputs).await?;
-        Ok((Self { local, federation, commands, control, peers }, Incoming { gossip, ready }))
+        Ok((Self { local, federation, commands, control, peers, bans }, Incoming { gossip, ready }))
     }
 
     /// This site's peer id.
@@ -208,6 +217,21 @@ impl Net {
     /// Connected peers of this federation.
     pub fn federation_peers(&self) -> Vec<PeerId> {
         self.peers.borrow().iter().filter(|peer| peer.is_of_federation).map(|peer| peer.peer).collect()
+    }
+
+    /// Whom this node keeps away from.
+    pub fn bans(&self) -> &Bans {
+        &self.bans
+    }
+
+    /// Forgives a peer everything, gossip included; how many bans that were.
+    ///
+    /// # Errors
+    /// [`NetError::Closed`].
+    pub async fn forgive(&self, peer: PeerId) -> Result<usize, NetError> {
+        let lifted = self.bans.lift(&peer);
+        self.send(Command::Forgive { peer }).await?;
+        Ok(lifted)
     }
 
     /// Addresses under which this node can be dialled, each ending in `/p2p/<peer id>`.

@@ -14,10 +14,12 @@ use libp2p::kad::{self, GetProvidersOk, QueryId, QueryResult, RecordKey};
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{ListenError, SwarmEvent, dial_opts};
 use libp2p::{Multiaddr, PeerId, Swarm, identify, mdns, noise, ping, tcp, tls, yamux};
+use rialto_protocol::allowance::{Allowance, Quota};
 use rialto_protocol::ids::ImageId;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
+use super::bans::{Bans, Offence};
 use super::behaviour::{Behaviour, BehaviourEvent, set_up, topic};
 use super::corked::Corking;
 use super::discovery::{Dialer, peer_of, with_peer};
@@ -49,6 +51,17 @@ const PROVIDED_WINDOW: Duration = Duration::from_secs(6 * 3600);
 const MAX_PROVIDER_ADDRESSES: (usize, usize) = (8, 128);
 /// A peer that has not said by then that it is of this federation gives its connection back.
 const STRANGER: Duration = Duration::from_secs(30);
+/// Messages and bytes of gossip that one peer may bring. A neighbour in the mesh passes on the news of the whole federation,
+/// and a site that publishes a thousand records at once is no flooder; what is checked here is a few thousand a second.
+const GOSSIP_QUOTAS: [Quota; 2] =
+    [Quota { most: 5_000, per_second: 500 }, Quota { most: 32 << 20, per_second: 4 << 20 }];
+/// Peers whose share is remembered: more than can be connected.
+const MAX_SHARES: usize = 1_024;
+/// How long it is shown that a peer sent more than its share.
+const TOO_MUCH_SHOWN: Duration = Duration::from_secs(60);
+/// What gossip adds to the score of a peer that was forgiven, and for how long: three bad messages cost 90, and decay to
+/// nothing in that time.
+const FORGIVEN: (f64, Duration) = (200.0, Duration::from_secs(600));
 /// How long connections may take to be closed in order.
 const CLOSE: Duration = Duration::from_secs(1);
 
@@ -56,6 +69,7 @@ pub(super) struct Outputs {
     pub(super) gossip: mpsc::Sender<Gossip>,
     pub(super) ready: mpsc::Sender<Ready>,
     pub(super) peers: watch::Sender<Arc<Vec<PeerView>>>,
+    pub(super) bans: Bans,
 }
 
 /// Builds the swarm, listens, and spawns the task.
@@ -92,6 +106,8 @@ pub(super) async fn spawn(
         announcing: HashMap::new(),
         announce_again: (Duration::ZERO, BTreeSet::new()),
         provided: (Duration::ZERO, HashMap::new()),
+        gossip_share: Allowance::new(GOSSIP_QUOTAS, MAX_SHARES),
+        forgiven: BTreeMap::new(),
         outputs,
     };
     tokio::spawn(task.run(commands, early));
@@ -118,15 +134,20 @@ fn build(settings: &Settings) -> Result<Swarm<Behaviour>, NetError> {
         .build())
 }
 
-/// Whom the list of members keeps out, an administrator may have forgotten to put on it.
-fn refused(address: &Multiaddr, error: ListenError) {
+/// Says why a connection did not come about; whether the list of members kept it out. Whom that keeps out, an administrator
+/// may have forgotten to put on it.
+fn is_not_a_member(address: &Multiaddr, error: ListenError) -> bool {
     match error {
         ListenError::Denied { cause } => match cause.downcast::<NotAllowed>() {
-            Ok(kept_out) => tracing::info!(%address, "kept out: {kept_out}"),
+            Ok(kept_out) => {
+                tracing::info!(%address, "kept out: {kept_out}");
+                return true;
+            }
             Err(cause) => tracing::debug!(%address, %cause, "a connection is refused"),
         },
         error => tracing::debug!(%address, %error, "a connection did not come about"),
     }
+    false
 }
 
 fn listen_error(address: &Multiaddr, reason: impl std::fmt::Display) -> NetError {
@@ -175,6 +196,9 @@ struct Task {
     announce_again: (Duration, BTreeSet<ImageId>),
     /// Provider records that each peer brought, since when.
     provided: (Duration, HashMap<PeerId, u32>),
+    gossip_share: Allowance<PeerId, 2>,
+    /// Until when gossip looks at a peer with mercy.
+    forgiven: BTreeMap<PeerId, Duration>,
     outputs: Outputs,
 }
 
@@ -270,6 +294,11 @@ impl Task {
                 // Who asked may have left.
                 reply.send(self.addresses()).ok();
             }
+            Command::Forgive { peer } => {
+                let (score, lasts) = FORGIVEN;
+                self.swarm.behaviour_mut().gossip.set_application_score(&peer, score);
+                self.forgiven.insert(peer, self.started.elapsed() + lasts);
+            }
             Command::Shutdown { .. } => {}
             #[cfg(test)]
             Command::Dial { address } => self.dial(DialOpts::from(address)),
@@ -326,6 +355,7 @@ impl Task {
         self.empty_outbox();
         self.end_idle_lookups();
         self.turn_strangers_away(now);
+        self.end_mercy(now);
         if now >= self.announce_again.0 {
             self.announce_again.0 = now + ANNOUNCE_RETRY;
             self.to_announce.extend(std::mem::take(&mut self.announce_again.1));
@@ -354,6 +384,16 @@ impl Task {
             }
             !found.is_closed()
         });
+    }
+
+    /// Gossip looks at everybody in the same way again.
+    fn end_mercy(&mut self, now: Duration) {
+        let over: Vec<PeerId> =
+            self.forgiven.iter().filter(|(_, until)| **until <= now).map(|(peer, _)| *peer).collect();
+        for peer in over {
+            self.forgiven.remove(&peer);
+            self.swarm.behaviour_mut().gossip.set_application_score(&peer, 0.0);
+        }
     }
 
     /// Connections are limited in number: those that are none of this federation's are not kept.
@@ -391,7 +431,11 @@ impl Task {
             SwarmEvent::OutgoingConnectionError { peer_id, error, .. } => {
                 tracing::debug!(?peer_id, %error, "cannot connect");
             }
-            SwarmEvent::IncomingConnectionError { send_back_addr, error, .. } => refused(&send_back_addr, error),
+            SwarmEvent::IncomingConnectionError { send_back_addr, error, .. } => {
+                if is_not_a_member(&send_back_addr, error) {
+                    self.outputs.bans.turned_away();
+                }
+            }
             SwarmEvent::NewListenAddr { address, .. } => tracing::info!(%address, "listening"),
             SwarmEvent::ListenerError { error, .. } => tracing::warn!(%error, "a listener failed"),
             SwarmEvent::ListenerClosed { addresses, reason, .. } => {
@@ -481,6 +525,17 @@ impl Task {
     }
 
     fn gossiped(&mut self, gossip: Gossip) {
+        let (from, length) = (gossip.from, gossip.bytes.len() as u64);
+        if !self.gossip_share.take(&from, [1, length], self.started.elapsed()) {
+            // Neither relayed nor held against it, for others may have had it pass this on; catch-up brings it later.
+            let why = "it brings more gossip than its share; what is beyond that is not taken";
+            if self.outputs.bans.ban(from, Offence::TooMuch, why, TOO_MUCH_SHOWN) {
+                tracing::warn!(peer = %from, "{why}");
+            }
+            let acceptance = MessageAcceptance::Ignore;
+            self.swarm.behaviour_mut().gossip.report_message_validation_result(&gossip.id, &from, acceptance);
+            return;
+        }
         if let Err(refused) = self.outputs.gossip.try_send(gossip) {
             // Too much at once: neither relayed nor held against the sender; catch-up brings it later.
             let Gossip { from, id, .. } = refused.into_inner();

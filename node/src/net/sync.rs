@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use futures::{AsyncWriteExt as _, StreamExt as _};
 use libp2p::{PeerId, Stream};
+use rialto_protocol::allowance::{Allowance, Quota};
 use rialto_protocol::ids::Hash;
 use rialto_protocol::sync::{Initiator, MAX_MESSAGE_BYTES, Message, Responder, SyncError};
 use tokio::sync::mpsc;
@@ -17,6 +18,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::bans::{Bans, Offence};
 use super::behaviour::set_up;
 use super::frames::{invalid, read_message, write_message};
 use super::gossip::{Records, Taken};
@@ -43,6 +45,44 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// Records, and bytes of them, that a session brings before they are checked and stored.
 const MAX_UNSTORED: (usize, usize) = (2_000, 4 * 1024 * 1024);
 
+/// Sessions that one peer may have answered: news start one every 300 ms at most, on a busy day for minutes.
+const SESSION_QUOTA: Quota = Quota { most: 120, per_second: 4 };
+/// Records, and bytes of them, that one peer may bring by catch-up: a new site's first one brings a million in minutes. Who
+/// brings more is listened to more slowly.
+const RECORD_QUOTAS: [Quota; 2] =
+    [Quota { most: 100_000, per_second: 10_000 }, Quota { most: 256 << 20, per_second: 16 << 20 }];
+/// Peers whose share is remembered.
+const MAX_SHARES: usize = 1_024;
+/// How long it is shown that a peer asks for more than its share.
+const TOO_MUCH_SHOWN: Duration = Duration::from_secs(60);
+
+/// What each peer may still have.
+struct Shares {
+    started: Instant,
+    sessions: Mutex<Allowance<PeerId, 1>>,
+    records: Mutex<Allowance<PeerId, 2>>,
+}
+
+impl Shares {
+    fn new() -> Self {
+        Self {
+            started: Instant::now(),
+            sessions: Mutex::new(Allowance::new([SESSION_QUOTA], MAX_SHARES)),
+            records: Mutex::new(Allowance::new(RECORD_QUOTAS, MAX_SHARES)),
+        }
+    }
+
+    fn may_be_answered(&self, peer: &PeerId) -> bool {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner).take(peer, [1], self.started.elapsed())
+    }
+
+    /// How long to wait before more is heard from a peer that brought this.
+    fn brought(&self, peer: &PeerId, records: usize, bytes: usize) -> Duration {
+        let amounts = [records as u64, bytes as u64];
+        self.records.lock().unwrap_or_else(PoisonError::into_inner).overdraw(peer, amounts, self.started.elapsed())
+    }
+}
+
 /// Answers catch-up and starts it, until `shutdown`.
 ///
 /// # Errors
@@ -55,18 +95,28 @@ pub fn spawn(
 ) -> Result<(), NetError> {
     let mut incoming = net.accept(Protocol::Sync).map_err(|_| set_up("the sync protocol", "it runs already"))?;
     let (news, heard_news) = mpsc::channel(1);
+    let shares = Arc::new(Shares::new());
     let answering = {
         let (records, shutdown, news) = (Arc::clone(&records), shutdown.clone(), news.clone());
+        let (shares, bans) = (Arc::clone(&shares), net.bans().clone());
         async move {
             let seats = Seats::default();
             while let Some((peer, stream)) = incoming.next().await {
+                if !shares.may_be_answered(&peer) {
+                    let why = "it opens more catch-up sessions than its share; those beyond that are closed";
+                    if bans.ban(peer, Offence::TooMuch, why, TOO_MUCH_SHOWN) {
+                        tracing::warn!(%peer, "{why}");
+                    }
+                    continue;
+                }
                 // Dropping the stream tells the opener, whose timer brings it again.
                 let Some(seat) = seats.take(peer) else { continue };
                 let (records, news, shutdown) = (Arc::clone(&records), news.clone(), shutdown.clone());
+                let (shares, bans) = (Arc::clone(&shares), bans.clone());
                 tokio::spawn(async move {
                     tokio::select! {
                         () = shutdown.cancelled() => {}
-                        result = answer(stream, peer, records) => note(peer, result, &news),
+                        result = answer(stream, peer, records, shares) => note(peer, result, &news, &bans),
                     }
                     drop(seat);
                 });
@@ -74,7 +124,7 @@ pub fn spawn(
         }
     };
     tokio::spawn(shutdown.clone().run_until_cancelled_owned(answering));
-    tokio::spawn(shutdown.run_until_cancelled_owned(Opening::new(net, records, news).run(ready, heard_news)));
+    tokio::spawn(shutdown.run_until_cancelled_owned(Opening::new(net, records, news, shares).run(ready, heard_news)));
     Ok(())
 }
 
@@ -105,7 +155,7 @@ impl Drop for Seat {
     }
 }
 
-fn note(peer: PeerId, result: io::Result<usize>, news: &mpsc::Sender<PeerId>) {
+fn note(peer: PeerId, result: io::Result<usize>, news: &mpsc::Sender<PeerId>, bans: &Bans) {
     match result {
         Ok(0) => {}
         Ok(gained) => {
@@ -113,7 +163,12 @@ fn note(peer: PeerId, result: io::Result<usize>, news: &mpsc::Sender<PeerId>) {
             // A full queue already tells of news.
             news.try_send(peer).ok();
         }
-        Err(error) => tracing::debug!(%peer, %error, "catch-up ended early"),
+        Err(error) => {
+            tracing::debug!(%peer, %error, "catch-up ended early");
+            if error.kind() == io::ErrorKind::InvalidData {
+                bans.ban(peer, Offence::CatchUp, &format!("it broke the rules: {error}"), RETRY_RULE_BREAKER);
+            }
+        }
     }
 }
 
@@ -122,18 +177,20 @@ struct Opening {
     net: Net,
     records: Arc<dyn Records>,
     news: mpsc::Sender<PeerId>,
+    shares: Arc<Shares>,
     due: BTreeMap<PeerId, Instant>,
     underway: HashMap<tokio::task::Id, PeerId>,
 }
 
 impl Opening {
-    fn new(net: Net, records: Arc<dyn Records>, news: mpsc::Sender<PeerId>) -> Self {
-        Self { net, records, news, due: BTreeMap::new(), underway: HashMap::new() }
+    fn new(net: Net, records: Arc<dyn Records>, news: mpsc::Sender<PeerId>, shares: Arc<Shares>) -> Self {
+        Self { net, records, news, shares, due: BTreeMap::new(), underway: HashMap::new() }
     }
 
     async fn run(mut self, mut ready: mpsc::Receiver<Ready>, mut heard_news: mpsc::Receiver<PeerId>) {
         let mut sessions: JoinSet<io::Result<usize>> = JoinSet::new();
         let mut peers = self.net.peers();
+        let mut lifted = self.net.bans().lifted();
         loop {
             let next = self.next_due();
             tokio::select! {
@@ -149,7 +206,13 @@ impl Opening {
                     };
                     let Some(peer) = self.underway.remove(&id) else { continue };
                     self.ended(peer, &result);
-                    note(peer, result, &self.news);
+                    note(peer, result, &self.news, self.net.bans());
+                }
+                Ok(()) = lifted.changed() => {
+                    let forgiven = lifted.borrow_and_update().1;
+                    if let Some(at) = forgiven.and_then(|peer| self.due.get_mut(&peer)) {
+                        *at = Instant::now();
+                    }
                 }
                 changed = peers.changed() => {
                     if changed.is_err() {
@@ -164,7 +227,11 @@ impl Opening {
                 () = sleep_until(next.map_or_else(|| Instant::now() + EVERY, |(_, at)| at)), if sessions.len() < MAX_OPENED => {
                     let Some((peer, _)) = next else { continue };
                     self.due.insert(peer, Instant::now() + EVERY);
-                    let task = sessions.spawn(open(self.net.clone(), peer, Arc::clone(&self.records)));
+                    if self.net.bans().holds(&peer, Offence::CatchUp) {
+                        continue;
+                    }
+                    let (records, shares) = (Arc::clone(&self.records), Arc::clone(&self.shares));
+                    let task = sessions.spawn(open(self.net.clone(), peer, records, shares));
                     self.underway.insert(task.id(), peer);
                 }
             }
@@ -199,18 +266,18 @@ impl Opening {
 }
 
 /// Opens a session; returns how many records were news.
-async fn open(net: Net, peer: PeerId, records: Arc<dyn Records>) -> io::Result<usize> {
+async fn open(net: Net, peer: PeerId, records: Arc<dyn Records>, shares: Arc<Shares>) -> io::Result<usize> {
     let opened = timeout(PATIENCE, net.open(peer, Protocol::Sync)).await?;
     let stream = opened.map_err(|error| io::Error::other(error.to_string()))?;
     let set = snapshot(&records).await?;
     let initiator = Initiator::new(set).map_err(io::Error::other)?;
-    converse(stream, peer, initiator, records).await
+    converse(stream, peer, initiator, records, shares).await
 }
 
-async fn answer(stream: Stream, peer: PeerId, records: Arc<dyn Records>) -> io::Result<usize> {
+async fn answer(stream: Stream, peer: PeerId, records: Arc<dyn Records>, shares: Arc<Shares>) -> io::Result<usize> {
     let set = snapshot(&records).await?;
     let responder = Responder::new(set).map_err(io::Error::other)?;
-    converse(stream, peer, responder, records).await
+    converse(stream, peer, responder, records, shares).await
 }
 
 async fn snapshot(records: &Arc<dyn Records>) -> io::Result<rialto_protocol::sync::SyncSet> {
@@ -247,8 +314,15 @@ side!(Initiator);
 side!(Responder);
 
 /// Speaks until the session ends, and stores what it brings, also where it ends early.
-async fn converse(stream: Stream, peer: PeerId, side: impl Side, records: Arc<dyn Records>) -> io::Result<usize> {
-    let mut brought = Brought { records: Arc::clone(&records), peer, unstored: Vec::new(), bytes: 0, gained: 0 };
+async fn converse(
+    stream: Stream,
+    peer: PeerId,
+    side: impl Side,
+    records: Arc<dyn Records>,
+    shares: Arc<Shares>,
+) -> io::Result<usize> {
+    let mut brought =
+        Brought { records: Arc::clone(&records), shares, peer, unstored: Vec::new(), bytes: 0, gained: 0 };
     let ended = timeout(SESSION, speak(stream, side, &records, &mut brought)).await;
     let stored = brought.store().await;
     match ended {
@@ -308,6 +382,7 @@ async fn speak(
 /// What a session brought.
 struct Brought {
     records: Arc<dyn Records>,
+    shares: Arc<Shares>,
     peer: PeerId,
     unstored: Vec<Vec<u8>>,
     bytes: usize,
@@ -316,10 +391,19 @@ struct Brought {
 
 impl Brought {
     async fn take(&mut self, envelopes: Vec<Vec<u8>>) -> io::Result<()> {
-        self.bytes += envelopes.iter().map(Vec::len).sum::<usize>();
+        let bytes = envelopes.iter().map(Vec::len).sum::<usize>();
+        let wait = self.shares.brought(&self.peer, envelopes.len(), bytes);
+        self.bytes += bytes;
         self.unstored.extend(envelopes);
         let (most, most_bytes) = MAX_UNSTORED;
-        if self.unstored.len() >= most || self.bytes >= most_bytes { self.store().await } else { Ok(()) }
+        if self.unstored.len() >= most || self.bytes >= most_bytes {
+            self.store().await?;
+        }
+        if !wait.is_zero() {
+            // The session has its time; what does not fit into that, the next one brings.
+            tokio::time::sleep(wait).await;
+        }
+        Ok(())
     }
 
     async fn store(&mut self) -> io::Result<()> {

@@ -228,6 +228,28 @@ fn replayed_records_are_stored_once() {
 }
 
 #[test]
+fn what_a_peer_did_wrong_is_shown_and_can_be_forgiven() {
+    let scene = Scene::new();
+    let site = scene.site("uni");
+    let peer = hostile(&site);
+    let mut bad = Parts::of(&good(&key(1), "x"));
+    bad.signature[0] ^= 1;
+    peer.gossip(bad.together()).expect("it is gossiped");
+    let is_shown = |bans: &serde_json::Value| bans[0]["peer_id"] == peer.peer_id().as_str();
+    let bans = site.until(SOON, "what it did", &["peers", "bans"], is_shown).expect("a ban");
+    assert_eq!((&bans[0]["offence"], &bans[0]["times"]), (&"gossip".into(), &1.into()), "{bans}");
+    assert!(bans[0]["why"].as_str().is_some_and(|why| why.contains("signature")), "{bans}");
+    let peers = site.json(&["peers"]).expect("peers");
+    assert_eq!(peers[0]["bans"], bans, "{peers}");
+    let seen = site.rialto(&["peers"]).expect("peers").stdout;
+    assert!(seen.contains("kept away from") && seen.contains("gossip"), "{seen}");
+    let lifted = site.json(&["peers", "lift", &peer.peer_id()]).expect("it is forgiven");
+    assert_eq!(lifted["lifted"], 1);
+    assert_eq!(site.json(&["peers", "bans"]).expect("bans"), serde_json::json!([]));
+    site.refused(&["peers", "lift", "nobody"], 2).expect("that is no peer");
+}
+
+#[test]
 fn a_peer_that_gossips_rubbish_is_not_listened_to_any_more() {
     let scene = Scene::new();
     let (honest, mut site) = two_sites(&scene);

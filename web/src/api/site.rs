@@ -98,6 +98,37 @@ pub struct Peer {
     /// Bytes a second received from it, lately.
     #[serde(default)]
     pub received_rate: f64,
+    /// What this node keeps away from it in.
+    #[serde(default)]
+    pub bans: Vec<Ban>,
+}
+
+/// A peer that this node keeps away from, in one thing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ban {
+    /// Its libp2p peer id.
+    pub peer_id: String,
+    /// In what: `chunks` (of `image`), `catch-up`, `gossip` or `too-much`.
+    pub offence: String,
+    /// The image, for `chunks`.
+    pub image: Option<ImageId>,
+    /// Why, in plain words.
+    pub why: String,
+    /// How often that was seen.
+    pub times: u64,
+    /// When it was seen last.
+    pub at: String,
+    /// When it ends by itself.
+    pub until: String,
+}
+
+/// `peers lift`: what a peer was forgiven.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BansLifted {
+    /// Who.
+    pub peer_id: String,
+    /// How many bans that were.
+    pub lifted: u64,
 }
 
 /// `rates`: how much may be sent and received now, in bytes a second; `None` is no limit.

@@ -3,19 +3,19 @@
 use maud::{Markup, html};
 
 use super::{Place, frame, text};
-use crate::api::{Backend, ImageSummary, Peer, Status};
+use crate::api::{Backend, Ban, ImageSummary, Peer, Status};
 use crate::reply::{Refusal, Response};
 
 /// `/node`
 pub(super) async fn page(status: &Status, backend: &dyn Backend) -> Result<Response, Refusal> {
-    let (peers, images) = futures::future::try_join(backend.peers(), backend.images()).await?;
+    let (peers, bans, images) = futures::future::try_join3(backend.peers(), backend.bans(), backend.images()).await?;
     let main = html! {
         h1 { "Node" }
         div.columns {
             section.panel id="status" data-live="catalog store peers policy" aria-labelledby="status-title" { (glance(status)) }
             section.panel id="policy" data-live="policy" aria-labelledby="policy-title" { (policy(status)) }
         }
-        section.panel id="peers" data-live="peers" aria-labelledby="peers-title" { (peer_table(&peers)) }
+        section.panel id="peers" data-live="peers" aria-labelledby="peers-title" { (peer_table(&peers)) (ban_table(&bans)) }
         section.panel id="store" data-live="store catalog" aria-labelledby="store-title" { (store(status, &images)) }
     };
     super::page(status, Place::Node, "Node", main)
@@ -75,6 +75,28 @@ fn peer_table(peers: &[Peer]) -> Markup {
                     }
                 }
             }
+        }
+    }
+}
+
+fn ban_table(bans: &[Ban]) -> Markup {
+    html! {
+        @if !bans.is_empty() {
+            h3 { "Kept away from" }
+            table {
+                thead { tr { th scope="col" { "Peer" } th scope="col" { "In" } th scope="col" { "Why" } th scope="col" { "Until" } } }
+                tbody {
+                    @for ban in bans {
+                        tr {
+                            th scope="row" { (short(&ban.peer_id)) }
+                            td data-label="In" { (text::line(&ban.offence)) @if let Some(image) = &ban.image { " of " (frame::id(&image.to_string())) } }
+                            td data-label="Why" { bdi { (text::line(&ban.why)) } @if ban.times > 1 { " (" (ban.times) " times)" } }
+                            td data-label="Until" { (frame::time(&ban.until)) }
+                        }
+                    }
+                }
+            }
+            p.quiet { "Forgive one with: " code { "rialto peers lift PEER" } }
         }
     }
 }

@@ -538,6 +538,21 @@ impl Backend for Fake {
     async fn status(&self) -> Result<Status> {
         Ok(self.status.clone())
     }
+    async fn bans(&self) -> Result<Vec<Ban>> {
+        Ok(vec![Ban {
+            peer_id: "12D3KooWLiar".into(),
+            offence: "chunks".into(),
+            image: Some(image("disk")),
+            why: "it sent <b>chunks</b> that are not the image's".into(),
+            times: 2,
+            at: DAY.into(),
+            until: DAY.into(),
+        }])
+    }
+    async fn lift_bans(&self, peer: &str) -> Result<BansLifted> {
+        self.note(format!("lift {peer}"));
+        Ok(BansLifted { peer_id: peer.into(), lifted: 1 })
+    }
     async fn rates(&self) -> Result<Rates> {
         Ok(Rates::default())
     }

@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::super::session::{Heard, Session};
+use crate::net::bans::Offence;
 use crate::net::{Net, NetError};
 
 /// Holders that are fetched from at once.
@@ -39,6 +40,9 @@ const LOOKUP_EVERY: Duration = Duration::from_secs(60);
 /// Ranges of one holder that are kept until the manifest is known.
 const MAX_RANGES_KEPT: usize = 65_536;
 
+/// How long a holder that lied about an image is not asked for it again, by whichever fetch.
+const BANNED_FOR: Duration = Duration::from_secs(3600);
+
 /// The sessions of a fetch.
 pub(super) struct Holders {
     net: Net,
@@ -49,8 +53,6 @@ pub(super) struct Holders {
     next_key: PeerKey,
     /// Peers that are left alone until a time, and how often in a row they had nothing.
     left_alone: BTreeMap<PeerId, (Instant, u32)>,
-    /// Peers that lied.
-    banned: BTreeSet<PeerId>,
     found: BTreeSet<PeerId>,
     lookup: Option<mpsc::Receiver<PeerId>>,
     lookup_at: Instant,
@@ -104,7 +106,6 @@ impl Holders {
             seats: BTreeMap::new(),
             next_key: 0,
             left_alone: BTreeMap::new(),
-            banned: BTreeSet::new(),
             found: BTreeSet::new(),
             lookup: None,
             lookup_at: now,
@@ -134,7 +135,7 @@ impl Holders {
         let in_use: BTreeSet<PeerId> = self.seats.values().map(|seat| seat.session.peer).collect();
         let may_be_asked = |peer: &PeerId| {
             !in_use.contains(peer)
-                && !self.banned.contains(peer)
+                && !self.net.bans().holds(peer, Offence::Chunks(self.image))
                 && *peer != self.net.local()
                 && self.left_alone.get(peer).is_none_or(|&(until, _)| until <= now)
         };
@@ -263,9 +264,10 @@ impl Holders {
         keys
     }
 
-    /// Never asks this peer again for this image. Gives its session, where it has one.
+    /// Does not ask this peer again for this image, for an hour or until somebody forgives it. Gives its session, where it has
+    /// one.
     pub(super) fn ban(&mut self, peer: PeerId, why: &str) -> Option<PeerKey> {
-        if self.banned.insert(peer) {
+        if self.net.bans().ban(peer, Offence::Chunks(self.image), why, BANNED_FOR) {
             tracing::warn!(%peer, image = %self.image, why, "a holder is not asked again for this image");
         }
         let key = self.seats.iter().find(|(_, seat)| seat.session.peer == peer).map(|(&key, _)| key)?;
