@@ -21,6 +21,7 @@ mod error;
 pub mod hypervisor;
 pub mod instance;
 mod keeper;
+mod memory;
 mod plan;
 mod ports;
 mod probe;
@@ -28,6 +29,7 @@ mod process;
 mod qemu;
 mod qmp;
 pub mod seed;
+mod suspend;
 #[cfg(test)]
 mod tests;
 

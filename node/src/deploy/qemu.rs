@@ -8,7 +8,6 @@
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::io::{Read as _, Seek as _, SeekFrom};
-use std::os::fd::AsFd as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -25,19 +24,13 @@ use super::hypervisor::{
     Accelerator, Guest, GuestEvent, GuestStatus, Hypervisor, HypervisorError, Identity, Machine, MachineBoot, Saved,
 };
 use super::instance::note;
+use super::memory::{self, MEMORY, MOVE_WITHIN};
 use super::probe::{self, FirmwareFiles, Probed};
 use super::process::Process;
 use super::qmp::{Notice, Qmp, SOCKET};
 
 /// What the guest writes to its serial port.
 const CONSOLE: &str = "console.log";
-/// A suspended guest's memory and devices, in QEMU's migration format; and the same while it is being written.
-const MEMORY: &str = "memory.state";
-const NEW_MEMORY: &str = "memory.state.new";
-/// How long a memory may take to save or to load, whatever its size: the disk is to write some hundred MB each second.
-const MOVE_WITHIN: Duration = Duration::from_secs(15 * 60);
-/// Between looks at how far that is.
-const MOVE_LOOK: Duration = Duration::from_millis(50);
 /// What QEMU itself writes.
 const LOG: &str = "qemu.log";
 /// The machine's own copy of the firmware's variables.
@@ -124,13 +117,7 @@ impl Hypervisor for Qemu {
     }
 
     fn forget_saved(&self, home: &Path) -> std::io::Result<()> {
-        for name in [MEMORY, NEW_MEMORY] {
-            match std::fs::remove_file(home.join(name)) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
-        }
-        File::open(home)?.sync_all()
+        memory::forget(home)
     }
 
     async fn adopt(&self, home: &Path, identity: Identity) -> Result<Option<Box<dyn Guest>>, HypervisorError> {
@@ -327,11 +314,10 @@ impl Guest for QemuGuest {
     async fn suspend(&mut self) -> Result<Saved, HypervisorError> {
         let home = self.home.clone();
         let qmp = self.connected().await?;
-        let saved = save(qmp, &home).await;
+        let saved = memory::save(qmp, &home).await;
         if saved.is_err() {
-            // The node may be short of disk, but not of a guest.
-            let _ = std::fs::remove_file(home.join(NEW_MEMORY));
-            let _ = std::fs::remove_file(home.join(MEMORY));
+            // What is left of it takes space, and is removed again before the next one.
+            let _ = memory::forget(&home);
             self.go_on().await?;
         }
         saved
@@ -341,7 +327,7 @@ impl Guest for QemuGuest {
         let qmp = self.connected().await?;
         // One that is still being saved would be made to stand still again at the end of that.
         qmp.execute(qmp::migrate_cancel {}).await?;
-        timeout(START_WITHIN, not_moving(qmp)).await.map_err(|_| HypervisorError::Silent(START_WITHIN))??;
+        timeout(START_WITHIN, memory::not_moving(qmp)).await.map_err(|_| HypervisorError::Silent(START_WITHIN))??;
         qmp.execute(qmp::cont {}).await.map(|_| ())
     }
 
@@ -374,67 +360,6 @@ impl QemuGuest {
         };
         Ok(self.qmp.insert(qmp))
     }
-}
-
-/// Writes a guest's memory and devices to a file in its home, while it stands still. QEMU writes the file itself, through a
-/// handle: a path would have to be one that its sandbox and every version of it takes. Not into the qcow2 overlay
-/// (`snapshot-save`), since a guest may have no writable disk of that kind, or firmware variables beside it that are raw.
-async fn save(qmp: &mut Qmp, home: &Path) -> Result<Saved, HypervisorError> {
-    let unwritable = |error: std::io::Error| HypervisorError::NotSaved(error.to_string());
-    let kind = qmp.execute(qmp::qom_get { path: "/machine".into(), property: "type".into() }).await?;
-    let kind = kind.as_str().unwrap_or_default().trim_end_matches("-machine").to_owned();
-    // It goes onto a command line again.
-    if kind.is_empty() || !kind.bytes().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'.' | b'_')) {
-        return Err(HypervisorError::NotSaved(format!("QEMU calls this machine '{}'", note(&kind))));
-    }
-    let new = home.join(NEW_MEMORY);
-    let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new).map_err(unwritable)?;
-    qmp.execute(qmp::stop {}).await?;
-    // It stands still: there is nobody to leave bandwidth to.
-    let at_full_speed = qmp::MigrateSetParameters { max_bandwidth: Some(1 << 40), ..Default::default() };
-    qmp.execute(qmp::migrate_set_parameters(at_full_speed)).await?;
-    qmp.hand_over(file.as_fd(), "memory").await?;
-    qmp.execute(qmp::migrate { uri: Some("fd:memory".into()), channels: None, detach: None, resume: None }).await?;
-    timeout(MOVE_WITHIN, saved(qmp))
-        .await
-        .map_err(|_| HypervisorError::NotSaved(format!("it takes more than {} s", MOVE_WITHIN.as_secs())))??;
-    let home = home.to_owned();
-    let written = tokio::task::spawn_blocking(move || {
-        file.sync_all()?;
-        let bytes = file.metadata()?.len();
-        std::fs::rename(&new, home.join(MEMORY))?;
-        File::open(&home)?.sync_all()?;
-        Ok(bytes)
-    });
-    let bytes = written.await.map_err(std::io::Error::other).and_then(|written| written).map_err(unwritable)?;
-    Ok(Saved { machine_type: kind, bytes })
-}
-
-/// Waits until QEMU has written everything.
-async fn saved(qmp: &mut Qmp) -> Result<(), HypervisorError> {
-    loop {
-        let migration = qmp.execute(qmp::query_migrate {}).await?;
-        match migration.status {
-            Some(qmp::MigrationStatus::completed) => return Ok(()),
-            Some(qmp::MigrationStatus::failed | qmp::MigrationStatus::cancelled) => {
-                let why = migration.error_desc.unwrap_or_else(|| "QEMU does not say why".into());
-                return Err(HypervisorError::NotSaved(note(&why)));
-            }
-            _ => sleep(MOVE_LOOK).await,
-        }
-    }
-}
-
-/// Waits until QEMU writes nothing any more.
-async fn not_moving(qmp: &mut Qmp) -> Result<(), HypervisorError> {
-    use qmp::MigrationStatus::{active, cancelling, device, pre_switchover, setup};
-    while matches!(
-        qmp.execute(qmp::query_migrate {}).await?.status,
-        Some(setup | active | pre_switchover | device | cancelling)
-    ) {
-        sleep(MOVE_LOOK).await;
-    }
-    Ok(())
 }
 
 /// The next notice, over a new connection where the old one broke. Cancel-safe.
