@@ -18,7 +18,9 @@ mod statement;
 mod tests;
 mod time;
 
-pub use dsse::{Dsse, DsseError, MAX_DSSE_BYTES, MAX_DSSE_SIGNATURES, PAYLOAD_TYPE_IN_TOTO, pre_authentication_encoding};
+pub use dsse::{
+    Dsse, DsseError, MAX_DSSE_BYTES, MAX_DSSE_SIGNATURES, PAYLOAD_TYPE_IN_TOTO, pre_authentication_encoding,
+};
 pub use json::{JsonBounds, JsonError, scan as scan_json};
 pub use predicate::{
     Bill, BillForm, PREDICATE_PROVENANCE, PREDICATE_SCAN, PREDICATE_VERIFICATION, Predicate, Provenance, Scan,

@@ -28,7 +28,8 @@ fn release(disks: &[u8]) -> Release {
 
 /// A statement about the disks that consist of these bytes.
 fn statement(disks: &[u8], predicate_type: &str, predicate: Value) -> Value {
-    let subject = |byte: &u8| json!({"name": format!("disk-{byte}"), "digest": {"sha256": format!("{byte:02x}").repeat(32)}});
+    let subject =
+        |byte: &u8| json!({"name": format!("disk-{byte}"), "digest": {"sha256": format!("{byte:02x}").repeat(32)}});
     json!({
         "_type": "https://in-toto.io/Statement/v1",
         "subject": disks.iter().map(subject).collect::<Vec<_>>(),
@@ -55,13 +56,18 @@ fn fields(predicate: &Predicate) -> Vec<String> {
 
 #[test]
 fn a_statement_is_about_what_it_names() {
-    let read = read(&statement(&[1, 2], "https://example.org/tested/v1", json!({"anything": [1, {"a": null}]}))).unwrap();
+    let read =
+        read(&statement(&[1, 2], "https://example.org/tested/v1", json!({"anything": [1, {"a": null}]}))).unwrap();
     assert_eq!(read.predicate(), &Predicate::Other);
     assert_eq!((read.predicate_type(), read.signature_count()), ("https://example.org/tested/v1", 1));
     assert!(read.is_signed_by(&public(&key(1))) && !read.is_signed_by(&public(&key(2))));
-    for (disks, some, all) in
-        [(&[1u8][..], true, true), (&[1, 2], true, true), (&[1, 3], true, false), (&[3], false, false), (&[], false, false)]
-    {
+    for (disks, some, all) in [
+        (&[1u8][..], true, true),
+        (&[1, 2], true, true),
+        (&[1, 3], true, false),
+        (&[3], false, false),
+        (&[], false, false),
+    ] {
         let release = release(disks);
         assert_eq!((read.is_about_a_disk_of(&release), read.is_about_all_of(&release)), (some, all), "{disks:?}");
     }
@@ -90,7 +96,10 @@ fn what_is_no_statement_is_refused_and_says_why() {
         read(&changed).unwrap_err().to_string()
     };
     for (change, says) in [
-        (&(|s: &mut Value| s["_type"] = json!("https://in-toto.io/Statement/v2")) as &dyn Fn(&mut Value), "Statement/v2"),
+        (
+            &(|s: &mut Value| s["_type"] = json!("https://in-toto.io/Statement/v2")) as &dyn Fn(&mut Value),
+            "Statement/v2",
+        ),
         (&|s| s["subject"] = json!([]), "0 subjects"),
         (&|s| s["subject"] = json!(vec![json!({}); MAX_SUBJECTS + 1]), "257 subjects"),
         (&|s| s["subject"][0]["digest"]["sha256"] = json!("AB".repeat(32)), "lower-case"),
@@ -213,7 +222,10 @@ fn bills_of_materials_are_known_by_their_type() {
     });
     for predicate_type in ["https://spdx.dev/Document", "https://spdx.dev/Document/v2.3"] {
         let found = said(predicate_type, spdx.clone());
-        assert_eq!((fields(&found), found.time()), (vec!["document: hello".into(), "packages: 2".into()], Some(1_795_428_000)));
+        assert_eq!(
+            (fields(&found), found.time()),
+            (vec!["document: hello".into(), "packages: 2".into()], Some(1_795_428_000))
+        );
     }
     assert_eq!(said("https://spdx.dev/Document/v3.0", json!({"@graph": []})), Predicate::Other);
     let cyclonedx = json!({
@@ -222,7 +234,10 @@ fn bills_of_materials_are_known_by_their_type() {
     });
     for predicate_type in ["https://cyclonedx.org/bom", "https://cyclonedx.org/bom/v1.5"] {
         let found = said(predicate_type, cyclonedx.clone());
-        assert_eq!((fields(&found), found.time()), (vec!["document: hello".into(), "packages: 1".into()], Some(1_795_428_000)));
+        assert_eq!(
+            (fields(&found), found.time()),
+            (vec!["document: hello".into(), "packages: 1".into()], Some(1_795_428_000))
+        );
     }
     assert_eq!(said("https://cyclonedx.org/bomb", json!({})), Predicate::Other);
 }

@@ -163,14 +163,18 @@ fn attestations() -> Vec<Vec<u8>> {
     let provenance = format!(
         r#"{{"buildDefinition":{{"buildType":"x:y","resolvedDependencies":[{{}}]}},"runDetails":{{"builder":{{"id":"x:z"}},"metadata":{{"finishedOn":"{time}"}}}}}}"#
     );
-    let old = format!(r#"{{"builder":{{"id":"x:z"}},"buildType":"x:y","metadata":{{"buildFinishedOn":"{time}"}},"materials":[{{}}]}}"#);
+    let old = format!(
+        r#"{{"builder":{{"id":"x:z"}},"buildType":"x:y","metadata":{{"buildFinishedOn":"{time}"}},"materials":[{{}}]}}"#
+    );
     let scan = format!(
         r#"{{"scanner":{{"uri":"x:s","db":{{"lastUpdate":"{time}"}},"result":[{{"id":"CVE-1","severity":[{{"method":"m","score":"9.8"}}]}},{{"vulnerability":{{"id":"CVE-2","severity":{{"score":"low"}}}}}}]}},"metadata":{{"scanFinishedOn":"{time}"}}}}"#
     );
     let summary = format!(
         r#"{{"verifier":{{"id":"x:v"}},"timeVerified":"{time}","policy":{{"uri":"x:p"}},"verificationResult":"PASSED","verifiedLevels":["L3"]}}"#
     );
-    let spdx = format!(r#"{{"spdxVersion":"SPDX-2.3","name":"n","creationInfo":{{"created":"{time}"}},"packages":[{{"name":"p"}}]}}"#);
+    let spdx = format!(
+        r#"{{"spdxVersion":"SPDX-2.3","name":"n","creationInfo":{{"created":"{time}"}},"packages":[{{"name":"p"}}]}}"#
+    );
     let cyclonedx = format!(
         r#"{{"bomFormat":"CycloneDX","metadata":{{"timestamp":"{time}","component":{{"name":"n"}}}},"components":[{{"name":"p"}}]}}"#
     );
