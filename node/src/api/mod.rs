@@ -1,5 +1,6 @@
 //! The node as its faces see it: `web::api::Backend`.
 
+mod history;
 mod metrics;
 mod statements;
 mod view;

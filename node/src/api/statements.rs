@@ -4,12 +4,12 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use rialto_protocol::attestation::{Attestation, MAX_DSSE_BYTES};
-use rialto_protocol::ids::{PublicKey, RecordId};
+use rialto_protocol::ids::RecordId;
 use rialto_protocol::record::{Endorsement, EndorsementBody, Record, Release};
 use rialto_protocol::signed::Verified;
 use rialto_web::api::*;
 
-use super::view::{openssh, signers, time};
+use super::view::{signer, signers, time};
 use crate::node::Node;
 use crate::trust::{Policy, Statement, endorsement_is_void, makers_of};
 
@@ -88,10 +88,6 @@ fn unread(node: &Node, record: &Verified<Record>, problem: &str) -> StatementSho
         brought_by: signers(node, record),
         problem: Some(problem.to_owned()),
     }
-}
-
-fn signer(node: &Node, key: &PublicKey) -> SignerShown {
-    SignerShown { name: node.key_shown(key), is_known: node.petname(key).is_some(), key: openssh(key) }
 }
 
 /// What an endorsement with this envelope says of a release.

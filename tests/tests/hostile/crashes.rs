@@ -8,10 +8,9 @@ use std::sync::atomic::Ordering;
 use rialto_testnet::site::{SOON, Site};
 use rialto_testnet::wait::eventually;
 use rialto_tests::held::{Held, noise};
+use rialto_tests::liars::{FETCH, holds, lie};
 use rialto_tests::scene::{Scene, add, catch, goes_on, hostile, missing, segment_bytes, start, verify};
 use rialto_tests::stage::{accepting, list};
-
-use crate::holders::{FETCH, holds, lie};
 
 #[test]
 fn a_node_killed_at_any_moment_of_an_addition_keeps_what_it_acknowledged() {

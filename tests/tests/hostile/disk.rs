@@ -9,10 +9,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rialto_testnet::site::{SOON, Site};
 use rialto_testnet::wait::eventually;
 use rialto_tests::held::{Held, noise};
+use rialto_tests::liars::{FETCH, holds, lie};
 use rialto_tests::scene::{Scene, add, hostile, missing, start, system, verify};
 use rialto_tests::stage::configure;
-
-use crate::holders::{FETCH, holds, lie};
 
 /// A file system of its own, in memory, until it is dropped.
 struct SmallDisk(PathBuf);

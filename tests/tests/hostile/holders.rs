@@ -1,177 +1,19 @@
-//! Holders of images that lie about them, or send too much, too little, or nothing.
+//! Holders of images that lie about them, or send too little, or nothing. Those that send too much or something else are
+//! among the `attacks`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
 use rialto_protocol::codec::{self, Value};
 use rialto_protocol::ids::ImageId;
-use rialto_protocol::image::encoding::Encoding;
 use rialto_protocol::image::manifest::MAX_PAGE_BYTES;
-use rialto_protocol::swarm::{ChunkHeader, FrameHead, FrameKind, Message, Ranges};
-use rialto_testnet::site::{SOON, Site};
+use rialto_protocol::swarm::{FrameHead, FrameKind};
+use rialto_testnet::site::SOON;
 use rialto_testnet::wait::eventually;
 use rialto_tests::held::{Held, noise};
-use rialto_tests::hostile::{Hostile, Part, Talk};
-use rialto_tests::scene::{Scene, add, goes_on, hostile, introduce, logged, missing, resident_bytes, start, verify};
-
-/// What is long enough for a fetch that has to get round a peer that stalls: twice its patience, and a busy machine.
-pub(crate) const FETCH: Duration = Duration::from_secs(60);
-/// The images of these tests: some 250 chunks, more than is asked of one peer at once.
-const IMAGE_BYTES: usize = 8 << 20;
-
-/// How a holder answers for one chunk; `false` ends the stream.
-pub(crate) type Lie = Arc<dyn Fn(Arc<Held>, Talk, u32, usize) -> Answered + Send + Sync>;
-pub(crate) type Answered = std::pin::Pin<Box<dyn Future<Output = (Talk, bool)> + Send>>;
-
-pub(crate) fn lie<F: Future<Output = (Talk, bool)> + Send + 'static>(
-    tell: impl Fn(Arc<Held>, Talk, u32, usize) -> F + Send + Sync + 'static,
-) -> Lie {
-    Arc::new(move |image, talk, index, position| Box::pin(tell(image, talk, index, position)))
-}
-
-/// Makes the peer a holder of the image that answers by `lie`; the count is of chunks that it was asked for.
-pub(crate) fn holds(peer: &Hostile, image: &Arc<Held>, lie: Lie) -> Arc<AtomicUsize> {
-    let asked = Arc::new(AtomicUsize::new(0));
-    let (image, count) = (Arc::clone(image), Arc::clone(&asked));
-    peer.on(Part::Swarm, move |mut talk| {
-        let (image, count, lie) = (Arc::clone(&image), Arc::clone(&count), Arc::clone(&lie));
-        async move {
-            if !is_hello_of(&mut talk, &image).await || talk.claim_everything().await.is_err() {
-                return;
-            }
-            while let Some(message) = talk.hear().await {
-                match message {
-                    Message::WantPages { hashes } => {
-                        for hash in hashes {
-                            talk.page(&image.pages[&hash]).await.ok();
-                        }
-                    }
-                    Message::Want { chunks } => {
-                        for index in chunks.indices_below(image.chunks.len() as u32) {
-                            let position = count.fetch_add(1, Ordering::SeqCst);
-                            let (back, goes_on) = lie(Arc::clone(&image), talk, index, position).await;
-                            talk = back;
-                            if !goes_on {
-                                return;
-                            }
-                        }
-                    }
-                    _ => {}
-                }
-            }
-        }
-    });
-    asked
-}
-
-async fn is_hello_of(talk: &mut Talk, image: &Held) -> bool {
-    match talk.hear().await {
-        Some(Message::Hello { image: asked, .. }) if asked == image.id => true,
-        _ => {
-            talk.say(&Message::Absent).await.ok();
-            false
-        }
-    }
-}
-
-fn raw(index: u32) -> ChunkHeader {
-    ChunkHeader { index, encoding: Encoding::Raw }
-}
-
-/// A fetch that has a liar to ask and nobody else, and later an honest holder beside it.
-fn fetched_from_the_honest_one(lie: Lie) -> (Scene, Site) {
-    let scene = Scene::new();
-    let image = Arc::new(Held::random(IMAGE_BYTES, 11));
-    let mut uni = scene.site("uni");
-    add(&uni, &scene.file("image", &image.content));
-    let mut shop = scene.site("shop");
-    let peer = hostile(&shop);
-    let asked = holds(&peer, &image, lie);
-
-    let fetch = start(&shop, &["fetch", &image.name()]);
-    until_asked(&asked);
-    introduce(&mut uni, &shop);
-    let (code, fetched) = fetch.end(FETCH);
-    assert_eq!(code, Some(0), "{fetched}\n{}", shop.log());
-    verify(&shop, &image.name());
-    goes_on(&mut shop, &scene);
-    drop(uni);
-    (scene, shop)
-}
-
-fn until_asked(asked: &AtomicUsize) {
-    let look = || if asked.load(Ordering::SeqCst) > 0 { Ok(()) } else { Err("nothing was asked") };
-    eventually(SOON, "a chunk asked of the hostile holder", look).expect("the fetch asks it");
-}
-
-#[test]
-fn a_holder_of_wrong_bytes_is_dropped_and_the_fetch_completes() {
-    let (_scene, shop) = fetched_from_the_honest_one(lie(|image, mut talk, index, _| async move {
-        let length = image.chunks[index as usize].len();
-        let is_sent = talk.chunk(raw(index), &noise(length, index.into())).await.is_ok();
-        (talk, is_sent)
-    }));
-    logged(&shop, &["WARN", "a chunk is refused"]);
-    logged(&shop, &["WARN", "a holder is not asked again for this image", "do not have the chunk's hash"]);
-}
-
-#[test]
-fn a_holder_that_answers_with_another_index_is_dropped_and_the_fetch_completes() {
-    let (_scene, shop) = fetched_from_the_honest_one(lie(|image, mut talk, index, position| async move {
-        // Once another chunk's bytes for this index, or this chunk's bytes under an index that there is not.
-        let other = (index as usize + 1) % image.chunks.len();
-        let header = if position.is_multiple_of(2) { raw(u32::MAX) } else { raw(index) };
-        let is_sent = talk.chunk(header, &image.chunks[other]).await.is_ok();
-        (talk, is_sent)
-    }));
-    logged(&shop, &["WARN", "a holder is not asked again for this image"]);
-}
-
-#[test]
-fn a_holder_that_announces_an_endless_chunk_is_dropped_and_the_fetch_completes() {
-    let (_scene, shop) = fetched_from_the_honest_one(lie(|_, mut talk, _, _| async move {
-        talk.send(&[FrameKind::Chunk as u8, 0xff, 0xff, 0xff, 0xff]).await.ok();
-        while talk.send(&[0; 1 << 16]).await.is_ok() {}
-        (talk, false)
-    }));
-    logged(&shop, &["WARN", "a holder is not asked again for this image", "out of bounds"]);
-}
-
-#[test]
-fn a_holder_that_sends_chunks_without_end_is_dropped_and_the_fetch_completes() {
-    let (_scene, shop) = fetched_from_the_honest_one(lie(|image, mut talk, index, _| async move {
-        // The right one, and then again and again.
-        while image.send(&mut talk, index).await.is_ok() {}
-        (talk, false)
-    }));
-    logged(&shop, &["WARN", "a holder is not asked again for this image", "nobody asked for"]);
-}
-
-#[test]
-fn a_holder_that_sends_pages_without_end_is_dropped_and_the_fetch_completes() {
-    let (_scene, shop) = fetched_from_the_honest_one(lie(|image, mut talk, _, _| async move {
-        let page = image.pages.values().next().expect("a page").clone();
-        while talk.page(&page).await.is_ok() {}
-        (talk, false)
-    }));
-    logged(&shop, &["WARN", "a holder is not asked again for this image", "was not asked for"]);
-}
-
-#[test]
-fn zstd_bombs_are_refused_and_the_fetch_completes() {
-    let bomb = zstd::bulk::compress(&vec![0; 512 << 20], 19).expect("a bomb");
-    assert!(bomb.len() < 64 << 10);
-    let (_scene, shop) = fetched_from_the_honest_one(lie(move |_, mut talk, index, _| {
-        let bomb = bomb.clone();
-        async move {
-            let is_sent = talk.chunk(ChunkHeader { index, encoding: Encoding::Zstd }, &bomb).await.is_ok();
-            (talk, is_sent)
-        }
-    }));
-    logged(&shop, &["WARN", "a chunk is refused"]);
-    assert!(resident_bytes(&shop) < 200 << 20, "{} bytes", resident_bytes(&shop));
-}
+use rialto_tests::hostile::{Hostile, Part};
+use rialto_tests::liars::{FETCH, IMAGE_BYTES, fetched_from_the_honest_one, holds, lie, raw};
+use rialto_tests::scene::{Scene, add, goes_on, hostile, introduce, missing, start, verify};
 
 #[test]
 fn a_holder_that_stalls_is_got_round() {
@@ -212,43 +54,6 @@ fn holders_that_say_nothing_leave_room_for_one_that_does() {
     let (code, fetched) = fetch.end(FETCH);
     assert_eq!(code, Some(0), "{fetched}\n{}", shop.log());
     verify(&shop, &image.name());
-    goes_on(&mut shop, &scene);
-}
-
-#[test]
-fn a_flood_of_have_does_not_fill_the_memory() {
-    let scene = Scene::new();
-    let image = Arc::new(Held::random(IMAGE_BYTES, 11));
-    let mut shop = scene.site("shop");
-    let peer = hostile(&shop);
-    let said = Arc::new(AtomicUsize::new(0));
-    let (held, count) = (Arc::clone(&image), Arc::clone(&said));
-    peer.on(Part::Swarm, move |mut talk| {
-        let (image, count) = (Arc::clone(&held), Arc::clone(&count));
-        async move {
-            if !is_hello_of(&mut talk, &image).await {
-                return;
-            }
-            // Every second chunk of an image that has no end, as far as one message reaches, again and again.
-            let chunks = Ranges::pieces((0..8192).step_by(2)).remove(0);
-            let frame = Message::Have { is_complete: false, chunks }.frame().expect("a frame");
-            while talk.send(&frame).await.is_ok() {
-                count.fetch_add(1, Ordering::SeqCst);
-            }
-        }
-    });
-    let before = resident_bytes(&shop);
-    let fetch = start(&shop, &["fetch", &image.name()]);
-    eventually(FETCH, "600 messages", || match said.load(Ordering::SeqCst) {
-        600.. => Ok(()),
-        few => Err(few),
-    })
-    .expect("the node reads them");
-    let grown = resident_bytes(&shop).saturating_sub(before);
-    assert!(grown < 24 << 20, "the node grew by {grown} bytes");
-    fetch.interrupt();
-    let (code, error) = fetch.end(SOON);
-    assert_eq!(code, Some(1), "{error}");
     goes_on(&mut shop, &scene);
 }
 

@@ -142,29 +142,6 @@ fn malformed_records_are_refused() {
 }
 
 #[test]
-fn oversized_records_are_refused() {
-    let scene = Scene::new();
-    let (honest, mut site) = two_sites(&scene);
-    let mut parts = Parts::of(&good(&key(1), "long"));
-    parts.payload = vec![0; MAX_ENVELOPE_BYTES];
-    let peer = hostile(&site);
-    peer.gossip(parts.together()).expect("it can be sent");
-    logged(&site, &["WARN", "a gossiped record is refused", &peer.peer_id(), "bytes where at most"]);
-
-    // Larger than any gossip may be: not even read.
-    let before = rialto_tests::scene::resident_bytes(&site);
-    let peer = hostile(&site);
-    for number in 0..8 {
-        // The node may have ended the stream by now.
-        peer.gossip(rialto_tests::held::noise(900_000, number)).ok();
-    }
-    honest_record_arrives(&honest, &site, 0);
-    let grown = rialto_tests::scene::resident_bytes(&site).saturating_sub(before);
-    assert!(grown < 32 << 20, "the node grew by {grown} bytes");
-    goes_on(&mut site, &scene);
-}
-
-#[test]
 fn non_canonical_records_are_refused() {
     let envelope = good(&key(1), "canonical").encode();
     assert_eq!(envelope[..4], [0xa3, 0x61, b'v', 0x01]);

@@ -85,6 +85,15 @@ pub fn release(publisher: &str, name: &str, version: &str, verdict: VerdictKind)
         endorsements: vec![],
         revocations: vec![],
         channels: vec![],
+        history: vec![HistoryEvent {
+            kind: HistoryKind::Signed,
+            record: id,
+            signed_by: vec![signer(publisher)],
+            what: String::new(),
+            issued: DAY.into(),
+            arrived: Some(DAY.into()),
+            from: Some("12D3KooWPartner".into()),
+        }],
         explanation: Explanation {
             release: id,
             verdict,
@@ -446,6 +455,15 @@ impl Fake {
             contradicted.signed_by = vec![evil_signer()];
             contradicted.issued = Some(evil("issued"));
             details.channels = vec![contradicted];
+            details.history = vec![HistoryEvent {
+                kind: HistoryKind::Revoked,
+                signed_by: vec![evil_signer()],
+                what: evil("what"),
+                issued: evil("issued"),
+                arrived: Some(evil("arrived")),
+                from: Some(evil("from")),
+                ..details.history[0].clone()
+            }];
             details.explanation.rule = evil("rule");
             details.explanation.because = evil("because");
             details.explanation.policy = Some(evil("policy"));
