@@ -13,6 +13,7 @@ pub mod channel;
 pub mod codec;
 pub mod ids;
 pub mod image;
+pub mod package;
 pub mod record;
 pub mod signed;
 pub mod swarm;

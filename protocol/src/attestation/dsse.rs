@@ -212,6 +212,7 @@ mod tests {
         for bad in [
             String::new(),
             "[]".into(),
+            r#"["aGk=","t",[["AAAA"]]]"#.into(),
             "{}".into(),
             envelope("aGk=", &[]),
             envelope("aGk=", &many),

@@ -47,8 +47,11 @@ pub fn scan(bytes: &[u8], bounds: JsonBounds) -> Result<(), JsonError> {
     look.deserialize(&mut reader).and_then(|()| reader.end()).map_err(|error| JsonError::Form(error.to_string()))
 }
 
-/// Reads a document that was scanned before.
+/// Reads an object that was scanned before. Not a list of its fields in their order, which serde would take as well.
 pub(super) fn read<'a, T: serde::Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, JsonError> {
+    if bytes.trim_ascii_start().first() != Some(&b'{') {
+        return Err(JsonError::Form("it is not a JSON object".into()));
+    }
     serde_json::from_slice(bytes).map_err(|error| JsonError::Form(error.to_string()))
 }
 
