@@ -46,7 +46,7 @@ pub(super) fn of(node: &Node, judged: &Judged) -> Vec<HistoryEvent> {
     }
     let mut events = told.events;
     // What came before arrivals were kept comes first, by its own word.
-    events.sort_by_key(|(order, _)| *order);
+    events.sort_by_key(|(at, _)| *at);
     let surplus = events.len().saturating_sub(MAX_EVENTS);
     events.into_iter().skip(surplus).map(|(_, event)| event).collect()
 }

@@ -228,6 +228,8 @@ pub enum OnRevoke {
     /// They run on; nothing new is started from the release.
     #[default]
     BlockNew,
+    /// Their memory is saved to disk and they stand still, for as long as the revocation counts.
+    Suspend,
     /// They are stopped: asked to, and after the time of grace made to.
     Stop,
 }
@@ -238,6 +240,7 @@ impl OnRevoke {
         match self {
             Self::Warn => "warn",
             Self::BlockNew => "block-new",
+            Self::Suspend => "suspend",
             Self::Stop => "stop",
         }
     }

@@ -61,7 +61,7 @@ impl<'a> Debian<'a> {
             && fits(upstream, b"-:")
             && fits(revision, b"")
             && !(rest.contains('-') && revision.is_empty());
-        is_version.then(|| Self { epoch, upstream: upstream.as_bytes(), revision: revision.as_bytes() })
+        is_version.then_some(Self { epoch, upstream: upstream.as_bytes(), revision: revision.as_bytes() })
     }
 }
 

@@ -668,6 +668,15 @@ impl Backend for Fake {
     async fn clock(&self) -> Result<ClockStatus> {
         Ok(ClockStatus { now: DAY.into(), doubt: None })
     }
+    async fn signing(&self, session: &str) -> Result<SigningNext> {
+        self.note(format!("signing {session}"));
+        let ask = SigningAsk { number: 1, key: "aa".into(), payload: "a0".into() };
+        Ok(SigningNext { ask: Some(ask) })
+    }
+    async fn answer_signing(&self, session: &str, answer: SigningAnswer) -> Result<()> {
+        self.note(format!("signing {session} {}", answer.number));
+        Ok(())
+    }
     async fn set_clock(&self, request: ClockRequest) -> Result<ClockStatus> {
         self.note(format!("clock {}", request.reset));
         self.clock().await
@@ -692,6 +701,14 @@ impl Backend for Fake {
     async fn stop_instance(&self, instance: &str, force: bool) -> Result<InstanceChanged> {
         self.note(format!("stop {instance} force={force}"));
         self.changed(instance, "stopped")
+    }
+    async fn suspend_instance(&self, instance: &str) -> Result<InstanceChanged> {
+        self.note(format!("suspend {instance}"));
+        self.changed(instance, "suspended")
+    }
+    async fn resume_instance(&self, instance: &str) -> Result<InstanceChanged> {
+        self.note(format!("resume {instance}"));
+        self.changed(instance, "running")
     }
     async fn remove_instance(&self, instance: &str) -> Result<InstanceChanged> {
         self.note(format!("rm {instance}"));
