@@ -8,11 +8,13 @@
 //! about), [`channel`] (which release is the latest), [`sync`] (how records are caught up with) and [`swarm`] (how images move).
 
 pub mod allowance;
+pub mod attestation;
 pub mod bounded;
 pub mod channel;
 pub mod codec;
 pub mod ids;
 pub mod image;
+pub mod package;
 pub mod record;
 pub mod signed;
 pub mod swarm;
