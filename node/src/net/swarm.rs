@@ -431,17 +431,19 @@ impl Task {
             SwarmEvent::OutgoingConnectionError { peer_id, error, .. } => {
                 tracing::debug!(?peer_id, %error, "cannot connect");
             }
-            SwarmEvent::IncomingConnectionError { send_back_addr, error, .. } => {
-                if is_not_a_member(&send_back_addr, error) {
-                    self.outputs.bans.turned_away();
-                }
-            }
+            SwarmEvent::IncomingConnectionError { send_back_addr, error, .. } => self.refused(&send_back_addr, error),
             SwarmEvent::NewListenAddr { address, .. } => tracing::info!(%address, "listening"),
             SwarmEvent::ListenerError { error, .. } => tracing::warn!(%error, "a listener failed"),
             SwarmEvent::ListenerClosed { addresses, reason, .. } => {
                 tracing::error!(?addresses, ?reason, "no longer listening");
             }
             _ => {}
+        }
+    }
+
+    fn refused(&self, address: &Multiaddr, error: ListenError) {
+        if is_not_a_member(address, error) {
+            self.outputs.bans.turned_away();
         }
     }
 
