@@ -41,6 +41,7 @@ use crate::jobs::Jobs;
 use crate::keys::{self, KeyError, Keys};
 use crate::net::bulk::{Exchange, Patience};
 use crate::net::{self, Net, NetError};
+use crate::signing::SigningDesk;
 use crate::store::{Store, StoreError};
 use crate::trust::{Clock, DecisionError, DecisionLog, Evidence, FloorError, Floors, PolicyFile, PolicyState, Reading};
 
@@ -143,6 +144,10 @@ pub(crate) struct Node {
     /// Held from the look at a channel to the head that moves it.
     pub(crate) signing: tokio::sync::Mutex<()>,
     head_signed: tokio::sync::Notify,
+    /// Something about a revoked release is to be done again, or more of it.
+    look_at_revocations: tokio::sync::Notify,
+    /// Records that wait for signatures of keys that are held elsewhere.
+    pub(crate) desk: SigningDesk,
     pub(crate) deployer: Deployer,
     pub(crate) jobs: Jobs,
     /// Held from the look at what is published to the publishing of more.
@@ -212,6 +217,8 @@ pub async fn run(
         stuck_channels: Mutex::default(),
         signing: tokio::sync::Mutex::default(),
         head_signed: tokio::sync::Notify::new(),
+        look_at_revocations: tokio::sync::Notify::new(),
+        desk: SigningDesk::default(),
         deployer,
         jobs: Jobs::default(),
         publishing: tokio::sync::Mutex::default(),
@@ -350,6 +357,10 @@ impl Node {
                 Ok(()) = policy.changed() => Change::Policy,
                 Ok(()) = instances.changed() => Change::Instances,
                 Ok(()) = peers.changed() => Change::Peers,
+                () = self.look_at_revocations.notified() => {
+                    self.act_on_revocations(&mut acted).await;
+                    continue;
+                }
                 else => return,
             };
             if change == Change::Policy {

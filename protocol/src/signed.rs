@@ -8,7 +8,7 @@
 //! A node checks form and signatures only, and relays what it does not understand: adding a kind of record must not
 //! split a federation. Whether a signer is *authorised* for anything is the policy's question, never this module's.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Deref;
 use std::sync::Arc;
 
@@ -186,25 +186,57 @@ impl Envelope {
             }
             check_signature(key, signature, &self.payload)?;
         }
-        let body = match body {
-            Some(body) => Body::decode(&header.kind, body),
-            None => Body::Opaque,
-        };
-        let problem = match (body.belongs_to_a_federation(), &header.federation) {
-            (Some(true), None) => Some("does not name its federation"),
-            (Some(false), Some(_)) => Some("names a federation, but is portable between federations"),
-            _ => None,
-        };
-        let body = match problem {
-            None => body,
-            Some(problem) if body.is_of_the_first_kinds() => {
-                return Err(EnvelopeError::Federation { kind: header.kind, problem });
-            }
-            // A node that does not know the kind relays this in good faith.
-            Some(_) => Body::Opaque,
-        };
-        let id = self.id();
-        Ok(Verified { value: Record { id, header, body }, envelope: Arc::new(self) })
+        let value = read_body(self.id(), header, body)?;
+        Ok(Verified { value, envelope: Arc::new(self) })
+    }
+
+    /// What it says, without a look at the signatures: for an index over envelopes that were verified before, and that
+    /// are verified again before anything rests on them.
+    ///
+    /// # Errors
+    /// Those of [`Envelope::verify`], but for bad signatures.
+    pub fn claims(&self) -> Result<Record, EnvelopeError> {
+        let (header, body) = read_payload(&self.payload)?;
+        match self.keys().find(|key| header.issuers.binary_search(key).is_err()) {
+            Some(key) => Err(EnvelopeError::NotAnIssuer(*key)),
+            None => read_body(self.id(), header, body),
+        }
+    }
+
+    /// The keys that it claims to be signed by, ascending.
+    pub fn keys(&self) -> impl ExactSizeIterator<Item = &PublicKey> + Clone {
+        self.signatures.keys()
+    }
+}
+
+fn read_body(id: RecordId, header: Header, body: Option<Value>) -> Result<Record, EnvelopeError> {
+    let body = match body {
+        Some(body) => Body::decode(&header.kind, body),
+        None => Body::Opaque,
+    };
+    let problem = match (body.belongs_to_a_federation(), &header.federation) {
+        (Some(true), None) => Some("does not name its federation"),
+        (Some(false), Some(_)) => Some("names a federation, but is portable between federations"),
+        _ => None,
+    };
+    let body = match problem {
+        None => body,
+        Some(problem) if body.is_of_the_first_kinds() => {
+            return Err(EnvelopeError::Federation { kind: header.kind, problem });
+        }
+        // A node that does not know the kind relays this in good faith.
+        Some(_) => Body::Opaque,
+    };
+    Ok(Record { id, header, body })
+}
+
+impl Header {
+    /// The header of a payload that is to be signed: what its signer looks at first.
+    ///
+    /// # Errors
+    /// Bytes that are no payload of a record.
+    pub fn of_payload(payload: &[u8]) -> Result<Self, EnvelopeError> {
+        read_payload(payload).map(|(header, _)| header)
     }
 }
 
@@ -257,7 +289,8 @@ pub fn is_signature_of(key: &PublicKey, message: &[u8], signature: &Signature) -
         .is_ok()
 }
 
-fn signed_bytes(payload: &[u8]) -> Vec<u8> {
+/// What a signer of this payload signs: for keys that are held elsewhere, such as in an ssh-agent.
+pub fn signed_bytes(payload: &[u8]) -> Vec<u8> {
     [SIGNATURE_CONTEXT, payload].concat()
 }
 
@@ -281,7 +314,7 @@ impl Draft {
         body: &Body,
     ) -> Result<Self, EnvelopeError> {
         let (kind, body) = body.encode()?;
-        let issuers: std::collections::BTreeSet<_> = issuers.into_iter().collect();
+        let issuers: BTreeSet<_> = issuers.into_iter().collect();
         let issuers: Vec<_> = issuers.into_iter().collect();
         let list = List::try_from(issuers.clone()).map_err(|_| EnvelopeError::Issuers)?;
         let payload = codec::encode(&WirePayload {
@@ -321,6 +354,25 @@ impl Draft {
         let signature = Signature(key.sign(&signed_bytes(&self.payload)).to_bytes());
         self.signatures.insert(public, signature);
         Ok(self)
+    }
+
+    /// Adds a signature that was made elsewhere, over [`signed_bytes`] of this draft's [`payload`](Self::payload).
+    ///
+    /// # Errors
+    /// [`EnvelopeError::CannotSign`] where the key is not an issuer, [`EnvelopeError::BadSignature`] where the signature
+    /// is not one of this key over this record.
+    pub fn attach(mut self, key: PublicKey, signature: Signature) -> Result<Self, EnvelopeError> {
+        if !self.issuers.contains(&key) {
+            return Err(EnvelopeError::CannotSign(key));
+        }
+        check_signature(&key, &signature, &self.payload)?;
+        self.signatures.insert(key, signature);
+        Ok(self)
+    }
+
+    /// The payload: what the record says, and who may sign it.
+    pub fn payload(&self) -> &[u8] {
+        &self.payload
     }
 
     /// The envelope with the signatures so far.
@@ -368,14 +420,9 @@ impl<T> Verified<T> {
 }
 
 impl Verified<Record> {
-    /// What catch-up reconciles: blake3(record id ‖ signing keys, ascending), so that a missing co-signature shows too.
+    /// What catch-up reconciles; see [`sync_id`].
     pub fn sync_id(&self) -> Hash {
-        let mut hasher = blake3::Hasher::new();
-        hasher.update(&self.id.to_bytes());
-        for key in self.signers() {
-            hasher.update(&key.0);
-        }
-        Hash(*hasher.finalize().as_bytes())
+        sync_id(&self.id, self.signers())
     }
 
     /// The union of two envelopes of one record, or `None` where `other` adds no key. The first signature of a key stays.
@@ -396,9 +443,27 @@ impl Verified<Record> {
         Ok(Some(Self { value: self.value.clone(), envelope: Arc::new(merged) }))
     }
 
+    /// The same record without the signatures of these keys; `None` where no signature is left. Those that are left were
+    /// verified with the others.
+    pub fn without_signers(&self, keys: &BTreeSet<PublicKey>) -> Option<Self> {
+        let mut envelope = Envelope::clone(&self.envelope);
+        envelope.signatures.retain(|key, _| !keys.contains(key));
+        (!envelope.signatures.is_empty()).then(|| Self { value: self.value.clone(), envelope: Arc::new(envelope) })
+    }
+
     /// The same record seen as one of the kind `T`, where it is one.
     pub fn narrow<T: Clone>(&self, select: impl FnOnce(&Body) -> Option<&T>) -> Option<Verified<T>> {
         let value = select(&self.value.body)?.clone();
         Some(Verified { value, envelope: Arc::clone(&self.envelope) })
     }
+}
+
+/// What catch-up reconciles: blake3(record id ‖ signing keys, ascending), so that a missing co-signature shows too.
+pub fn sync_id<'a>(id: &RecordId, keys: impl Iterator<Item = &'a PublicKey>) -> Hash {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&id.to_bytes());
+    for key in keys {
+        hasher.update(&key.0);
+    }
+    Hash(*hasher.finalize().as_bytes())
 }

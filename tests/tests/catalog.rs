@@ -35,7 +35,14 @@ fn a_site_that_was_away_hears_what_it_missed() -> Outcome {
     uni.json(&["revoke", &second, "--key", "releases", "--reason", "too early"])?;
     shop.start()?;
     knows(&shop, 4)?;
-    assert_eq!(shop.json(&["show", &first])?["endorsements"][0]["record"], said.as_str());
+    let shown = shop.json(&["show", &first])?;
+    assert_eq!(shown["endorsements"][0]["record"], said.as_str());
+    let history = list(&shown["history"]);
+    let kinds: Vec<&str> = history.iter().filter_map(|event| event["kind"].as_str()).collect();
+    assert_eq!(kinds, ["signed", "endorsed"]);
+    let of_uni = uni.json(&["status"])?["peer_id"].clone();
+    assert!(history.iter().all(|event| event["from"] == of_uni && event["arrived"].is_string()), "{history:?}");
+    assert!(list(&uni.json(&["show", &first])?["history"]).iter().all(|event| event["from"].is_null()));
     shop.verdict(&second, "reject")?;
 
     // And the other way round: what was said while alone reaches the others.

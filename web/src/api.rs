@@ -9,6 +9,7 @@ mod error;
 mod instances;
 mod jobs;
 mod policy;
+mod signing;
 mod site;
 mod store;
 
@@ -20,14 +21,16 @@ use futures::Stream;
 use rialto_protocol::ids::ImageId;
 
 pub use catalog::{
-    ContextInputShown, EndorseRequest, EndorsementShown, PublishRequest, Published, Recorded, ReleaseDetails,
-    ReleaseImage, ReleaseSummary, RevocationShown, RevokeRequest, SearchPage, SearchQuery, SignerShown,
+    ContextInputShown, EndorseRequest, EndorsementShown, HistoryEvent, HistoryKind, PublishRequest, Published,
+    Recorded, ReleaseDetails, ReleaseImage, ReleaseSummary, RevocationShown, RevokeRequest, SearchPage, SearchQuery,
+    SignerShown,
 };
 pub use channels::{ChannelShown, ChannelWorth, DelegateRequest, Delegated, Movers, RotateRequest, SetChannelRequest};
 pub use error::{ApiError, ErrorCode};
 pub use instances::{DeployRequest, Deployed, Instance, InstanceChanged, PortForward, StopRequest};
 pub use jobs::{Change, JobEvent, JobStarted};
 pub use policy::{Explanation, PolicyChange, PolicyDiff, PolicyDiffRequest, Replay, RequirementOutcome, VerdictKind};
+pub use signing::{AwayKey, SigningAnswer, SigningAsk, SigningNext, check_session};
 pub use site::{
     ChangeRates, ClockRequest, ClockStatus, Peer, PolicyStatus, RateLimit, Rates, ScrubStatus, Status, Unlimited,
     WebLink,
@@ -99,6 +102,10 @@ pub trait Backend: Send + Sync + 'static {
     async fn delegate(&self, request: DelegateRequest) -> Result<Delegated>;
     /// Puts a key in the place of another.
     async fn rotate(&self, request: RotateRequest) -> Result<Delegated>;
+    /// What the holder of a key is to sign next, within seconds; nothing where nothing came.
+    async fn signing(&self, session: &str) -> Result<SigningNext>;
+    /// A signature, or why there is none.
+    async fn answer_signing(&self, session: &str, answer: SigningAnswer) -> Result<()>;
     /// The time that verdicts go by.
     async fn clock(&self) -> Result<ClockStatus>;
     /// Takes the machine's clock for right.
@@ -113,6 +120,10 @@ pub trait Backend: Send + Sync + 'static {
     async fn instances(&self) -> Result<Vec<Instance>>;
     /// Stops an instance: ACPI first, and the hard way when it does not listen or `force` is set.
     async fn stop_instance(&self, instance: &str, force: bool) -> Result<InstanceChanged>;
+    /// Saves a running instance's memory to disk and ends its process.
+    async fn suspend_instance(&self, instance: &str) -> Result<InstanceChanged>;
+    /// Starts a suspended instance where it stood still.
+    async fn resume_instance(&self, instance: &str) -> Result<InstanceChanged>;
     /// Removes a stopped instance and what its guest wrote.
     async fn remove_instance(&self, instance: &str) -> Result<InstanceChanged>;
     /// What the guest wrote to its console, as bytes of text; with `follow`, also what it writes from now on.

@@ -66,12 +66,16 @@ pub(crate) enum Op {
     SetChannel,
     Delegate,
     Rotate,
+    Signing,
+    AnswerSigning,
     Clock,
     SetClock,
     Revoke,
     Fetch,
     Deploy,
     Instances,
+    SuspendInstance,
+    ResumeInstance,
     StopInstance,
     RemoveInstance,
     Logs,
@@ -148,6 +152,8 @@ routes! {
     SetChannel POST "/api/v1/channels" Socket ("SetChannelRequest") Json("Recorded"), "Makes a channel point at a release, and keeps it fresh from now on.";
     Delegate POST "/api/v1/delegations" Socket ("DelegateRequest") Json("Delegated"), "Lets keys act for a publisher.";
     Rotate POST "/api/v1/delegations/rotate" Socket ("RotateRequest") Json("Delegated"), "Puts a key in the place of another, wherever the publisher's key lets that one act.";
+    Signing GET "/api/v1/signing/{session}" Socket () Json("SigningNext"), "What a key that is held elsewhere (away:SESSION:KEY) is to sign next; nothing where nothing came for a while.";
+    AnswerSigning POST "/api/v1/signing/{session}" Socket ("SigningAnswer") Nothing, "The signature of such a key, or why there is none.";
     Clock GET "/api/v1/clock" Session () Json("ClockStatus"), "The time that verdicts go by.";
     SetClock POST "/api/v1/clock" Socket ("ClockRequest") Json("ClockStatus"), "Takes the machine's clock for right.";
     Revoke POST "/api/v1/revocations" Socket ("RevokeRequest") Json("Recorded"), "Withdraws a release, an endorsement or a key.";
@@ -155,6 +161,8 @@ routes! {
     Deploy POST "/api/v1/deploy" Session ("DeployRequest") Job("Deployed"), "Judges a release, fetches what is missing and boots it.";
     Instances GET "/api/v1/instances" Session () List("Instance"), "All instances.";
     StopInstance POST "/api/v1/instances/{instance}/stop" Session ("StopRequest") Json("InstanceChanged"), "Stops an instance. The body may be left out.";
+    SuspendInstance POST "/api/v1/instances/{instance}/suspend" Session () Json("InstanceChanged"), "Saves a running instance's memory to disk and ends its process.";
+    ResumeInstance POST "/api/v1/instances/{instance}/resume" Session () Json("InstanceChanged"), "Starts a suspended instance where it stood still.";
     RemoveInstance DELETE "/api/v1/instances/{instance}" Session () Json("InstanceChanged"), "Removes a stopped instance and what its guest wrote.";
     Logs GET "/api/v1/instances/{instance}/logs" Session () Text("text/plain; charset=utf-8"), "What the guest wrote to its console."
         [("follow", "boolean", "Go on with what it writes from now on.")];

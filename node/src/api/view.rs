@@ -10,6 +10,7 @@ use rialto_protocol::record::{Boot, EndorsementBody, InputType, Record, Release}
 use rialto_protocol::signed::Verified;
 use rialto_web::api::*;
 
+use super::history;
 use crate::catalog::SharedRecord;
 use crate::keys;
 use crate::net::PeerView;
@@ -194,6 +195,7 @@ pub(super) fn details(node: &Node, judged: &Judged, other_sites: u64) -> Result<
             .map(|name| channel(node, name))
             .filter(|channel| channel.release == Some(judged.record.id))
             .collect(),
+        history: history::of(node, judged),
         explanation: judged.verdict.explanation(),
         images: release_images(node, release),
         sites_holding: other_sites + u64::from(summary.is_fetched),
@@ -233,7 +235,7 @@ pub(super) fn channel(node: &Node, name: &ChannelName) -> ChannelShown {
     let head = state.head.and_then(|(id, _)| heads.iter().find(|record| record.id == id));
     let release = state.release.and_then(|id| node.catalog.get(&id));
     let is_frozen = |flaw: &Flaw| matches!(flaw, Flaw::Frozen { .. });
-    let signer = |key: &PublicKey| SignerShown {
+    let shown = |key: &PublicKey| SignerShown {
         name: node.key_shown(key),
         is_known: node.petname(key).is_some(),
         key: openssh(key),
@@ -254,15 +256,15 @@ pub(super) fn channel(node: &Node, name: &ChannelName) -> ChannelShown {
         record: state.head.map(|(id, _)| id),
         epoch: state.head.map_or(0, |(_, position)| position.epoch),
         sequence: state.head.map_or(0, |(_, position)| position.sequence),
-        signed_by: head.map(|record| record.signers().map(signer).collect()).unwrap_or_default(),
+        signed_by: head.map(|record| record.signers().map(shown).collect()).unwrap_or_default(),
         issued: head.map(|record| time(record.header.issued)),
         expires: state.expires.map(time),
         frozen_seconds: state.expires.filter(|expires| *expires <= now).map(|expires| now - expires),
         proof: state.proof.map(Vec::from).unwrap_or_default(),
         movers: match authority {
-            Authority::Publisher => Movers { keys: vec![signer(&name.publisher)], threshold: 1, ..Movers::default() },
+            Authority::Publisher => Movers { keys: vec![shown(&name.publisher)], threshold: 1, ..Movers::default() },
             Authority::Delegated { record, keys, threshold, expires, .. } => Movers {
-                keys: keys.iter().map(signer).collect(),
+                keys: keys.iter().map(shown).collect(),
                 threshold: threshold as u64,
                 delegation: Some(record),
                 expires: Some(time(expires)),
@@ -329,19 +331,18 @@ pub(super) fn image(node: &Node, image: &StoredImage, usage: Usage) -> ImageSumm
 }
 
 fn signers(node: &Node, record: &Verified<Record>) -> Vec<SignerShown> {
-    let shown = |key: &PublicKey| SignerShown {
-        name: node.shown(key),
-        is_known: node.petname(key).is_some(),
-        key: openssh(key),
-    };
-    record.signers().map(shown).collect()
+    record.signers().map(|key| signer(node, key)).collect()
+}
+
+pub(super) fn signer(node: &Node, key: &PublicKey) -> SignerShown {
+    SignerShown { name: node.shown(key), is_known: node.petname(key).is_some(), key: openssh(key) }
 }
 
 fn openssh(key: &PublicKey) -> String {
     keys::to_openssh(key, "").map_or_else(|_| key.to_string(), |line| line.trim_end().to_owned())
 }
 
-fn time(seconds: UnixSeconds) -> String {
+pub(super) fn time(seconds: UnixSeconds) -> String {
     let second = i64::try_from(seconds).ok().and_then(|seconds| jiff::Timestamp::from_second(seconds).ok());
     second.map_or_else(|| format!("{seconds} s after 1970"), |time| time.to_string())
 }

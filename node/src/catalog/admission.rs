@@ -14,6 +14,7 @@ use rialto_protocol::record::{Body, MAX_AHEAD_SECONDS, Record, RevocationSubject
 use rialto_protocol::signed::{Envelope, Verified};
 
 use super::Outcome;
+use super::arrival::Arrival;
 use super::budget::{Budget, Charge, Evicted, Payer};
 use super::gossip::{Ignored, unfit};
 use super::index::{Held, Index};
@@ -97,11 +98,11 @@ impl Holdings {
             self.refused.insert(record.sync_id(), again);
             return Outcome::Ignored(reason);
         }
-        if let Some(outcome) = self.pass_over(&record, source, changes) {
+        if let Some(outcome) = self.pass_over(&record, source, now, changes) {
             return outcome;
         }
         let id = record.id;
-        let outcome = self.take_in(record, source, changes);
+        let outcome = self.take_in(record, source, now, changes);
         if outcome.is_change() {
             self.settle_after(&id, changes);
         }
@@ -117,6 +118,7 @@ impl Holdings {
         &mut self,
         record: &Verified<Record>,
         source: Option<&Arc<str>>,
+        now: UnixSeconds,
         changes: &mut Changes,
     ) -> Option<Outcome> {
         let position = self.index.channels.place(record)?;
@@ -132,7 +134,7 @@ impl Holdings {
             && !left.contains(&record.id)
         {
             // The two are settled together, after the other one has come in.
-            self.take_in(other, source, changes);
+            self.take_in(other, source, now, changes);
             return None;
         }
         self.refused.insert(record.sync_id(), UnixSeconds::MAX);
@@ -140,16 +142,27 @@ impl Holdings {
         Some(Outcome::Ignored(Ignored::Superseded))
     }
 
-    fn take_in(&mut self, record: Verified<Record>, source: Option<&Arc<str>>, changes: &mut Changes) -> Outcome {
+    fn take_in(
+        &mut self,
+        record: Verified<Record>,
+        source: Option<&Arc<str>>,
+        now: UnixSeconds,
+        changes: &mut Changes,
+    ) -> Outcome {
         let id = record.id;
         let (held, outcome) = match self.index.get(&id) {
             // Records of one id have one payload: merging them cannot fail.
             Some(before) => match before.record.merge(&record).ok().flatten() {
-                Some(merged) => (self.hold(merged, before.source.clone(), Some(before.arrival)), Outcome::Merged),
+                Some(merged) => {
+                    let added = record.signers().filter(|key| !before.record.is_signed_by(key)).copied().collect();
+                    let added = Arrival { at: Some(now), from: source.cloned(), keys: added };
+                    let arrivals = before.arrivals.iter().cloned().chain([added]).collect();
+                    (self.hold(merged, before.source.clone(), Some(before.arrival), arrivals), Outcome::Merged)
+                }
                 // Our own from now on, whoever brought it back to us.
                 None if source.is_none() && before.source.is_some() => {
                     let record = Verified::clone(&before.record);
-                    (self.hold(record, None, Some(before.arrival)), Outcome::Duplicate)
+                    (self.hold(record, None, Some(before.arrival), Arc::clone(&before.arrivals)), Outcome::Duplicate)
                 }
                 None => {
                     let sync_id = record.sync_id();
@@ -162,7 +175,11 @@ impl Holdings {
             None if source.is_some() && self.evicted.contains(&record.sync_id()) => {
                 return Outcome::Ignored(Ignored::Evicted);
             }
-            None => (self.hold(record, source.cloned(), None), Outcome::New),
+            None => {
+                let arrival =
+                    Arrival { at: Some(now), from: source.cloned(), keys: record.signers().copied().collect() };
+                (self.hold(record, source.cloned(), None, Arc::new([arrival])), Outcome::New)
+            }
         };
         let payers = held.charge.as_ref().map_or_else(Vec::new, |charge| charge.payers.clone());
         self.put(held, changes);
@@ -225,21 +242,29 @@ impl Holdings {
         let Some(held) = self.index.get(id) else { return };
         let (is_kept, was_kept) = (self.is_kept(&held.record, held.source.as_ref()), held.charge.is_none());
         if is_kept != was_kept {
-            let again = self.hold(Verified::clone(&held.record), held.source.clone(), Some(held.arrival));
+            let (record, arrivals) = (Verified::clone(&held.record), Arc::clone(&held.arrivals));
+            let again = self.hold(record, held.source.clone(), Some(held.arrival), arrivals);
             self.replace(again);
         }
     }
 
     /// Puts in what the log says, without a question: it was admitted when it was written.
-    pub(super) fn replay(&mut self, record: Verified<Record>, source: Option<String>) {
-        let source = source.map(Arc::from);
+    pub(super) fn replay(&mut self, record: Verified<Record>, source: Option<String>, arrivals: Vec<Arrival>) {
+        let source: Option<Arc<str>> = source.map(Arc::from);
         let held = match self.index.get(&record.id) {
             Some(before) => {
                 let merged = before.record.merge(&record).ok().flatten();
                 let record = merged.unwrap_or_else(|| Verified::clone(&before.record));
-                self.hold(record, source, Some(before.arrival))
+                // The later frame has all of them, where arrivals are kept at all.
+                let arrivals = if arrivals.is_empty() { Arc::clone(&before.arrivals) } else { Arc::from(arrivals) };
+                self.hold(record, source, Some(before.arrival), arrivals)
             }
-            None => self.hold(record, source, None),
+            None if arrivals.is_empty() => {
+                let keys = record.signers().copied().collect();
+                let arrival = Arrival { at: None, from: source.clone(), keys };
+                self.hold(record, source, None, Arc::new([arrival]))
+            }
+            None => self.hold(record, source, None, Arc::from(arrivals)),
         };
         self.put(held, &mut Changes::default());
     }
@@ -320,18 +345,25 @@ impl Holdings {
             .collect::<Vec<_>>();
         let records = present.into_iter().map(|held| Frame::Record {
             source: held.source.as_deref().map(str::to_owned),
+            arrivals: held.arrivals.to_vec(),
             envelope: held.record.envelope().encode(),
         });
         evicted.into_iter().chain(records)
     }
 
-    fn hold(&self, record: Verified<Record>, source: Option<Arc<str>>, arrival: Option<u64>) -> Held {
+    fn hold(
+        &self,
+        record: Verified<Record>,
+        source: Option<Arc<str>>,
+        arrival: Option<u64>,
+        arrivals: Arc<[Arrival]>,
+    ) -> Held {
         let arrival = arrival.unwrap_or(self.next_arrival);
         let envelope = record.envelope().encode();
         let charge = (!self.is_kept(&record, source.as_ref()))
             .then(|| Charge::new(record.id, arrival, envelope.len() as u64, record.signers(), source.as_ref()));
-        let frame_bytes = Frame::encode_record(source.as_deref(), &envelope, &mut Vec::new());
-        Held { sync_id: record.sync_id(), record: Arc::new(record), source, arrival, frame_bytes, charge }
+        let frame_bytes = Frame::encode_record(source.as_deref(), &arrivals, &envelope, &mut Vec::new());
+        Held { sync_id: record.sync_id(), record: Arc::new(record), source, arrival, arrivals, frame_bytes, charge }
     }
 
     /// Whether a record is outside the evictable part: this site's own, or of a known kind and by a named signer.
@@ -348,7 +380,8 @@ impl Holdings {
 
     fn put(&mut self, held: Held, changes: &mut Changes) {
         let (id, sync_id) = (held.record.id, held.sync_id);
-        Frame::encode_record(held.source.as_deref(), &held.record.envelope().encode(), &mut changes.frames);
+        let envelope = held.record.envelope().encode();
+        Frame::encode_record(held.source.as_deref(), &held.arrivals, &envelope, &mut changes.frames);
         let before = self.replace(held);
         if let Some(before) = before.as_ref().filter(|before| before.sync_id != sync_id) {
             self.superseded.insert(before.sync_id, id);

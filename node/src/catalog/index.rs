@@ -10,6 +10,7 @@ use rialto_protocol::ids::{Hash, ImageId, PublicKey, RecordId};
 use rialto_protocol::record::{Body, Record, Release, RevocationSubject};
 use rialto_protocol::signed::Verified;
 
+use super::arrival::Arrival;
 use super::budget::Charge;
 use super::channels::Channels;
 
@@ -22,6 +23,8 @@ pub(super) struct Held {
     pub(super) source: Option<Arc<str>>,
     /// Order of arrival.
     pub(super) arrival: u64,
+    /// When it came, and each of the signatures that came later; at least one.
+    pub(super) arrivals: Arc<[Arrival]>,
     /// Bytes of its frame in the log.
     pub(super) frame_bytes: u64,
     /// What it costs in the evictable part; `None` where it is kept.

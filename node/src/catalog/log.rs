@@ -1,11 +1,14 @@
 //! The records log: the truth about what this site knows, in one file that is only ever appended to.
 //!
 //! ```text
-//! header  "rialto-records-1\n"
+//! header  "rialto-records-2\n"
 //! frame   length: u32 LE │ crc32 of the body: u32 LE │ body
-//! body    1 │ length of source: u8 │ source │ envelope            a record, or a version of it with more signatures
-//!         2 │ sync id: 32 bytes │ signers: n × 32 bytes           that version was evicted
+//! body    1 │ length of source: u8 │ source │ envelope              a record, of a log that did not keep arrivals
+//!         2 │ sync id: 32 bytes │ signers: n × 32 bytes             that version was evicted
+//!         3 │ length of source: u8 │ source │ arrivals │ envelope   a record, or a version of it with more signatures
 //! ```
+//!
+//! The source is whom the record is charged to; how arrivals are written, [`super::arrival`] says.
 //!
 //! Frames are appended in batches and fsynced once a batch. What an interrupted write left at the end is cut off at the
 //! next open, with a warning. Damage anywhere else costs the frames that it hit: behind it, the next place where a sound
@@ -20,13 +23,18 @@ use rialto_protocol::ids::{Hash, PublicKey};
 use rialto_protocol::signed::{MAX_ENVELOPE_BYTES, MAX_ISSUERS};
 
 use super::CatalogError;
+use super::arrival::{self, Arrival, MAX_ARRIVALS_BYTES};
 
-const HEADER: &[u8] = b"rialto-records-1\n";
+const HEADER: &[u8] = b"rialto-records-2\n";
+/// The header of a log without arrivals. It is read; an earlier version would take what is appended to it for damage, and
+/// so the header is made a new one first.
+const FIRST_HEADER: &[u8] = b"rialto-records-1\n";
 const FRAME_HEAD_BYTES: usize = 8;
-const RECORD: u8 = 1;
+const RECORD_WITHOUT_ARRIVALS: u8 = 1;
 const EVICTED: u8 = 2;
-/// A body is at most this long: an envelope with the longest source, or (less) a full list of signers.
-const MAX_BODY_BYTES: usize = MAX_ENVELOPE_BYTES + 2 + MAX_SOURCE_BYTES;
+const RECORD: u8 = 3;
+/// A body is at most this long: an envelope with the longest source and arrivals, or (less) a full list of signers.
+const MAX_BODY_BYTES: usize = MAX_ENVELOPE_BYTES + 2 + MAX_SOURCE_BYTES + MAX_ARRIVALS_BYTES;
 /// The text form of a libp2p peer id has 46 to 52 characters; anything longer is none.
 pub(super) const MAX_SOURCE_BYTES: usize = 128;
 /// Frames handed over at once while the log is read.
@@ -37,15 +45,25 @@ const SEARCH_BYTES: usize = 1 << 20;
 /// What one frame says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Frame {
-    Record { source: Option<String>, envelope: Vec<u8> },
-    Evicted { sync_id: Hash, signers: Vec<PublicKey> },
+    /// `arrivals` are empty where the log did not keep them.
+    Record {
+        source: Option<String>,
+        arrivals: Vec<Arrival>,
+        envelope: Vec<u8>,
+    },
+    Evicted {
+        sync_id: Hash,
+        signers: Vec<PublicKey>,
+    },
 }
 
 impl Frame {
     /// Appends the frame's bytes; gives their number.
     pub(super) fn encode(&self, out: &mut Vec<u8>) -> u64 {
         match self {
-            Self::Record { source, envelope } => Self::encode_record(source.as_deref(), envelope, out),
+            Self::Record { source, arrivals, envelope } => {
+                Self::encode_record(source.as_deref(), arrivals, envelope, out)
+            }
             Self::Evicted { sync_id, signers } => {
                 let mut body = vec![EVICTED];
                 body.extend_from_slice(&sync_id.0);
@@ -56,12 +74,13 @@ impl Frame {
     }
 
     /// Appends a record's frame without copying it into a [`Frame`] first.
-    pub(super) fn encode_record(source: Option<&str>, envelope: &[u8], out: &mut Vec<u8>) -> u64 {
+    pub(super) fn encode_record(source: Option<&str>, arrivals: &[Arrival], envelope: &[u8], out: &mut Vec<u8>) -> u64 {
         let source = source.unwrap_or_default().as_bytes();
         let source = &source[..source.len().min(MAX_SOURCE_BYTES)];
-        let mut body = Vec::with_capacity(2 + source.len() + envelope.len());
+        let mut body = Vec::with_capacity(envelope.len() + 512);
         body.extend_from_slice(&[RECORD, source.len() as u8]);
         body.extend_from_slice(source);
+        arrival::encode(arrivals, &mut body);
         body.extend_from_slice(envelope);
         encode_frame(&body, out)
     }
@@ -69,12 +88,17 @@ impl Frame {
     fn decode(body: &[u8]) -> Option<Self> {
         let (&kind, rest) = body.split_first()?;
         match kind {
-            RECORD => {
+            RECORD | RECORD_WITHOUT_ARRIVALS => {
                 let (&length, rest) = rest.split_first()?;
-                let (source, envelope) = rest.split_at_checked(length.into())?;
+                let (source, rest) = rest.split_at_checked(length.into())?;
                 let source = String::from_utf8(source.to_vec()).ok()?;
+                let (arrivals, envelope) = match kind {
+                    RECORD => arrival::decode(rest)?,
+                    _ => (Vec::new(), rest),
+                };
                 Some(Self::Record {
                     source: Some(source).filter(|source| !source.is_empty()),
+                    arrivals,
                     envelope: envelope.into(),
                 })
             }
@@ -165,11 +189,19 @@ impl Log {
         let mut header = Vec::new();
         let wanted = HEADER.len() as u64;
         (&self.file).take(wanted).read_to_end(&mut header).map_err(|error| self.failed("read", error))?;
+        if header == FIRST_HEADER {
+            // Not through the log's own handle, which only ever appends.
+            let file = OpenOptions::new().write(true).open(&self.path).map_err(|error| self.failed("open", error))?;
+            file.write_all_at(HEADER, 0)
+                .and_then(|()| file.sync_data())
+                .map_err(|error| self.failed("write to", error))?;
+            HEADER.clone_into(&mut header);
+        }
         if header == HEADER {
             self.length = wanted;
             return Ok(());
         }
-        if size >= wanted || !HEADER.starts_with(&header) {
+        if size >= wanted || !(HEADER.starts_with(&header) || FIRST_HEADER.starts_with(&header)) {
             return Err(CatalogError::Format { path: self.path.clone() });
         }
         // New, or interrupted while it was new.
@@ -329,7 +361,8 @@ fn is_sound_frame(bytes: &[u8]) -> bool {
     let Some((head, rest)) = bytes.split_first_chunk::<FRAME_HEAD_BYTES>() else { return false };
     let (length, crc) = read_head(*head);
     // Cheap questions first: this is asked of every byte of the log behind a damaged one.
-    let is_plausible = (1..=MAX_BODY_BYTES).contains(&length) && matches!(rest.first(), Some(&(RECORD | EVICTED)));
+    let is_plausible = (1..=MAX_BODY_BYTES).contains(&length)
+        && matches!(rest.first(), Some(&(RECORD_WITHOUT_ARRIVALS | EVICTED | RECORD)));
     is_plausible && rest.get(..length).is_some_and(|body| crc32fast::hash(body) == crc)
 }
 

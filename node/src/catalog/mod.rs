@@ -9,6 +9,7 @@
 //! never listed under a name that it has no right to.
 
 mod admission;
+mod arrival;
 mod budget;
 mod channels;
 mod gossip;
@@ -30,6 +31,7 @@ use rialto_protocol::signed::{EnvelopeError, Verified};
 use rialto_protocol::sync::SyncSet;
 use tokio::sync::watch;
 
+pub use arrival::Arrival;
 pub use gossip::{GossipVerdict, Ignored, gossip_verdict};
 
 use admission::{Changes, Holdings, verify_all};
@@ -212,6 +214,28 @@ impl Catalog {
     /// The record with this id.
     pub fn get(&self, id: &RecordId) -> Option<SharedRecord> {
         self.read().index.get(id).map(|held| Arc::clone(&held.record))
+    }
+
+    /// When a record reached this site and from whom: first the record itself, then every later signature that was added
+    /// to it. `None` where it is not known here.
+    pub fn arrivals(&self, id: &RecordId) -> Option<Arc<[Arrival]>> {
+        self.read().index.get(id).map(|held| Arc::clone(&held.arrivals))
+    }
+
+    /// A record as it was known here at a time: with the signatures that had arrived by then; `None` where none had.
+    /// What came when arrivals were not kept yet counts as known always.
+    pub fn known_at(&self, id: &RecordId, at: UnixSeconds) -> Option<SharedRecord> {
+        let (record, arrivals) = {
+            let holdings = self.read();
+            let held = holdings.index.get(id)?;
+            (Arc::clone(&held.record), Arc::clone(&held.arrivals))
+        };
+        let later = arrivals.iter().filter(|arrival| arrival.at.is_some_and(|arrived| arrived > at));
+        let later: BTreeSet<PublicKey> = later.flat_map(|arrival| arrival.keys.iter().copied()).collect();
+        match later.is_empty() {
+            true => Some(record),
+            false => record.without_signers(&later).map(Arc::new),
+        }
     }
 
     /// The record whose id this is, or begins with this: at least [`MIN_PREFIX_CHARS`] characters.
@@ -444,8 +468,8 @@ fn replay(holdings: &mut Holdings, frames: Vec<Frame>) {
     for frame in frames {
         match frame {
             Frame::Evicted { sync_id, signers } => holdings.replay_evicted(sync_id, signers),
-            Frame::Record { source, .. } => match verified.next() {
-                Some(Ok(record)) => holdings.replay(record, source),
+            Frame::Record { source, arrivals, .. } => match verified.next() {
+                Some(Ok(record)) => holdings.replay(record, source, arrivals),
                 Some(Err(error)) => tracing::warn!(%error, "a record of the log is left out"),
                 None => {}
             },

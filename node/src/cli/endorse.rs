@@ -4,14 +4,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use rialto_protocol::bounded::Name;
 use rialto_protocol::record::PREDICATE_TESTED;
 use rialto_web::api::{ApiError, EndorseRequest, Recorded};
 
 use super::existing;
 use super::output::{Cell, Face, Outcome, Tone};
+use super::sign::{KeyChoice, Signing};
 use crate::client::Client;
-use crate::dir::read_bounded;
+use crate::dir::{NodeDir, read_bounded};
 use crate::units::parse_duration;
 
 /// Longest text of an endorsement, in bytes, as records bound it.
@@ -22,9 +22,9 @@ const MAX_NOTE_BYTES: u64 = 16_384;
 pub(super) struct Arguments {
     /// A record id, a unique beginning of at least 12 characters, PUBLISHER/NAME@VERSION or PUBLISHER/NAME:CHANNEL
     release: String,
-    /// The key to sign with
-    #[arg(long, value_name = "NAME")]
-    key: Name,
+    /// The key to sign with: a name of keys/, the file of a key, or agent:NAME for one of an ssh-agent
+    #[arg(long, value_name = "KEY")]
+    key: KeyChoice,
     /// What is said, as a URI that policies can ask for
     #[arg(long = "type", value_name = "URI", default_value = PREDICATE_TESTED)]
     predicate: String,
@@ -36,15 +36,16 @@ pub(super) struct Arguments {
     expires: Option<Duration>,
 }
 
-pub(super) async fn run(face: &Face, client: &Client, arguments: Arguments) -> Outcome {
+pub(super) async fn run(face: &Face, dir: &NodeDir, client: &Client, arguments: Arguments) -> Outcome {
+    let signing = Signing::prepare(dir, client, "endorsement", [arguments.key])?;
     let request = EndorseRequest {
         release: arguments.release,
-        key: arguments.key.to_string(),
+        key: signing.name(),
         predicate: arguments.predicate,
         note: arguments.body.map(read_note).transpose()?,
         expires_after_seconds: arguments.expires.map(|expires| expires.as_secs()),
     };
-    let recorded: Recorded = client.post("endorsements", &request).await?;
+    let recorded: Recorded = signing.during(client.post("endorsements", &request)).await?;
     face.print(&recorded, |page| page.line(Cell::new(recorded.record, Tone::Strong)))
 }
 

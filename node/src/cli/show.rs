@@ -1,7 +1,7 @@
 //! `rialto show RELEASE`: everything about one release.
 
 use clap::Args;
-use rialto_web::api::{ReleaseDetails, SignerShown};
+use rialto_web::api::{HistoryKind, ReleaseDetails, SignerShown};
 
 use super::output::{Cell, Face, Outcome, Page, Tone, age, count};
 use super::{channel, policy};
@@ -13,11 +13,17 @@ use crate::units::ByteSize;
 pub(super) struct Arguments {
     /// A record id, a unique beginning of at least 12 characters, PUBLISHER/NAME@VERSION or PUBLISHER/NAME:CHANNEL
     release: String,
+    /// What became of it: signed, endorsed, revoked, put into channels, and when this site learnt of it from whom
+    #[arg(long)]
+    history: bool,
 }
 
 pub(super) async fn run(face: &Face, client: &Client, arguments: Arguments) -> Outcome {
     let details: ReleaseDetails = client.get(&format!("releases/{}", segment(&arguments.release))).await?;
-    face.print(&details, |page| describe(page, &details))
+    match arguments.history {
+        true => face.print(&details.history, |page| describe_history(page, &details)),
+        false => face.print(&details, |page| describe(page, &details)),
+    }
 }
 
 fn describe(page: &mut Page, details: &ReleaseDetails) {
@@ -124,6 +130,29 @@ fn describe_statements(page: &mut Page, details: &ReleaseDetails) {
         });
         page.table(["BY", "STATE", "AGE", "REASON"], rows.collect());
     }
+}
+
+fn describe_history(page: &mut Page, details: &ReleaseDetails) {
+    let release = &details.summary;
+    page.line(Cell::new(format!("{}/{}@{}", release.publisher, release.name, release.version), Tone::Strong));
+    let rows = details.history.iter().map(|event| {
+        let tone = match event.kind {
+            HistoryKind::Revoked => Tone::Bad,
+            HistoryKind::Signed | HistoryKind::CoSigned | HistoryKind::Endorsed | HistoryKind::Channel => Tone::Plain,
+        };
+        let what = match event.what.as_str() {
+            "" => event.kind.as_str().to_owned(),
+            what => format!("{}: {what}", event.kind.as_str()),
+        };
+        [
+            event.arrived.as_deref().unwrap_or("unknown").into(),
+            Cell::new(what, tone),
+            signers(&event.signed_by).into(),
+            (&event.issued).into(),
+            event.from.as_deref().unwrap_or("this site").into(),
+        ]
+    });
+    page.table(["KNOWN HERE", "WHAT", "BY", "ISSUED", "FROM"], rows.collect());
 }
 
 fn signers(signers: &[SignerShown]) -> String {

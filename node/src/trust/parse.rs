@@ -217,6 +217,7 @@ impl Reader<'_> {
         let on_revoke = match fields.get("on-revoke") {
             Some(value) => match self.word(self.string(value, words::ON_REVOKE.place)?, &words::ON_REVOKE)? {
                 "warn" => OnRevoke::Warn,
+                "suspend" => OnRevoke::Suspend,
                 "stop" => OnRevoke::Stop,
                 _ => OnRevoke::BlockNew,
             },

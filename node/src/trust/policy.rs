@@ -223,6 +223,8 @@ pub enum OnRevoke {
     /// They run on; nothing new is started from the release.
     #[default]
     BlockNew,
+    /// Their memory is saved to disk and they stand still, for as long as the revocation counts.
+    Suspend,
     /// They are stopped: asked to, and after the time of grace made to.
     Stop,
 }
@@ -233,6 +235,7 @@ impl OnRevoke {
         match self {
             Self::Warn => "warn",
             Self::BlockNew => "block-new",
+            Self::Suspend => "suspend",
             Self::Stop => "stop",
         }
     }

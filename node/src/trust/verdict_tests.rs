@@ -228,7 +228,13 @@ fn a_revocation_by_the_publisher_rejects_before_any_rule() {
     let scene = Scene::default();
     let release = scene.release(|_| {});
     let subjects = [RevocationSubject::Release(release.id), RevocationSubject::Key(public(&scene.cern))];
-    for rule in ["then = \"accept\"", "then = \"accept\"\non-revoke = \"warn\"", "then = \"hold\""] {
+    for (rule, on_revoke) in [
+        ("then = \"accept\"", OnRevoke::BlockNew),
+        ("then = \"accept\"\non-revoke = \"warn\"", OnRevoke::Warn),
+        ("then = \"accept\"\non-revoke = \"suspend\"", OnRevoke::Suspend),
+        ("then = \"accept\"\non-revoke = \"stop\"", OnRevoke::Stop),
+        ("then = \"hold\"", OnRevoke::BlockNew),
+    ] {
         let policy = scene.policy(rule);
         for subject in subjects {
             let revocation = revoked(subject, &scene.cern);
@@ -237,8 +243,7 @@ fn a_revocation_by_the_publisher_rejects_before_any_rule() {
             assert!(verdict.accepted().is_none() && verdict.explanation().images.is_empty());
             assert_eq!(verdict.used(), [revocation.id]);
             assert!(verdict.because().contains("it was a mistake"), "{}", verdict.because());
-            let is_warn = verdict.on_revoke() == OnRevoke::Warn;
-            assert_eq!(is_warn, rule.contains("warn"), "running instances follow the rule that let them in");
+            assert_eq!(verdict.on_revoke(), on_revoke, "running instances follow the rule that let them in");
         }
     }
 }

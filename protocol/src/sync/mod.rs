@@ -26,6 +26,8 @@
 
 mod message;
 mod reconcile;
+mod set;
 
 pub use message::{MAX_IDS, MAX_MESSAGE_BYTES, MAX_RECORDS_BYTES, Message, MessageError};
-pub use reconcile::{Initiator, MAX_DIFFERENCES, MAX_ROUNDS, Progress, Responder, SyncError, SyncSet};
+pub use reconcile::{Initiator, MAX_DIFFERENCES, MAX_ROUNDS, Progress, Responder, SyncError};
+pub use set::SyncSet;

@@ -1,12 +1,11 @@
 //! The two sides of catch-up as state machines: who may say what when, and how much of it.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::sync::Arc;
 
-use negentropy::{Bound, Id, Item, Negentropy, NegentropyStorageBase, NegentropyStorageVector};
+use negentropy::Negentropy;
 
 use super::message::{MAX_IDS, MAX_RECORDS_BYTES, Message};
-use crate::UnixSeconds;
+use super::set::SyncSet;
 use crate::ids::Hash;
 
 /// Steps of set reconciliation in one session. 4 find the ranges that differ among 100,000 records; the rest is room
@@ -52,63 +51,6 @@ pub enum SyncError {
     /// Our own set cannot be reconciled.
     #[error("cannot reconcile our own records: {0}")]
     Set(String),
-}
-
-/// What a site holds when a session begins: sync ids and the times of their records. Cheap to clone.
-#[derive(Debug, Clone, Default)]
-pub struct SyncSet {
-    items: Arc<NegentropyStorageVector>,
-    length: usize,
-}
-
-impl SyncSet {
-    /// Number of records.
-    pub fn len(&self) -> usize {
-        self.length
-    }
-
-    /// Whether there is no record.
-    pub fn is_empty(&self) -> bool {
-        self.length == 0
-    }
-}
-
-impl FromIterator<(UnixSeconds, Hash)> for SyncSet {
-    /// Takes each record's `issued` and sync id, in any order.
-    fn from_iter<I: IntoIterator<Item = (UnixSeconds, Hash)>>(items: I) -> Self {
-        let mut vector = NegentropyStorageVector::new();
-        for (issued, id) in items {
-            // The largest time means 'no bound' on the wire. Inserting fails only after sealing.
-            let _ = vector.insert(issued.min(UnixSeconds::MAX - 1), Id::from_byte_array(id.0));
-        }
-        let _ = vector.seal();
-        let length = vector.size().unwrap_or(0);
-        Self { items: Arc::new(vector), length }
-    }
-}
-
-impl NegentropyStorageBase for SyncSet {
-    fn size(&self) -> Result<usize, negentropy::Error> {
-        Ok(self.length)
-    }
-
-    fn get_item(&self, i: usize) -> Result<Option<Item>, negentropy::Error> {
-        if self.is_empty() { Ok(None) } else { self.items.get_item(i) }
-    }
-
-    fn iterate(
-        &self,
-        begin: usize,
-        end: usize,
-        each: &mut dyn FnMut(Item, usize) -> Result<bool, negentropy::Error>,
-    ) -> Result<(), negentropy::Error> {
-        // The default set was never sealed; there is nothing in it to walk through.
-        if self.is_empty() { Ok(()) } else { self.items.iterate(begin, end, each) }
-    }
-
-    fn find_lower_bound(&self, first: usize, last: usize, value: &Bound) -> usize {
-        self.items.find_lower_bound(first, last, value)
-    }
 }
 
 /// What a received message brought.

@@ -86,6 +86,9 @@ pub struct ReleaseDetails {
     /// The channels of its publisher's that point at it.
     #[serde(default)]
     pub channels: Vec<ChannelShown>,
+    /// What became of it, in the order in which this site learnt of it; the latest 500.
+    #[serde(default)]
+    pub history: Vec<HistoryEvent>,
     /// The verdict and why.
     pub explanation: Explanation,
     /// Its images.
@@ -143,6 +146,54 @@ pub struct RevocationShown {
     pub issued: String,
     /// Whether it counts as a fact here, or is somebody's opinion.
     pub counts: bool,
+}
+
+/// Something that happened to a release, as this site learnt of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HistoryEvent {
+    /// What happened.
+    pub kind: HistoryKind,
+    /// The record that says so.
+    pub record: RecordId,
+    /// Whose signatures came with it.
+    pub signed_by: Vec<SignerShown>,
+    /// The predicate of an endorsement, the reason of a revocation, the name of a channel; empty otherwise.
+    pub what: String,
+    /// When, by the signer's own word.
+    pub issued: String,
+    /// When it reached this site, by this site's clock; absent where an earlier version did not write it down.
+    pub arrived: Option<String>,
+    /// The peer that brought it, `?` where that was not written down; absent where this site made it.
+    pub from: Option<String>,
+}
+
+/// What can happen to a release.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum HistoryKind {
+    /// It was signed, and published.
+    Signed,
+    /// Another signature was added to a record of its history.
+    CoSigned,
+    /// Somebody said something of it.
+    Endorsed,
+    /// It, an endorsement of it, or a key behind it was withdrawn.
+    Revoked,
+    /// A channel was pointed at it.
+    Channel,
+}
+
+impl HistoryKind {
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Signed => "signed",
+            Self::CoSigned => "co-signed",
+            Self::Endorsed => "endorsed",
+            Self::Revoked => "revoked",
+            Self::Channel => "channel",
+        }
+    }
 }
 
 /// One image of a release.

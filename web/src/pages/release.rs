@@ -5,8 +5,8 @@ use rialto_protocol::record::PREDICATE_TESTED;
 
 use super::{Place, forms, frame, jobs, sentence, text};
 use crate::api::{
-    Backend, ChannelShown, ChannelWorth, ContextInputShown, EndorsementShown, Explanation, ReleaseDetails,
-    RevocationShown, Status, VerdictKind,
+    Backend, ChannelShown, ChannelWorth, ContextInputShown, EndorsementShown, Explanation, HistoryEvent, HistoryKind,
+    ReleaseDetails, RevocationShown, Status, VerdictKind,
 };
 use crate::reply::{Refusal, Response};
 
@@ -43,6 +43,7 @@ pub(super) async fn page(status: &Status, release: &str, backend: &dyn Backend) 
                 @if let Some(description) = &details.description {
                     section.panel { h2 { "Description" } div.prose { bdi { (text::block(description)) } } }
                 }
+                div id="history" data-live="catalog policy" { (history(&details)) }
                 section.panel { h2 { "Names" } (names(&details)) }
             }
         }
@@ -231,6 +232,46 @@ fn voices(details: &ReleaseDetails) -> Markup {
             } @else {
                 ul.voices { @for endorsement in &details.endorsements { li { (endorsement_line(endorsement)) } } }
             }
+        }
+    }
+}
+
+/// What became of it, the latest first.
+fn history(details: &ReleaseDetails) -> Markup {
+    html! {
+        @if !details.history.is_empty() {
+            section.panel {
+                h2 { "History" }
+                ul.voices { @for event in details.history.iter().rev() { li { (history_line(event)) } } }
+            }
+        }
+    }
+}
+
+fn history_line(event: &HistoryEvent) -> Markup {
+    let word = match event.kind {
+        HistoryKind::Signed => "Signed",
+        HistoryKind::CoSigned => "Signed too",
+        HistoryKind::Endorsed => "Endorsed",
+        HistoryKind::Revoked => "Withdrawn",
+        HistoryKind::Channel => "Put into a channel",
+    };
+    html! {
+        p {
+            strong { (word) } " by " (frame::signers(&event.signed_by))
+            @if !event.what.is_empty() { ": " bdi { (text::line(&event.what)) } }
+        }
+        p.quiet {
+            @match &event.arrived {
+                Some(arrived) => { "Known here since " (frame::time(arrived)) }
+                None => "Known here since before this was written down",
+            }
+            @match event.from.as_deref() {
+                None => ", made by this site",
+                Some("?") => {}
+                Some(peer) => { ", from " (frame::id(&text::line(peer))) }
+            }
+            "; issued " (frame::time(&event.issued)) " · " (frame::id(&event.record.to_string()))
         }
     }
 }

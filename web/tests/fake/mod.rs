@@ -85,6 +85,15 @@ pub fn release(publisher: &str, name: &str, version: &str, verdict: VerdictKind)
         endorsements: vec![],
         revocations: vec![],
         channels: vec![],
+        history: vec![HistoryEvent {
+            kind: HistoryKind::Signed,
+            record: id,
+            signed_by: vec![signer(publisher)],
+            what: String::new(),
+            issued: DAY.into(),
+            arrived: Some(DAY.into()),
+            from: Some("12D3KooWPartner".into()),
+        }],
         explanation: Explanation {
             release: id,
             verdict,
@@ -426,6 +435,15 @@ impl Fake {
             contradicted.signed_by = vec![evil_signer()];
             contradicted.issued = Some(evil("issued"));
             details.channels = vec![contradicted];
+            details.history = vec![HistoryEvent {
+                kind: HistoryKind::Revoked,
+                signed_by: vec![evil_signer()],
+                what: evil("what"),
+                issued: evil("issued"),
+                arrived: Some(evil("arrived")),
+                from: Some(evil("from")),
+                ..details.history[0].clone()
+            }];
             details.explanation.rule = evil("rule");
             details.explanation.because = evil("because");
             details.explanation.policy = Some(evil("policy"));
@@ -625,6 +643,15 @@ impl Backend for Fake {
     async fn clock(&self) -> Result<ClockStatus> {
         Ok(ClockStatus { now: DAY.into(), doubt: None })
     }
+    async fn signing(&self, session: &str) -> Result<SigningNext> {
+        self.note(format!("signing {session}"));
+        let ask = SigningAsk { number: 1, key: "aa".into(), payload: "a0".into() };
+        Ok(SigningNext { ask: Some(ask) })
+    }
+    async fn answer_signing(&self, session: &str, answer: SigningAnswer) -> Result<()> {
+        self.note(format!("signing {session} {}", answer.number));
+        Ok(())
+    }
     async fn set_clock(&self, request: ClockRequest) -> Result<ClockStatus> {
         self.note(format!("clock {}", request.reset));
         self.clock().await
@@ -649,6 +676,14 @@ impl Backend for Fake {
     async fn stop_instance(&self, instance: &str, force: bool) -> Result<InstanceChanged> {
         self.note(format!("stop {instance} force={force}"));
         self.changed(instance, "stopped")
+    }
+    async fn suspend_instance(&self, instance: &str) -> Result<InstanceChanged> {
+        self.note(format!("suspend {instance}"));
+        self.changed(instance, "suspended")
+    }
+    async fn resume_instance(&self, instance: &str) -> Result<InstanceChanged> {
+        self.note(format!("resume {instance}"));
+        self.changed(instance, "running")
     }
     async fn remove_instance(&self, instance: &str) -> Result<InstanceChanged> {
         self.note(format!("rm {instance}"));

@@ -160,7 +160,7 @@ fn a_log_of_a_version_that_did_not_read_heads_is_cleared_of_superseded_ones() {
     let cern = key(1);
     let mut frames = Vec::new();
     for sequence in 1..=5 {
-        Frame::encode_record(PEER, &head(&cern, &cern, 0, sequence, 1).encode(), &mut frames);
+        Frame::encode_record(PEER, &[], &head(&cern, &cern, 0, sequence, 1).encode(), &mut frames);
     }
     Log::open(directory.path(), |_| {}).unwrap().append(&frames).unwrap();
     let catalog = open(directory.path());

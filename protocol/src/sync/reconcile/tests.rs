@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
+use crate::UnixSeconds;
 use proptest::prelude::*;
 
 /// A site of the tests: sync ids, each with its time and some bytes in place of an envelope.
