@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rialto_node::trust::{ChannelFacts, Facts, Policy, Verdict, evaluate, revocation_subjects};
 use rialto_protocol::UnixSeconds;
-use rialto_protocol::channel::{self, ChannelName, Flaw, Position};
+use rialto_protocol::channel::{self, ChannelName, Flaw, Position, is_delegation};
 use rialto_protocol::ids::{Hash, PublicKey, RecordId};
 use rialto_protocol::record::{Body, Record, RevocationSubject};
 use rialto_protocol::signed::Verified;
@@ -225,6 +225,10 @@ impl Site {
     /// What a record changes about channels: a head supersedes others; a signature, or a delegation, makes heads rightful.
     fn settle(&mut self, known: &Arc<Known>, together: &[Arc<Known>]) {
         let mut rightful: Vec<Arc<Known>> = Vec::new();
+        if let Some(delegation) = is_delegation(&known.record).filter(|of| self.kept.contains(of.publisher())) {
+            // What these keys signed before it came may have been evicted as a stranger's.
+            self.evicted.retain(|_, signers| !signers.iter().any(|key| delegation.keys().contains(key)));
+        }
         for id in self.channels.delegate(known) {
             rightful.extend(self.records.get(&id).map(|held| Arc::clone(&held.known)));
         }
