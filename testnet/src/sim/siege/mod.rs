@@ -32,6 +32,7 @@
 
 mod check;
 mod draw;
+mod plan;
 mod site;
 #[cfg(test)]
 mod tests;

@@ -3,8 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use rialto_node::keys::to_openssh;
-use rialto_node::trust::{Policy, Reading};
+use rialto_node::trust::Reading;
 use rialto_protocol::UnixSeconds;
 use rialto_protocol::channel::ChannelName;
 use rialto_protocol::ids::{Hash, PublicKey};
@@ -17,27 +16,24 @@ use super::super::policies;
 use super::super::records::{EPOCH, Gossip};
 use super::super::site::{Inserted, Known};
 use super::super::timeline::{Micros, SECOND, Timeline};
-use super::draw::{Drawing, PUBLISHED_BY, Place, Said, public};
+use super::draw::{Drawing, public};
+use super::plan::{side, trusting};
 use super::site::{Besieged, Fault, Side};
 use super::truth::Truth;
 use super::{Siege, SiegeError, SiegeSummary, Weakness};
 
 /// Between two catch-up sessions that a site begins.
-const SYNC_INTERVAL: Micros = 20 * SECOND;
+pub(super) const SYNC_INTERVAL: Micros = 20 * SECOND;
 /// Between two looks of an observer at a site.
-const LOOK_INTERVAL: Micros = 10 * SECOND;
+pub(super) const LOOK_INTERVAL: Micros = 10 * SECOND;
 /// Between two times that a replayer says again what was said.
 const REPLAY_INTERVAL: Micros = 10 * SECOND;
 /// Messages that it says again then.
 const REPLAYED: usize = 8;
 /// A partition lasts this long.
-const PARTITION: Micros = 40 * SECOND;
+pub(super) const PARTITION: Micros = 40 * SECOND;
 /// How long a clock is wrong before somebody sees to it.
 const UNMENDED: Micros = 30 * SECOND;
-/// When it is looked for the first time whether all verdicts are true: all is published, healed and mended.
-const FIRST_CHECK: Micros = PUBLISHED_BY + PARTITION;
-/// Links of a site, beside the two of the ring that connects the honest ones.
-const EXTRA_LINKS: usize = 4;
 /// Sites that go by one policy file, on average; and files, at most.
 const SITES_PER_POLICY: usize = 5;
 const MAX_POLICIES: usize = 40;
@@ -279,7 +275,7 @@ impl World {
         }
     }
 
-    fn verify(&mut self, message: &Gossip) -> Option<Arc<Known>> {
+    pub(super) fn verify(&mut self, message: &Gossip) -> Option<Arc<Known>> {
         let verify = || Envelope::decode(&message.bytes).and_then(Envelope::verify).ok();
         self.verified.entry(message.hash).or_insert_with(|| verify().map(Known::new).map(Arc::new)).clone()
     }
@@ -445,123 +441,9 @@ impl World {
         here.fail(fault, truth, elapsed);
         self.timeline.after(UNMENDED, Event::Mend(site));
     }
-
-    // ── Drawing ──────────────────────────────────────────────────────────────────────────────────────────────────────
-
-    pub(super) fn honest(&self) -> Vec<usize> {
-        (0..self.sites.len()).filter(|site| self.sites[*site].is_honest()).collect()
-    }
-
-    fn draw_links(&mut self) {
-        let honest = self.honest();
-        for (place, &site) in honest.iter().enumerate() {
-            self.network.link(site, honest[(place + 1) % honest.len()]);
-        }
-        for site in 0..self.sites.len() {
-            for _ in 0..EXTRA_LINKS {
-                let other = self.random.usize(..self.sites.len());
-                self.network.link(site, other);
-            }
-            self.network.link(site, honest[self.random.usize(..honest.len())]);
-        }
-    }
-
-    fn find_main(&mut self, signers: &[PublicKey]) {
-        for signer in signers {
-            let keeps = |site: &usize| self.sites[*site].is_honest() && self.sites[*site].policy.names(signer);
-            let groups = self.network.components(&(0..self.sites.len()).filter(keeps).collect());
-            self.main.insert(*signer, groups.into_iter().max_by_key(BTreeSet::len).unwrap_or_default());
-        }
-    }
-
-    fn plan(&mut self, said: Vec<Said>, signers: &[PublicKey]) -> Result<(), SiegeError> {
-        for Said { at, place, message, is_true } in said {
-            if is_true {
-                let known = self
-                    .verify(&message)
-                    .ok_or_else(|| SiegeError::Broken("what was signed does not verify".to_owned()))?;
-                self.truth.note(&known.record);
-            }
-            let of = |side: Side| -> Vec<usize> {
-                (0..self.sites.len()).filter(|site| self.sites[*site].side == side).collect()
-            };
-            let mut places = match place {
-                Place::Of(signer) => self.main[&signers[signer]].iter().copied().collect(),
-                Place::Forger => of(Side::Forger),
-                Place::Flooder => of(Side::Flooder),
-                Place::Equivocator => of(Side::Equivocator),
-            };
-            if places.is_empty() && matches!(place, Place::Of(_)) {
-                // No policy names it: it speaks all the same.
-                places = self.honest();
-            }
-            if let Some(&site) = self.random.choice(&places) {
-                let to_one = place == Place::Equivocator;
-                self.timeline.after(at, Event::Say { site, message, to_one });
-            }
-        }
-        Ok(())
-    }
-
-    fn plan_trouble(&mut self) {
-        for site in 0..self.sites.len() {
-            // Nobody's first time of all is doubted.
-            self.sites[site].time.read(EPOCH, std::time::Duration::ZERO);
-            let [sync, look] = [SYNC_INTERVAL, LOOK_INTERVAL].map(|within| self.random.u64(..within));
-            self.timeline.after(sync, Event::Sync(site));
-            if self.sites[site].is_honest() {
-                self.timeline.after(look, Event::Look(site));
-            }
-            if self.sites[site].side == Side::Replayer {
-                self.timeline.after(look, Event::Replay(site));
-            }
-        }
-        let mut honest = self.honest();
-        self.random.shuffle(&mut honest);
-        // Those first whose peers wait for it.
-        let is_waited_for =
-            |site: &usize| self.network.peers(*site).iter().any(|peer| self.sites[*peer].side == Side::Replayer);
-        honest.sort_by_key(|site| !is_waited_for(site));
-        let count = |one_in: usize| if one_in == 0 { 0 } else { honest.len() / one_in };
-        let (crashes, clocks) = (count(self.siege.one_crash_in), count(self.siege.one_bad_clock_in));
-        for &site in &honest[..crashes] {
-            let at = self.random.u64(60 * SECOND..PUBLISHED_BY);
-            self.timeline.after(at, Event::Crash(site));
-        }
-        for (number, &site) in honest.iter().rev().take(clocks).enumerate() {
-            let at = self.random.u64(20 * SECOND..PUBLISHED_BY);
-            self.timeline.after(at, Event::Fail(site, Fault::ALL[number % Fault::ALL.len()]));
-        }
-        for partition in 0..self.siege.partitions as u64 {
-            let parts = (0..self.sites.len()).map(|_| self.random.bool()).collect();
-            let at = 20 * SECOND + partition * (PARTITION + 5 * SECOND);
-            self.timeline.after(at, Event::Split(parts));
-            self.timeline.after(at + PARTITION, Event::Heal);
-        }
-        self.timeline.after(FIRST_CHECK, Event::Check);
-    }
 }
 
 /// Which half of the federation a site is in, as partitioners have it.
 fn half(site: usize) -> bool {
     site.is_multiple_of(2)
-}
-
-fn side(siege: &Siege, place: usize) -> Side {
-    match siege.one_hostile_in {
-        0 => Side::Honest,
-        one_in if place % one_in == one_in - 1 => Side::HOSTILE[(place / one_in) % Side::HOSTILE.len()],
-        _ => Side::Honest,
-    }
-}
-
-/// The same policy, but that the first signer that it names has the forger's key as well.
-fn trusting(policy: &Policy, forger: &PublicKey) -> Result<Arc<Policy>, SiegeError> {
-    let broken = |error: &dyn std::fmt::Display| SiegeError::Broken(error.to_string());
-    let forger = to_openssh(forger, "").map_err(|error| broken(&error))?;
-    let mut lines: Vec<String> = policy.text().lines().map(str::to_owned).collect();
-    if let Some(line) = lines.iter_mut().find(|line| line.starts_with("signer-")) {
-        *line = format!("{}, \"{}\"]", line.replacen("= ", "= [", 1), forger.trim());
-    }
-    Policy::parse(&lines.join("\n")).map(Arc::new).map_err(|error| broken(&error))
 }
