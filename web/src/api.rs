@@ -21,9 +21,9 @@ use futures::Stream;
 use rialto_protocol::ids::ImageId;
 
 pub use catalog::{
-    ContextInputShown, EndorseRequest, EndorsementShown, HistoryEvent, HistoryKind, PublishRequest, Published,
-    Recorded, ReleaseDetails, ReleaseImage, ReleaseSummary, RevocationShown, RevokeRequest, SearchPage, SearchQuery,
-    SignerShown,
+    ContextInputShown, EndorseRequest, EndorsementShown, FieldShown, HistoryEvent, HistoryKind, PublishRequest,
+    Published, Recorded, ReleaseDetails, ReleaseImage, ReleaseSummary, RevocationShown, RevokeRequest, SearchPage,
+    SearchQuery, SignerShown, StatementExport, StatementShown,
 };
 pub use channels::{ChannelShown, ChannelWorth, DelegateRequest, Delegated, Movers, RotateRequest, SetChannelRequest};
 pub use error::{ApiError, ErrorCode};
@@ -91,6 +91,8 @@ pub trait Backend: Send + Sync + 'static {
     async fn publish(&self, request: PublishRequest) -> Result<JobStarted>;
     /// Says something of a release.
     async fn endorse(&self, request: EndorseRequest) -> Result<Recorded>;
+    /// The in-toto statement that an endorsement carries: a record's id, or a unique prefix of at least 12 characters.
+    async fn statement(&self, endorsement: &str) -> Result<StatementExport>;
     /// The channels of publishers that policy names, and of this site's own keys; of others those whose appliance is
     /// asked for (`PUBLISHER/NAME`). At most 1,000.
     async fn channels(&self, appliance: Option<&str>) -> Result<Vec<ChannelShown>>;

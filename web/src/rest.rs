@@ -69,6 +69,7 @@ pub(crate) async fn answer(
         Op::CollectGarbage => started(&backend.collect_garbage().await?),
         Op::Publish => started(&backend.publish(question.json::<PublishRequest>()?).await?),
         Op::Endorse => done(&backend.endorse(question.json::<EndorseRequest>()?).await?),
+        Op::Statement => done(&backend.statement(value).await?),
         Op::Channels => done(&backend.channels(appliance(question.query)?.as_deref()).await?),
         Op::Channel => done(&backend.channel(value).await?),
         Op::SetChannel => done(&backend.set_channel(question.json::<SetChannelRequest>()?).await?),

@@ -61,6 +61,7 @@ pub(crate) enum Op {
     Scrub,
     Publish,
     Endorse,
+    Statement,
     Channels,
     Channel,
     SetChannel,
@@ -146,6 +147,7 @@ routes! {
     RemoveImage DELETE "/api/v1/images/{image}" Socket () Nothing, "Forgets an image that nothing needs.";
     Publish POST "/api/v1/publish" Socket ("PublishRequest") Job("Published"), "Publishes the release that a file describes.";
     Endorse POST "/api/v1/endorsements" Socket ("EndorseRequest") Json("Recorded"), "Says something of a release.";
+    Statement GET "/api/v1/endorsements/{endorsement}/statement" Session () Json("StatementExport"), "The in-toto statement that an endorsement carries, byte for byte.";
     Channels GET "/api/v1/channels" Session () List("ChannelShown"), "Channels of publishers that policy names, and of this site's own."
         [("appliance", "string", "Only those of this appliance, of whichever publisher: PUBLISHER/NAME.")];
     Channel GET "/api/v1/channels/{channel}" Session () Json("ChannelShown"), "One channel: PUBLISHER/NAME:CHANNEL, percent-encoded.";

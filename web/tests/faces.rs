@@ -549,7 +549,7 @@ async fn the_openapi_document_names_what_is_there() {
             "{path}"
         );
     }
-    assert_eq!(operations, 44, "one for each method of the backend, pin and unpin apart, and this document");
+    assert_eq!(operations, 45, "one for each method of the backend, pin and unpin apart, and this document");
     for (schema, value) in [
         ("JobStarted", json!({"job": "j"})),
         ("ApiError", serde_json::to_value(ApiError::refused("no").with_hint("ask")).unwrap()),
@@ -569,6 +569,7 @@ async fn the_openapi_document_names_what_is_there() {
                 key: "k".into(),
                 predicate: "p".into(),
                 note: None,
+                dsse: None,
                 expires_after_seconds: Some(1),
             })
             .unwrap(),

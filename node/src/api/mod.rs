@@ -2,6 +2,7 @@
 
 mod history;
 mod metrics;
+mod statements;
 mod view;
 
 use std::collections::BTreeSet;
@@ -201,20 +202,32 @@ impl Backend for Api {
     async fn endorse(&self, request: EndorseRequest) -> Result<Recorded> {
         let key = self.signer(&request.key).await?;
         let record = self.release_called(&request.release).await?;
-        let predicate = request.predicate.as_str().try_into().map_err(|error| usage("the predicate", error))?;
-        if !is_uri(&request.predicate) {
-            return Err(ApiError::usage(format!("'{}' is not a URI", request.predicate))
+        let (predicate, body) = match (request.dsse, request.note) {
+            (Some(_), Some(_)) => {
+                return Err(ApiError::usage("a statement says all that it says itself: no text goes with it"));
+            }
+            (Some(envelope), None) => statements::brought(&record, &self.title(&record), envelope, &request.predicate)?,
+            (None, note) => {
+                let note = note.map(Text::try_from).transpose().map_err(|error| usage("the body", error))?;
+                (request.predicate, EndorsementBody::Native { note })
+            }
+        };
+        if !is_uri(&predicate) {
+            return Err(ApiError::usage(format!("'{predicate}' is not a URI"))
                 .with_hint("a predicate is named by a URI, such as https://example.org/tested/v1"));
         }
-        let note = request.note.as_deref().map(Text::try_from).transpose().map_err(|error| usage("the body", error))?;
         let now = self.now();
         let body = Body::Endorsement(Endorsement {
             subject: record.id,
-            predicate,
-            body: EndorsementBody::Native { note },
+            predicate: predicate.try_into().map_err(|error| usage("the predicate", error))?,
+            body,
             expires: request.expires_after_seconds.map(|seconds| now.saturating_add(seconds)),
         });
         self.sign_and_announce(&key, None, &body).await
+    }
+
+    async fn statement(&self, endorsement: &str) -> Result<StatementExport> {
+        self.statement_export(endorsement)
     }
 
     async fn revoke(&self, request: RevokeRequest) -> Result<Recorded> {

@@ -10,6 +10,7 @@ mod delegate;
 mod deploy;
 mod doctor;
 mod endorse;
+mod export;
 mod fetch;
 mod image;
 mod init;
@@ -125,6 +126,8 @@ enum Command {
     Delegate(delegate::Arguments),
     /// Say something of a release: that it was tested, for example
     Endorse(endorse::Arguments),
+    /// Write out an in-toto statement that an endorsement carries, as it was brought here
+    Export(export::Arguments),
     /// Withdraw a release, an endorsement or a key
     Revoke(revoke::Arguments),
     /// Check the policy, and explain what it says of a release
@@ -233,6 +236,7 @@ async fn ask(command: Command, face: &Face, dir: &NodeDir) -> Outcome {
         Command::Delegate(arguments) => delegate::run(face, dir, client, arguments).await,
         Command::Key(key::Command::Rotate(arguments)) => delegate::rotate(face, dir, client, arguments).await,
         Command::Endorse(arguments) => endorse::run(face, dir, client, arguments).await,
+        Command::Export(arguments) => export::run(face, client, arguments).await,
         Command::Revoke(arguments) => revoke::run(face, dir, client, arguments).await,
         Command::Policy(policy::Command::Explain { release }) => policy::explain(face, client, &release).await,
         Command::Policy(policy::Command::Replay { decision }) => policy::replay(face, client, decision).await,
@@ -315,6 +319,8 @@ mod tests {
             "rialto --dir D image get bafy -o FILE",
             "rialto --dir D publish FILE.toml --key name --json",
             "rialto --dir D endorse RELEASE --key name --type https://example.org/x --body FILE --json",
+            "rialto --dir D endorse RELEASE --key name --dsse FILE --json",
+            "rialto --dir D export RECORD -o FILE --json",
             "rialto --dir D revoke ID --key name --reason TEXT --json",
             "rialto --dir D channel set cern/batch stable RELEASE --key name --expires 7d --json",
             "rialto --dir D channel set cern/batch stable RELEASE --key one --key other",

@@ -160,7 +160,7 @@ fn an_endorsement_counts_for_its_subject_predicate_and_time_only() {
     let dsse = |e: &mut rialto_protocol::record::Endorsement| {
         e.body = EndorsementBody::Dsse { envelope: b"{}".to_vec() };
     };
-    check(scan(&release, NOW, desy, dsse), Reject, "DSSE statement, and these are not supported yet");
+    check(scan(&release, NOW, desy, dsse), Reject, "desy has not endorsed it as urn:scan");
     // A flawed endorsement does not hide a good one of the same signer.
     let flawed = scan(&release, NOW, desy, |e| e.expires = Some(1));
     let good = scan(&release, NOW, desy, |_| {});
@@ -406,7 +406,7 @@ fn the_catalog_is_told_what_to_look_for() {
         RevocationSubject::Key(public(&scene.desy)),
     ]);
     let facts = Facts { endorsements: vec![&by_desy], ..Facts::default() };
-    assert_eq!(revocation_subjects(&release, &facts), expected);
+    assert_eq!(revocation_subjects(None, &release, &facts), expected);
 }
 
 #[test]

@@ -86,7 +86,7 @@ impl Truth {
                 })
                 .collect();
         }
-        let subjects = revocation_subjects(record, &facts);
+        let subjects = revocation_subjects(Some(policy), record, &facts);
         let revocations = of(Some(&self.revocations)).into_iter();
         facts.revocations = revocations
             .filter(|record| record.body.revocation().is_some_and(|revocation| subjects.contains(&revocation.subject)))
