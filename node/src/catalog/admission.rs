@@ -63,7 +63,7 @@ enum Step {
 
 impl Changes {
     pub(super) fn is_empty(&self) -> bool {
-        self.steps.is_empty()
+        self.steps.is_empty() && self.frames.is_empty()
     }
 }
 
@@ -138,7 +138,9 @@ impl Holdings {
             return None;
         }
         self.refused.insert(record.sync_id(), UnixSeconds::MAX);
-        self.below.insert(channel, position, record.clone());
+        if self.below.insert(channel, position, Remains::of(record)) {
+            Remains::of(record).encode(&mut changes.frames);
+        }
         Some(Outcome::Ignored(Ignored::Superseded))
     }
 
@@ -207,6 +209,10 @@ impl Holdings {
             // A superseded proof may contradict no longer what it did.
             self.supersede(&head.into(), changes);
         } else if let Some(delegation) = is_delegation(&record) {
+            // Heads that these keys signed may have come before it, and been evicted as a stranger's.
+            if self.named.as_ref().is_some_and(|named| named.contains(delegation.publisher())) {
+                self.evicted.forgive(&delegation.keys().iter().copied().collect());
+            }
             let under = self.index.channels.under(delegation.publisher(), delegation.sequence());
             let under: Vec<RecordId> = under.map(|record| record.id).collect();
             let mut channels = BTreeSet::new();
@@ -231,7 +237,7 @@ impl Holdings {
             self.refused.insert(held.sync_id, UnixSeconds::MAX);
             if let Some(head) = held.record.body.channel() {
                 let position = Position { epoch: head.epoch, sequence: head.sequence };
-                self.below.insert(channel.clone(), position, Verified::clone(&held.record));
+                self.below.insert(channel.clone(), position, Remains::of(&held.record));
             }
             changes.steps.push(Step::Superseded { held });
         }
@@ -271,18 +277,25 @@ impl Holdings {
 
     /// Takes out what the log says was evicted.
     pub(super) fn replay_evicted(&mut self, sync_id: Hash, signers: Vec<PublicKey>) {
-        if let Some(id) = self.index.by_sync_id(&sync_id).map(|held| held.record.id) {
-            self.remove(&id);
-        }
-        // A superseded head is not remembered across a restart: should another one contradict it, both are wanted.
+        let held = self.index.by_sync_id(&sync_id).map(|held| held.record.id).and_then(|id| self.remove(&id));
         if !signers.is_empty() {
             self.evicted.insert(sync_id, signers);
+        } else if let Some(held) = held
+            && let Some(head) = held.record.body.channel()
+        {
+            // Superseded, and remembered as before.
+            self.refused.insert(sync_id, UnixSeconds::MAX);
+            let position = Position { epoch: head.epoch, sequence: head.sequence };
+            self.below.insert(head.into(), position, Remains::of(&held.record));
         }
     }
 
     /// Takes the keys that policy names now. Their records are kept from here on; those of others may have to go.
     pub(super) fn set_named(&mut self, named: BTreeSet<PublicKey>, changes: &mut Changes) {
-        self.evicted.forgive(&named);
+        let lent = named.iter().flat_map(|publisher| self.index.channels.all_delegations(publisher));
+        let lent = lent.filter_map(|record| is_delegation(record)).flat_map(|delegation| delegation.keys());
+        let wanted: BTreeSet<PublicKey> = named.iter().chain(lent).copied().collect();
+        self.evicted.forgive(&wanted);
         self.named = Some(named);
         let all: Vec<RecordId> = self.index.iter().map(|held| held.record.id).collect();
         for id in &all {
@@ -348,7 +361,12 @@ impl Holdings {
             arrivals: held.arrivals.to_vec(),
             envelope: held.record.envelope().encode(),
         });
-        evicted.into_iter().chain(records)
+        evicted.into_iter().chain(self.below.iter().flat_map(Remains::frames)).chain(records)
+    }
+
+    /// Bytes of the log that are not garbage.
+    pub(super) fn live_bytes(&self) -> u64 {
+        self.index.live_bytes() + self.below.bytes
     }
 
     fn hold(
@@ -470,38 +488,81 @@ enum Stand {
     Kept,
 }
 
-/// A bounded memory of superseded heads.
+/// What is remembered of a superseded head: all of it, so that it can be put beside one that contradicts it.
+#[derive(Debug, Clone)]
+struct Remains {
+    record: Verified<Record>,
+}
+
+impl Remains {
+    fn of(record: &Verified<Record>) -> Self {
+        Self { record: record.clone() }
+    }
+
+    /// In the log, a head that comes and goes at once. Who brought it does not matter any more.
+    fn frames(&self) -> [Frame; 2] {
+        let envelope = self.record.envelope().encode();
+        let gone = Frame::Evicted { sync_id: self.record.sync_id(), signers: Vec::new() };
+        [Frame::Record { source: Some("?".to_owned()), arrivals: Vec::new(), envelope }, gone]
+    }
+
+    /// Appends its frames; gives the number of their bytes.
+    fn encode(&self, out: &mut Vec<u8>) -> u64 {
+        self.frames().iter().map(|frame| frame.encode(out)).sum()
+    }
+}
+
+/// A bounded memory of superseded heads, which the log keeps as well.
 #[derive(Debug, Default)]
 struct Below {
-    heads: BTreeMap<(ChannelName, Position), BTreeMap<RecordId, Verified<Record>>>,
+    heads: BTreeMap<(ChannelName, Position), BTreeMap<RecordId, (Remains, u64)>>,
     order: VecDeque<(ChannelName, Position, RecordId)>,
+    /// Bytes that they take in a log.
+    bytes: u64,
 }
 
 impl Below {
     /// A remembered head in this place that is another one.
     fn contradicting(&self, channel: &ChannelName, position: Position, id: RecordId) -> Option<Verified<Record>> {
         let there = self.heads.get(&(channel.clone(), position))?;
-        there.iter().find(|(other, _)| **other != id).map(|(_, record)| record.clone())
+        there.iter().find(|(other, _)| **other != id).map(|(_, (remains, _))| remains.record.clone())
     }
 
-    fn insert(&mut self, channel: ChannelName, position: Position, record: Verified<Record>) {
-        if record.envelope().encode().len() > MAX_SUPERSEDED_BYTES {
-            return;
+    /// All of them, the oldest first.
+    fn iter(&self) -> impl Iterator<Item = &Remains> {
+        let found = self.order.iter().filter_map(|(channel, position, id)| {
+            self.heads.get(&(channel.clone(), *position)).and_then(|there| there.get(id))
+        });
+        found.map(|(remains, _)| remains)
+    }
+
+    /// Remembers a head; `false` where it is remembered already, or not worth it.
+    fn insert(&mut self, channel: ChannelName, position: Position, remains: Remains) -> bool {
+        if remains.record.envelope().encode().len() > MAX_SUPERSEDED_BYTES {
+            return false;
         }
-        let (id, place) = (record.id, (channel, position));
-        if self.heads.entry(place.clone()).or_default().insert(id, record).is_none() {
-            self.order.push_back((place.0, place.1, id));
+        let (id, place) = (remains.record.id, (channel, position));
+        let there = self.heads.entry(place.clone()).or_default();
+        if there.contains_key(&id) {
+            return false;
         }
+        let bytes = remains.encode(&mut Vec::new());
+        there.insert(id, (remains, bytes));
+        self.bytes += bytes;
+        self.order.push_back((place.0, place.1, id));
         while self.order.len() > MAX_SUPERSEDED_HEADS {
             let Some((channel, position, id)) = self.order.pop_front() else { break };
             let place = (channel, position);
             if let Some(there) = self.heads.get_mut(&place) {
-                there.remove(&id);
+                if let Some((_, bytes)) = there.remove(&id) {
+                    self.bytes -= bytes;
+                }
                 if there.is_empty() {
                     self.heads.remove(&place);
                 }
             }
         }
+        true
     }
 }
 

@@ -437,7 +437,7 @@ impl Catalog {
         self.shared.revision.send_modify(|revision| *revision += 1);
         written?;
         let holdings = self.read();
-        let garbage = log.length().saturating_sub(holdings.index.live_bytes());
+        let garbage = log.length().saturating_sub(holdings.live_bytes());
         if log.length() > WORTH_COMPACTING_BYTES && garbage > log.length() / 2 {
             // The log as it is stays good where this fails; the next insertion tries again.
             if let Err(error) = log.rewrite(holdings.frames()) {

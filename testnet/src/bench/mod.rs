@@ -5,6 +5,7 @@
 //! turns in the same minute; the table gives its median and spread, and marks what it must reach (✓ or ✗).
 
 mod catch_up;
+mod gossip;
 mod hostile;
 mod idle;
 mod image;
@@ -108,6 +109,8 @@ pub enum Name {
     Hostile,
     /// A site that missed 1,000 records, from its start until it has them all.
     CatchUp,
+    /// One record to 30 nodes.
+    Gossip,
     /// Memory of a node that has nothing to do.
     Idle,
 }
@@ -205,6 +208,7 @@ impl Bench {
             Name::Resume => resume::measure(self),
             Name::Hostile => hostile::measure(self),
             Name::CatchUp => catch_up::measure(self),
+            Name::Gossip => gossip::measure(self),
             Name::Idle => idle::measure(self),
         }
     }
