@@ -25,6 +25,12 @@ pub enum Inside {
 
 type Outcome = (bool, String, Vec<RecordId>);
 
+/// Bills of materials, where each stands, and the records that those in statements came in.
+type Bills = (Vec<Arc<Bom>>, Vec<String>, Vec<RecordId>);
+
+/// An advisory, and the record that it is.
+type Advised<'c> = (&'c Verified<Record>, &'c Advisory);
+
 impl Case<'_> {
     /// Whether it is known how the release was built: by the provenance that it names where nothing more is asked, else by a
     /// statement of SLSA provenance, by its publisher or, where a role is named, by enough of that.
@@ -188,7 +194,7 @@ impl Case<'_> {
 
     /// Every list of what is inside: the one that the release names, and those in statements of its publisher and of signers with
     /// a role. One that cannot be read leaves nothing known.
-    fn boms(&self) -> Result<(Vec<Arc<Bom>>, Vec<String>, Vec<RecordId>), String> {
+    fn boms(&self) -> Result<Bills, String> {
         let (mut boms, mut sources, mut used) = (Vec::new(), Vec::new(), Vec::new());
         if let Some(image) = self.release.sbom {
             match &self.inside {
@@ -227,8 +233,8 @@ impl Case<'_> {
 
     /// The advisories of signers of the policy, or of a role, with keys that are not revoked; of several with one name by one signer
     /// on one package, the latest, so that they can be corrected.
-    fn latest_advisories(&self, role: Option<&Role>) -> Vec<(&Verified<Record>, &Advisory)> {
-        let mut latest: BTreeMap<(&str, &str, &str, &str), (&Verified<Record>, &Advisory)> = BTreeMap::new();
+    fn latest_advisories(&self, role: Option<&Role>) -> Vec<Advised<'_>> {
+        let mut latest: BTreeMap<[&str; 4], Advised<'_>> = BTreeMap::new();
         for &record in &self.advisories {
             let Some(advisory) = record.body.advisory() else { continue };
             let is_heard = |key: &&PublicKey| {
@@ -236,10 +242,9 @@ impl Case<'_> {
                 role.is_none_or(is_of_role) && self.withdrawn.key(key).is_none()
             };
             for name in record.signers().filter(is_heard).filter_map(|key| self.policy.petname(key)) {
-                let key = (&**name, &*advisory.id, &*advisory.ecosystem, &*advisory.package);
-                let is_later = |(other, _): &(&Verified<Record>, &Advisory)| {
-                    (record.header.issued, record.id) > (other.header.issued, other.id)
-                };
+                let key = [&**name, &*advisory.id, &*advisory.ecosystem, &*advisory.package];
+                let is_later =
+                    |(other, _): &Advised<'_>| (record.header.issued, record.id) > (other.header.issued, other.id);
                 if latest.get(&key).is_none_or(is_later) {
                     latest.insert(key, (record, advisory));
                 }
