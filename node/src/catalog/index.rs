@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use rialto_protocol::UnixSeconds;
-use rialto_protocol::bounded::{Name, Version};
+use rialto_protocol::bounded::{Name, Text, Version};
 use rialto_protocol::ids::{Hash, ImageId, PublicKey, RecordId};
 use rialto_protocol::record::{Body, Record, Release, RevocationSubject};
 use rialto_protocol::signed::Verified;
@@ -41,6 +41,8 @@ pub(super) struct Index {
     by_image: BTreeMap<ImageId, BTreeSet<RecordId>>,
     endorsements: BTreeMap<RecordId, BTreeSet<RecordId>>,
     revocations: BTreeMap<RevocationSubject, BTreeSet<RecordId>>,
+    /// By the package that they are about.
+    advisories: BTreeMap<Text<256>, BTreeSet<RecordId>>,
     /// Heads of channels, and who may move them.
     pub(super) channels: Channels,
     /// How many kept records each key signed.
@@ -112,6 +114,11 @@ impl Index {
         self.all(self.revocations.get(subject))
     }
 
+    /// Advisories on a package, of whatever ecosystem.
+    pub(super) fn advisories(&self, package: &Text<256>) -> impl Iterator<Item = &Held> {
+        self.all(self.advisories.get(package))
+    }
+
     /// Whether a kept record is signed by this key.
     pub(super) fn keeps_of(&self, key: &PublicKey) -> bool {
         self.kept_by_key.contains_key(key)
@@ -147,7 +154,10 @@ impl Index {
             }
             Body::Channel(_) => self.channels.put(&held.record),
             Body::Delegation(_) => self.channels.put_delegation(&held.record),
-            Body::Release(_) | Body::Advisory(_) | Body::Recipe(_) | Body::Component(_) | Body::Opaque => {}
+            Body::Advisory(advisory) => {
+                self.advisories.entry(advisory.package.clone()).or_default().insert(id);
+            }
+            Body::Release(_) | Body::Recipe(_) | Body::Component(_) | Body::Opaque => {}
         }
         self.records.insert(id, held);
         before
@@ -187,7 +197,8 @@ impl Index {
             Body::Revocation(revocation) => forget(&mut self.revocations, &revocation.subject, id),
             Body::Channel(_) => self.channels.take(&held.record),
             Body::Delegation(_) => self.channels.take_delegation(&held.record),
-            Body::Advisory(_) | Body::Recipe(_) | Body::Component(_) | Body::Opaque => {}
+            Body::Advisory(advisory) => forget(&mut self.advisories, &advisory.package, id),
+            Body::Recipe(_) | Body::Component(_) | Body::Opaque => {}
         }
         Some(held)
     }

@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use rialto_protocol::UnixSeconds;
-use rialto_protocol::bounded::{Name, Version};
+use rialto_protocol::bounded::{Name, Text, Version};
 use rialto_protocol::channel::ChannelName;
 use rialto_protocol::ids::{Hash, ImageId, PublicKey, RecordId};
 use rialto_protocol::record::{Record, Release, RevocationSubject};
@@ -316,6 +316,11 @@ impl Catalog {
     /// What is said of a release.
     pub fn endorsements_of(&self, release: &RecordId) -> Vec<SharedRecord> {
         shared(self.read().index.endorsements(release))
+    }
+
+    /// Advisories on a package, of whatever ecosystem.
+    pub fn advisories_on(&self, package: &Text<256>) -> Vec<SharedRecord> {
+        shared(self.read().index.advisories(package))
     }
 
     /// Who withdrew this. Whether a revocation is a fact or an opinion is the policy's question.
