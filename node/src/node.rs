@@ -31,7 +31,7 @@ pub(crate) use judge::Judged;
 pub(crate) use reference::fetch_target;
 use scrub::Scrub;
 
-use crate::api::Api;
+use crate::api::{Api, Verdicts};
 use crate::catalog::{Catalog, CatalogError};
 use crate::config::{Config, Membership, Serve};
 use crate::convert::Scratch;
@@ -143,6 +143,8 @@ pub(crate) struct Node {
     /// Held from the look at a channel to the head that moves it.
     pub(crate) signing: tokio::sync::Mutex<()>,
     head_signed: tokio::sync::Notify,
+    /// What policy said of releases a moment ago.
+    pub(crate) verdicts: Mutex<Verdicts>,
     pub(crate) deployer: Deployer,
     pub(crate) jobs: Jobs,
     /// Held from the look at what is published to the publishing of more.
@@ -212,6 +214,7 @@ pub async fn run(
         stuck_channels: Mutex::default(),
         signing: tokio::sync::Mutex::default(),
         head_signed: tokio::sync::Notify::new(),
+        verdicts: Mutex::default(),
         deployer,
         jobs: Jobs::default(),
         publishing: tokio::sync::Mutex::default(),

@@ -20,9 +20,9 @@ use futures::Stream;
 use rialto_protocol::ids::ImageId;
 
 pub use catalog::{
-    ContextInputShown, EndorseRequest, EndorsementShown, HistoryEvent, HistoryKind, PublishRequest, Published,
-    Recorded, ReleaseDetails, ReleaseImage, ReleaseSummary, RevocationShown, RevokeRequest, SearchPage, SearchQuery,
-    SignerShown,
+    ContextInputShown, EndorseRequest, EndorsementShown, FacetCount, HistoryEvent, HistoryKind, PublishRequest,
+    Published, Recorded, ReleaseDetails, ReleaseImage, ReleaseSummary, RevocationShown, RevokeRequest, SearchFacets,
+    SearchPage, SearchQuery, SignerShown,
 };
 pub use channels::{ChannelShown, ChannelWorth, DelegateRequest, Delegated, Movers, RotateRequest, SetChannelRequest};
 pub use error::{ApiError, ErrorCode};
