@@ -1,8 +1,11 @@
 //! `keys/NAME{,.pub}`: OpenSSH ed25519 key files, the site's own and those it signs records with.
+//!
+//! A key may have a passphrase, or be here by its public half alone while an ssh-agent has the other. The node uses neither:
+//! it has nobody to ask. Whoever runs a command has, so such keys sign there (`cli/sign`).
 
-use std::fs::File;
-use std::io::{self, Read as _};
-use std::os::unix::fs::MetadataExt as _;
+mod private;
+
+use std::io;
 use std::path::{Path, PathBuf};
 
 use ed25519_dalek::SigningKey;
@@ -11,9 +14,9 @@ use libp2p::identity::{self, Keypair};
 use rialto_protocol::bounded::Name;
 use rialto_protocol::ids::PublicKey;
 use rialto_web::api::{ApiError, ErrorCode};
-use ssh_key::private::{Ed25519Keypair, Ed25519PrivateKey, KeypairData};
 use ssh_key::public::{Ed25519PublicKey, KeyData};
-use ssh_key::{LineEnding, PrivateKey};
+
+pub use private::{Found, Locked};
 
 use crate::dir::{NodeDir, read_bounded, write_new};
 
@@ -55,8 +58,14 @@ pub enum KeyError {
         mode: u32,
     },
     /// The key has a passphrase.
-    #[error("{} is protected by a passphrase, which is not supported yet", .0.display())]
+    #[error("{} has a passphrase, which the node has nobody to ask for", .0.display())]
     Encrypted(PathBuf),
+    /// Only the public half is here.
+    #[error("{} is not here, only its public half", .0.display())]
+    PublicOnly(PathBuf),
+    /// That is not its passphrase.
+    #[error("that is not the passphrase of {}", .0.display())]
+    WrongPassphrase(PathBuf),
     /// Another algorithm.
     #[error("{what} is a key of type {algorithm}; only ssh-ed25519 keys are used")]
     NotEd25519 {
@@ -100,9 +109,16 @@ impl KeyError {
             }
             Self::Exists { .. } => Some("choose another name".into()),
             Self::TooOpen { path, .. } => Some(format!("chmod 600 {}", path.display())),
-            Self::Encrypted(path) => {
-                Some(format!("it needs a key without passphrase: ssh-keygen -p -N '' -f {}", path.display()))
-            }
+            Self::Encrypted(path) if path.file_name().is_some_and(|name| name == SITE_KEY) => Some(format!(
+                "a node needs its site key whenever it starts: take the passphrase off with ssh-keygen -p -N '' -f {}",
+                path.display()
+            )),
+            Self::Encrypted(_) => Some(
+                "sign on the command line, which asks for it; load the key into an ssh-agent and sign with --key agent:NAME; \
+                 or let a key without passphrase act for it: rialto delegate KEY --key NAME"
+                    .into(),
+            ),
+            Self::PublicOnly(_) => Some("load it with ssh-add, and sign on the command line with --key agent:NAME".into()),
             Self::NotEd25519 { .. } => Some("make one with: rialto key new NAME, or ssh-keygen -t ed25519".into()),
             _ => None,
         }
@@ -127,6 +143,8 @@ pub struct ListedKey {
     pub name: Name,
     /// Its public half, or why it cannot be read.
     pub public_key: Result<PublicKey, String>,
+    /// Whether the node can sign with it, by itself.
+    pub is_usable: bool,
 }
 
 /// The key files of one node.
@@ -144,12 +162,20 @@ impl Keys {
     /// # Errors
     /// A key of that name is there (it is never overwritten), or the file system refuses.
     pub fn create(&self, name: &Name) -> Result<PublicKey, KeyError> {
+        self.create_with(name, None)
+    }
+
+    /// The same, with a passphrase.
+    ///
+    /// # Errors
+    /// As [`Keys::create`].
+    pub fn create_with(&self, name: &Name, passphrase: Option<&str>) -> Result<PublicKey, KeyError> {
         let path = self.path(name)?;
         let mut seed = [0u8; 32];
         getrandom::fill(&mut seed).map_err(KeyError::Entropy)?;
         let key = SigningKey::from_bytes(&seed);
         let public = PublicKey(key.verifying_key().to_bytes());
-        write_private(&path, name, &key)?;
+        private::write(&path, name, &key, passphrase)?;
         let text = to_openssh(&public, name)? + "\n";
         let public_path = path.with_file_name(format!("{name}.pub"));
         match write_new(&public_path, text.as_bytes(), 0o644) {
@@ -163,24 +189,48 @@ impl Keys {
         Ok(public)
     }
 
-    /// Reads a private key.
+    /// Whether a key of this name can be made.
+    ///
+    /// # Errors
+    /// There is one, or the name is reserved.
+    pub fn check_new(&self, name: &Name) -> Result<(), KeyError> {
+        let path = self.path(name)?;
+        match std::fs::symlink_metadata(&path) {
+            Ok(_) => Err(KeyError::Exists { name: name.clone(), path }),
+            Err(_) => Ok(()),
+        }
+    }
+
+    /// Reads a private key that has no passphrase.
     ///
     /// # Errors
     /// There is none, others may read it, it has a passphrase, or it is not ed25519.
     pub fn load(&self, name: &Name) -> Result<SigningKey, KeyError> {
-        let path = self.path(name)?;
-        let failed = |source: io::Error| match source.kind() {
-            io::ErrorKind::NotFound => KeyError::NotFound { name: name.clone(), path: path.clone() },
-            _ => KeyError::Io { action: "read", path: path.clone(), source },
-        };
-        let file = File::open(&path).map_err(failed)?;
-        let mode = file.metadata().map_err(failed)?.mode() & 0o777;
-        if mode & 0o077 != 0 {
-            return Err(KeyError::TooOpen { path, mode });
+        match self.look(name)? {
+            Found::Open(key) => Ok(key),
+            Found::Locked(locked) => Err(KeyError::Encrypted(locked.path().to_owned())),
+            Found::PublicOnly(_) => Err(KeyError::PublicOnly(self.path(name)?)),
         }
-        let mut text = String::new();
-        file.take(MAX_KEY_FILE_BYTES).read_to_string(&mut text).map_err(failed)?;
-        read_private(&path, &text)
+    }
+
+    /// Whatever is here of a key.
+    ///
+    /// # Errors
+    /// Nothing is, others may read its private half, or it is not ed25519.
+    pub fn look(&self, name: &Name) -> Result<Found, KeyError> {
+        let path = self.path(name)?;
+        match private::read_file(&path) {
+            Err(KeyError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                match read_public_file(&path.with_file_name(format!("{name}.pub"))) {
+                    Ok(public) => Ok(Found::PublicOnly(public)),
+                    Err(KeyError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                        Err(KeyError::NotFound { name: name.clone(), path })
+                    }
+                    Err(error) => Err(error),
+                }
+            }
+            found => found,
+        }
     }
 
     /// Reads the site key, which is also the libp2p identity.
@@ -188,15 +238,19 @@ impl Keys {
     /// # Errors
     /// As [`Keys::load`].
     pub fn site(&self) -> Result<SigningKey, KeyError> {
-        self.load(&site_name()?)
+        match self.load(&site_name()?) {
+            // Its public half is of no use to a node.
+            Err(KeyError::PublicOnly(path)) => Err(KeyError::NotFound { name: site_name()?, path }),
+            found => found,
+        }
     }
 
-    /// The public half of a key.
+    /// The public half of a key, whether or not the private one can be used here.
     ///
     /// # Errors
-    /// As [`Keys::load`].
+    /// As [`Keys::look`].
     pub fn public(&self, name: &Name) -> Result<PublicKey, KeyError> {
-        self.load(name).map(|key| PublicKey(key.verifying_key().to_bytes()))
+        self.look(name).map(|found| found.public())
     }
 
     /// All keys by name, with what is wrong with those that cannot be read. At most 1,000 are listed.
@@ -209,13 +263,26 @@ impl Keys {
         for entry in std::fs::read_dir(&self.0).map_err(failed)?.take(2 * MAX_KEYS) {
             let entry = entry.map_err(failed)?;
             let name = entry.file_name().to_str().and_then(|name| Name::try_from(name).ok());
-            names.extend(name.filter(|name| !name.ends_with(".pub") && entry.path().is_file()));
+            let name = name.filter(|_| entry.path().is_file());
+            // The public half of a key that an ssh-agent has is a key too.
+            let name = name.and_then(|name| match name.strip_suffix(".pub") {
+                Some(name) => Name::try_from(name).ok(),
+                None => Some(name),
+            });
+            names.extend(name);
         }
         names.sort();
-        Ok(names
-            .into_iter()
-            .map(|name| ListedKey { public_key: self.public(&name).map_err(|error| error.to_string()), name })
-            .collect())
+        names.dedup();
+        names.truncate(MAX_KEYS);
+        let listed = names.into_iter().map(|name| {
+            let found = self.look(&name);
+            ListedKey {
+                is_usable: matches!(found, Ok(Found::Open(_))),
+                public_key: found.map(|found| found.public()).map_err(|error| error.to_string()),
+                name,
+            }
+        });
+        Ok(listed.collect())
     }
 
     fn path(&self, name: &Name) -> Result<PathBuf, KeyError> {
@@ -310,6 +377,14 @@ pub fn parse_site(text: &str) -> Result<PeerId, KeyError> {
     Ok(peer)
 }
 
+/// A private key's file, wherever it is.
+///
+/// # Errors
+/// It cannot be read, others may read it, or it is not an ed25519 private key.
+pub fn read_private_file(path: &Path) -> Result<Found, KeyError> {
+    private::read_file(path)
+}
+
 /// Reads a `.pub` file.
 ///
 /// # Errors
@@ -323,39 +398,6 @@ pub fn read_public_file(path: &Path) -> Result<PublicKey, KeyError> {
     from_openssh(&text)
 }
 
-fn write_private(path: &Path, name: &Name, key: &SigningKey) -> Result<(), KeyError> {
-    let unwritable = |error: ssh_key::Error| KeyError::NotAKey { what: name.to_string(), reason: error.to_string() };
-    let pair = Ed25519Keypair {
-        public: Ed25519PublicKey(key.verifying_key().to_bytes()),
-        private: Ed25519PrivateKey::from_bytes(&key.to_bytes()),
-    };
-    let text = PrivateKey::new(KeypairData::Ed25519(pair), name.to_string())
-        .and_then(|key| key.to_openssh(LineEnding::LF))
-        .map_err(unwritable)?;
-    write_new(path, text.as_bytes(), 0o600).map_err(|source| match source.kind() {
-        io::ErrorKind::AlreadyExists => KeyError::Exists { name: name.clone(), path: path.to_owned() },
-        _ => KeyError::Io { action: "write", path: path.to_owned(), source },
-    })
-}
-
-fn read_private(path: &Path, text: &str) -> Result<SigningKey, KeyError> {
-    let refused = |reason: String| KeyError::NotAKey { what: path.display().to_string(), reason };
-    let key = PrivateKey::from_openssh(text)
-        .map_err(|error| unreadable(&error, path.display().to_string(), "unknown here"))?;
-    if key.is_encrypted() {
-        return Err(KeyError::Encrypted(path.to_owned()));
-    }
-    let KeypairData::Ed25519(pair) = key.key_data() else {
-        return Err(KeyError::NotEd25519 { what: path.display().to_string(), algorithm: key.algorithm().to_string() });
-    };
-    let signing = SigningKey::from_bytes(&pair.private.to_bytes());
-    // ssh-key checks this only with its own ed25519 feature, which we don't use.
-    if signing.verifying_key().to_bytes() != pair.public.0 {
-        return Err(refused("its private and public halves do not belong together".into()));
-    }
-    Ok(signing)
-}
-
 fn unreadable(error: &ssh_key::Error, what: String, algorithm: &str) -> KeyError {
     match error {
         ssh_key::Error::AlgorithmUnknown | ssh_key::Error::AlgorithmUnsupported { .. } => {
@@ -366,114 +408,4 @@ fn unreadable(error: &ssh_key::Error, what: String, algorithm: &str) -> KeyError
 }
 
 #[cfg(test)]
-mod tests {
-    use std::fs::{self, Permissions};
-    use std::os::unix::fs::PermissionsExt as _;
-
-    use proptest::prelude::*;
-
-    use super::*;
-
-    /// Made by `ssh-keygen -t ed25519 -N '' -C fixture`, and its public half.
-    const OPENSSH_PRIVATE: &str = include_str!("../tests/fixtures/ed25519");
-    const OPENSSH_PUBLIC: &str = include_str!("../tests/fixtures/ed25519.pub");
-    /// Made by `ssh-keygen -t ed25519 -N secret -C fixture`.
-    const OPENSSH_ENCRYPTED: &str = include_str!("../tests/fixtures/ed25519-encrypted");
-    /// Made by `ssh-keygen -t ecdsa -N '' -C fixture`.
-    const OPENSSH_ECDSA: &str = include_str!("../tests/fixtures/ecdsa");
-    const OPENSSH_ECDSA_PUBLIC: &str = include_str!("../tests/fixtures/ecdsa.pub");
-
-    fn fresh() -> (tempfile::TempDir, Keys) {
-        let temp = tempfile::tempdir().unwrap();
-        let dir = NodeDir::new(temp.path()).unwrap();
-        dir.create().unwrap();
-        (temp, Keys::of(&dir))
-    }
-
-    fn name(text: &str) -> Name {
-        Name::try_from(text).unwrap()
-    }
-
-    fn put(keys: &Keys, key: &str, content: &str, mode: u32) {
-        let path = keys.0.join(key);
-        fs::write(&path, content).unwrap();
-        fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
-    }
-
-    #[test]
-    fn a_new_key_is_private_comes_back_and_is_never_overwritten() {
-        let (_temp, keys) = fresh();
-        let public = keys.create(&name("alice")).unwrap();
-        assert_eq!(keys.public(&name("alice")).unwrap(), public);
-        assert_eq!(read_public_file(&keys.0.join("alice.pub")).unwrap(), public);
-        assert_eq!(fs::metadata(keys.0.join("alice")).unwrap().mode() & 0o777, 0o600);
-        let before = fs::read(keys.0.join("alice")).unwrap();
-        assert!(matches!(keys.create(&name("alice")), Err(KeyError::Exists { .. })));
-        assert_eq!(fs::read(keys.0.join("alice")).unwrap(), before);
-        assert!(matches!(keys.create(&name("alice.pub")), Err(KeyError::ReservedName(_))));
-        assert!(matches!(keys.load(&name("bob")), Err(KeyError::NotFound { .. })));
-    }
-
-    #[test]
-    fn keys_made_by_openssh_are_read() {
-        let (_temp, keys) = fresh();
-        put(&keys, "theirs", OPENSSH_PRIVATE, 0o600);
-        assert_eq!(keys.public(&name("theirs")).unwrap(), from_openssh(OPENSSH_PUBLIC).unwrap());
-    }
-
-    #[test]
-    fn keys_that_others_can_read_are_not_used() {
-        let (_temp, keys) = fresh();
-        for mode in [0o640, 0o604, 0o620, 0o644] {
-            put(&keys, "open", OPENSSH_PRIVATE, mode);
-            let error = keys.load(&name("open")).unwrap_err();
-            assert!(matches!(error, KeyError::TooOpen { .. }), "{mode:o}");
-            assert!(error.hint().unwrap().starts_with("chmod 600 "));
-        }
-    }
-
-    #[test]
-    fn keys_we_cannot_use_say_why() {
-        let (_temp, keys) = fresh();
-        put(&keys, "encrypted", OPENSSH_ENCRYPTED, 0o600);
-        put(&keys, "ecdsa", OPENSSH_ECDSA, 0o600);
-        put(&keys, "noise", "-----BEGIN OPENSSH PRIVATE KEY-----\nAAAA\n", 0o600);
-        assert!(matches!(keys.load(&name("encrypted")), Err(KeyError::Encrypted(_))));
-        assert!(matches!(keys.load(&name("ecdsa")), Err(KeyError::NotEd25519 { .. })));
-        assert!(matches!(keys.load(&name("noise")), Err(KeyError::NotAKey { .. })));
-        assert!(matches!(from_openssh(OPENSSH_ECDSA_PUBLIC), Err(KeyError::NotEd25519 { .. })));
-        let listed = keys.list().unwrap();
-        assert_eq!(listed.iter().map(|key| &*key.name).collect::<Vec<_>>(), ["ecdsa", "encrypted", "noise"]);
-        assert!(listed.iter().all(|key| key.public_key.is_err()));
-    }
-
-    #[test]
-    fn a_site_is_one_key_in_four_forms() {
-        let key = SigningKey::from_bytes(&[7; 32]);
-        let public = PublicKey(key.verifying_key().to_bytes());
-        let peer = peer_id(&public).unwrap();
-        assert_eq!(to_libp2p(&key).unwrap().public().to_peer_id(), peer);
-        assert_eq!(public_key_of(&peer).unwrap(), public);
-        for text in [peer.to_string(), public.to_string(), to_openssh(&public, "site").unwrap()] {
-            assert_eq!(parse_site(&text).unwrap(), peer, "{text}");
-        }
-        let other = "QmYyQSo1c1Ym7orWxLYvCrM2EmxFTANf8wXmmE7DWjhx5N";
-        assert!(matches!(parse_site(other), Err(KeyError::NotASite(_))));
-        assert!(parse_site("").is_err());
-    }
-
-    proptest! {
-        #[test]
-        fn public_keys_come_back(seed in any::<[u8; 32]>(), comment in "[a-z@ ]{0,20}") {
-            let public = PublicKey(SigningKey::from_bytes(&seed).verifying_key().to_bytes());
-            prop_assert_eq!(from_openssh(&to_openssh(&public, &comment).unwrap()).unwrap(), public);
-        }
-
-        #[test]
-        fn no_text_makes_the_readers_panic(text in ".{0,200}") {
-            let _ = from_openssh(&text);
-            let _ = parse_site(&text);
-            let _ = read_private(Path::new("key"), &text);
-        }
-    }
-}
+mod tests;

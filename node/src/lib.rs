@@ -21,6 +21,7 @@ pub mod node;
 pub mod publish;
 mod recent;
 pub mod schedule;
+mod signing;
 pub mod store;
 pub mod strict_toml;
 pub mod systemd;

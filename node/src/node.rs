@@ -41,6 +41,7 @@ use crate::jobs::Jobs;
 use crate::keys::{self, KeyError, Keys};
 use crate::net::bulk::{Exchange, Patience};
 use crate::net::{self, Net, NetError};
+use crate::signing::SigningDesk;
 use crate::store::{Store, StoreError};
 use crate::trust::{Clock, DecisionError, DecisionLog, Evidence, FloorError, Floors, PolicyFile, PolicyState, Reading};
 
@@ -145,6 +146,10 @@ pub(crate) struct Node {
     head_signed: tokio::sync::Notify,
     /// What policy said of releases a moment ago.
     pub(crate) verdicts: Mutex<Verdicts>,
+    /// Something about a revoked release is to be done again, or more of it.
+    look_at_revocations: tokio::sync::Notify,
+    /// Records that wait for signatures of keys that are held elsewhere.
+    pub(crate) desk: SigningDesk,
     pub(crate) deployer: Deployer,
     pub(crate) jobs: Jobs,
     /// Held from the look at what is published to the publishing of more.
@@ -215,6 +220,8 @@ pub async fn run(
         signing: tokio::sync::Mutex::default(),
         head_signed: tokio::sync::Notify::new(),
         verdicts: Mutex::default(),
+        look_at_revocations: tokio::sync::Notify::new(),
+        desk: SigningDesk::default(),
         deployer,
         jobs: Jobs::default(),
         publishing: tokio::sync::Mutex::default(),
@@ -353,6 +360,10 @@ impl Node {
                 Ok(()) = policy.changed() => Change::Policy,
                 Ok(()) = instances.changed() => Change::Instances,
                 Ok(()) = peers.changed() => Change::Peers,
+                () = self.look_at_revocations.notified() => {
+                    self.act_on_revocations(&mut acted).await;
+                    continue;
+                }
                 else => return,
             };
             if change == Change::Policy {

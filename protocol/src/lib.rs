@@ -7,11 +7,13 @@
 //! Read it in the order of the flow: [`record`] (what is said) and [`signed`] (who said it), [`image`] (what it is said
 //! about), [`channel`] (which release is the latest), [`sync`] (how records are caught up with) and [`swarm`] (how images move).
 
+pub mod attestation;
 pub mod bounded;
 pub mod channel;
 pub mod codec;
 pub mod ids;
 pub mod image;
+pub mod package;
 pub mod record;
 pub mod signed;
 pub mod swarm;

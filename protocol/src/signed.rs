@@ -235,6 +235,16 @@ fn read_body(id: RecordId, header: Header, body: Option<Value>) -> Result<Record
     Ok(Record { id, header, body })
 }
 
+impl Header {
+    /// The header of a payload that is to be signed: what its signer looks at first.
+    ///
+    /// # Errors
+    /// Bytes that are no payload of a record.
+    pub fn of_payload(payload: &[u8]) -> Result<Self, EnvelopeError> {
+        read_payload(payload).map(|(header, _)| header)
+    }
+}
+
 fn read_payload(payload: &[u8]) -> Result<(Header, Option<Value>), EnvelopeError> {
     let value = codec::decode_any(payload, MAX_PAYLOAD_BYTES)?;
     let is_current = matches!(&value, Value::Map(map) if map.get(&Value::Text("v".into())) == Some(&Value::Integer(PAYLOAD_VERSION.into())));
@@ -284,7 +294,8 @@ pub fn is_signature_of(key: &PublicKey, message: &[u8], signature: &Signature) -
         .is_ok()
 }
 
-fn signed_bytes(payload: &[u8]) -> Vec<u8> {
+/// What a signer of this payload signs: for keys that are held elsewhere, such as in an ssh-agent.
+pub fn signed_bytes(payload: &[u8]) -> Vec<u8> {
     [SIGNATURE_CONTEXT, payload].concat()
 }
 
@@ -348,6 +359,25 @@ impl Draft {
         let signature = Signature(key.sign(&signed_bytes(&self.payload)).to_bytes());
         self.signatures.insert(public, signature);
         Ok(self)
+    }
+
+    /// Adds a signature that was made elsewhere, over [`signed_bytes`] of this draft's [`payload`](Self::payload).
+    ///
+    /// # Errors
+    /// [`EnvelopeError::CannotSign`] where the key is not an issuer, [`EnvelopeError::BadSignature`] where the signature
+    /// is not one of this key over this record.
+    pub fn attach(mut self, key: PublicKey, signature: Signature) -> Result<Self, EnvelopeError> {
+        if !self.issuers.contains(&key) {
+            return Err(EnvelopeError::CannotSign(key));
+        }
+        check_signature(&key, &signature, &self.payload)?;
+        self.signatures.insert(key, signature);
+        Ok(self)
+    }
+
+    /// The payload: what the record says, and who may sign it.
+    pub fn payload(&self) -> &[u8] {
+        &self.payload
     }
 
     /// The envelope with the signatures so far.

@@ -127,6 +127,45 @@ fn a_guest_outlives_its_node_and_is_adopted_again() -> Outcome {
 }
 
 #[test]
+fn a_guest_of_a_revoked_release_stands_still_while_the_revocation_counts() -> Outcome {
+    let stage = Stage::new()?;
+    let mut uni = stage.running("uni", &[])?;
+    let release = published(&mut uni)?;
+    let policy = fs::read_to_string(uni.directory().join("policy.toml"))?;
+    uni.write_policy(&policy.replace("then = \"accept\"", "then = \"accept\"\non-revoke = \"suspend\""))?;
+    let deployed = uni.json(&["deploy", &release, "--set", "greeting=still here", "--publish", "0:80"])?;
+    let (instance, port) = (text(&deployed, "instance")?, host_port(&deployed));
+    http_get(port, "/", GUEST_WITHIN)?;
+
+    // By hand first: its memory goes to disk and comes back, and its port answers again with what it was told at boot.
+    let suspended = uni.json(&["suspend", &instance])?;
+    assert_eq!((&suspended["instance"], &suspended["state"]), (&deployed["instance"], &"suspended".into()));
+    assert!(uni.guests().is_empty());
+    uni.refused(&["suspend", &instance], 2)?;
+    let resumed = uni.json(&["resume", &instance])?;
+    assert_eq!((&resumed["instance"], &resumed["state"]), (&deployed["instance"], &"running".into()));
+    assert!(http_get(port, "/", GUEST_WITHIN)?.body.contains("still here"));
+    let console = uni.rialto(&["logs", &instance])?;
+    assert_eq!(console.expect(0)?.stdout.matches("hello: ready").count(), 1, "it did not boot again: {console}");
+
+    // By its release's revocation: it stands still, whatever happens to the node.
+    uni.json(&["revoke", &release, "--key", "releases", "--reason", "a hole in its web server"])?;
+    uni.until(STOPPED_WITHIN, "it suspended", &["ps"], |instances| is_in_state(instances, "suspended"))?;
+    assert!(uni.guests().is_empty());
+    uni.stop()?;
+    uni.start()?;
+    let refused = uni.refused(&["resume", &instance], 4)?;
+    assert!(text(&refused, "message")?.contains("a hole in its web server"), "{refused}");
+
+    // Where policy takes that more lightly, it may go on.
+    uni.write_policy(&policy)?;
+    uni.json(&["resume", &instance])?;
+    assert!(http_get(port, "/", GUEST_WITHIN)?.body.contains("still here"));
+    uni.json(&["stop", &instance, "--force"])?;
+    Ok(())
+}
+
+#[test]
 fn a_guest_of_a_revoked_release_is_stopped_where_policy_says_so() -> Outcome {
     let stage = Stage::new()?;
     let mut uni = stage.running("uni", &[])?;

@@ -112,7 +112,7 @@ fn words_that_mean_nothing_are_errors_with_their_line() -> Outcome {
     for (new, says) in [
         (require.replace("endorsed-by:reviewers", "no-advisory:high"), "not supported yet"),
         (format!("{require}\nupdate = \"auto\""), "not supported yet"),
-        (format!("{require}\non-revoke = \"suspend\""), "not supported yet"),
+        (format!("{require}\non-revoke = \"suspended\""), "suspend"),
         (require.replace("endorsed-by", "endorsed-bye"), "endorsed-by"),
         (require.replace("reviewers", "reviwers"), "reviewers"),
         (require.replace("require", "requires"), "require"),

@@ -42,7 +42,6 @@ fn each_planned_word_of_a_policy_is_refused_with_its_line() {
     for word in ["licence:MIT", "no-advisory:high", "provenance", "rebuilt-by:x"] {
         cases.push((rule(&format!("require = [\"{word}\"]")), word.split(':').next().unwrap_or(word), 3));
     }
-    cases.push((rule("on-revoke = \"suspend\""), "suspend", 3));
     cases.push((rule("update = \"auto\""), "auto", 3));
     for word in ["on-revoke", "update"] {
         cases.push((format!("[default]\n{word} = \"x\"\n"), word, 2));

@@ -9,6 +9,7 @@ mod error;
 mod instances;
 mod jobs;
 mod policy;
+mod signing;
 mod site;
 mod store;
 
@@ -20,15 +21,16 @@ use futures::Stream;
 use rialto_protocol::ids::ImageId;
 
 pub use catalog::{
-    ContextInputShown, EndorseRequest, EndorsementShown, FacetCount, HistoryEvent, HistoryKind, PublishRequest,
-    Published, Recorded, ReleaseDetails, ReleaseImage, ReleaseSummary, RevocationShown, RevokeRequest, SearchFacets,
-    SearchPage, SearchQuery, SignerShown,
+    ContextInputShown, EndorseRequest, EndorsementShown, FacetCount, FieldShown, HistoryEvent, HistoryKind,
+    PublishRequest, Published, Recorded, ReleaseDetails, ReleaseImage, ReleaseSummary, RevocationShown, RevokeRequest,
+    SearchFacets, SearchPage, SearchQuery, SignerShown, StatementExport, StatementShown,
 };
 pub use channels::{ChannelShown, ChannelWorth, DelegateRequest, Delegated, Movers, RotateRequest, SetChannelRequest};
 pub use error::{ApiError, ErrorCode};
 pub use instances::{DeployRequest, Deployed, Instance, InstanceChanged, PortForward, StopRequest};
 pub use jobs::{Change, JobEvent, JobStarted};
 pub use policy::{Explanation, PolicyChange, PolicyDiff, PolicyDiffRequest, Replay, RequirementOutcome, VerdictKind};
+pub use signing::{AwayKey, SigningAnswer, SigningAsk, SigningNext, check_session};
 pub use site::{
     ChangeRates, ClockRequest, ClockStatus, Peer, PolicyStatus, RateLimit, Rates, ScrubStatus, Status, Unlimited,
     WebLink,
@@ -89,6 +91,8 @@ pub trait Backend: Send + Sync + 'static {
     async fn publish(&self, request: PublishRequest) -> Result<JobStarted>;
     /// Says something of a release.
     async fn endorse(&self, request: EndorseRequest) -> Result<Recorded>;
+    /// The in-toto statement that an endorsement carries: a record's id, or a unique prefix of at least 12 characters.
+    async fn statement(&self, endorsement: &str) -> Result<StatementExport>;
     /// The channels of publishers that policy names, and of this site's own keys; of others those whose appliance is
     /// asked for (`PUBLISHER/NAME`). At most 1,000.
     async fn channels(&self, appliance: Option<&str>) -> Result<Vec<ChannelShown>>;
@@ -100,6 +104,10 @@ pub trait Backend: Send + Sync + 'static {
     async fn delegate(&self, request: DelegateRequest) -> Result<Delegated>;
     /// Puts a key in the place of another.
     async fn rotate(&self, request: RotateRequest) -> Result<Delegated>;
+    /// What the holder of a key is to sign next, within seconds; nothing where nothing came.
+    async fn signing(&self, session: &str) -> Result<SigningNext>;
+    /// A signature, or why there is none.
+    async fn answer_signing(&self, session: &str, answer: SigningAnswer) -> Result<()>;
     /// The time that verdicts go by.
     async fn clock(&self) -> Result<ClockStatus>;
     /// Takes the machine's clock for right.
@@ -114,6 +122,10 @@ pub trait Backend: Send + Sync + 'static {
     async fn instances(&self) -> Result<Vec<Instance>>;
     /// Stops an instance: ACPI first, and the hard way when it does not listen or `force` is set.
     async fn stop_instance(&self, instance: &str, force: bool) -> Result<InstanceChanged>;
+    /// Saves a running instance's memory to disk and ends its process.
+    async fn suspend_instance(&self, instance: &str) -> Result<InstanceChanged>;
+    /// Starts a suspended instance where it stood still.
+    async fn resume_instance(&self, instance: &str) -> Result<InstanceChanged>;
     /// Removes a stopped instance and what its guest wrote.
     async fn remove_instance(&self, instance: &str) -> Result<InstanceChanged>;
     /// What the guest wrote to its console, as bytes of text; with `follow`, also what it writes from now on.

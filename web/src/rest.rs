@@ -8,7 +8,7 @@ use warp::http::{HeaderMap, StatusCode, header};
 use crate::api::{
     AddImageRequest, Backend, ChangeRates, ClockRequest, DelegateRequest, DeployRequest, EndorseRequest,
     ExportImageRequest, FetchRequest, JobStarted, PolicyDiffRequest, PublishRequest, RevokeRequest, RotateRequest,
-    SearchQuery, SetChannelRequest, StopRequest, VerdictKind, WebLink,
+    SearchQuery, SetChannelRequest, SigningAnswer, StopRequest, VerdictKind, WebLink,
 };
 use crate::openapi;
 use crate::reply::{self, Refusal, Response};
@@ -69,11 +69,14 @@ pub(crate) async fn answer(
         Op::CollectGarbage => started(&backend.collect_garbage().await?),
         Op::Publish => started(&backend.publish(question.json::<PublishRequest>()?).await?),
         Op::Endorse => done(&backend.endorse(question.json::<EndorseRequest>()?).await?),
+        Op::Statement => done(&backend.statement(value).await?),
         Op::Channels => done(&backend.channels(appliance(question.query)?.as_deref()).await?),
         Op::Channel => done(&backend.channel(value).await?),
         Op::SetChannel => done(&backend.set_channel(question.json::<SetChannelRequest>()?).await?),
         Op::Delegate => done(&backend.delegate(question.json::<DelegateRequest>()?).await?),
         Op::Rotate => done(&backend.rotate(question.json::<RotateRequest>()?).await?),
+        Op::Signing => done(&backend.signing(value).await?),
+        Op::AnswerSigning => nothing(backend.answer_signing(value, question.json::<SigningAnswer>()?).await?),
         Op::Clock => done(&backend.clock().await?),
         Op::SetClock => done(&backend.set_clock(question.json::<ClockRequest>()?).await?),
         Op::Revoke => done(&backend.revoke(question.json::<RevokeRequest>()?).await?),
@@ -84,6 +87,8 @@ pub(crate) async fn answer(
             let request = if question.body.is_empty() { StopRequest::default() } else { question.json()? };
             done(&backend.stop_instance(value, request.force).await?)
         }
+        Op::SuspendInstance => done(&backend.suspend_instance(value).await?),
+        Op::ResumeInstance => done(&backend.resume_instance(value).await?),
         Op::RemoveInstance => done(&backend.remove_instance(value).await?),
         Op::Logs => Ok(reply::text_stream(backend.instance_logs(value, follow(question.query)?).await?, shutdown)),
         Op::JobEvents => Ok(reply::events(backend.job_events(value).await?, shutdown)),

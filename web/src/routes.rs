@@ -61,17 +61,22 @@ pub(crate) enum Op {
     Scrub,
     Publish,
     Endorse,
+    Statement,
     Channels,
     Channel,
     SetChannel,
     Delegate,
     Rotate,
+    Signing,
+    AnswerSigning,
     Clock,
     SetClock,
     Revoke,
     Fetch,
     Deploy,
     Instances,
+    SuspendInstance,
+    ResumeInstance,
     StopInstance,
     RemoveInstance,
     Logs,
@@ -146,12 +151,15 @@ routes! {
     RemoveImage DELETE "/api/v1/images/{image}" Socket () Nothing, "Forgets an image that nothing needs.";
     Publish POST "/api/v1/publish" Socket ("PublishRequest") Job("Published"), "Publishes the release that a file describes.";
     Endorse POST "/api/v1/endorsements" Socket ("EndorseRequest") Json("Recorded"), "Says something of a release.";
+    Statement GET "/api/v1/endorsements/{endorsement}/statement" Session () Json("StatementExport"), "The in-toto statement that an endorsement carries, byte for byte.";
     Channels GET "/api/v1/channels" Session () List("ChannelShown"), "Channels of publishers that policy names, and of this site's own."
         [("appliance", "string", "Only those of this appliance, of whichever publisher: PUBLISHER/NAME.")];
     Channel GET "/api/v1/channels/{channel}" Session () Json("ChannelShown"), "One channel: PUBLISHER/NAME:CHANNEL, percent-encoded.";
     SetChannel POST "/api/v1/channels" Socket ("SetChannelRequest") Json("Recorded"), "Makes a channel point at a release, and keeps it fresh from now on.";
     Delegate POST "/api/v1/delegations" Socket ("DelegateRequest") Json("Delegated"), "Lets keys act for a publisher.";
     Rotate POST "/api/v1/delegations/rotate" Socket ("RotateRequest") Json("Delegated"), "Puts a key in the place of another, wherever the publisher's key lets that one act.";
+    Signing GET "/api/v1/signing/{session}" Socket () Json("SigningNext"), "What a key that is held elsewhere (away:SESSION:KEY) is to sign next; nothing where nothing came for a while.";
+    AnswerSigning POST "/api/v1/signing/{session}" Socket ("SigningAnswer") Nothing, "The signature of such a key, or why there is none.";
     Clock GET "/api/v1/clock" Session () Json("ClockStatus"), "The time that verdicts go by.";
     SetClock POST "/api/v1/clock" Socket ("ClockRequest") Json("ClockStatus"), "Takes the machine's clock for right.";
     Revoke POST "/api/v1/revocations" Socket ("RevokeRequest") Json("Recorded"), "Withdraws a release, an endorsement or a key.";
@@ -159,6 +167,8 @@ routes! {
     Deploy POST "/api/v1/deploy" Session ("DeployRequest") Job("Deployed"), "Judges a release, fetches what is missing and boots it.";
     Instances GET "/api/v1/instances" Session () List("Instance"), "All instances.";
     StopInstance POST "/api/v1/instances/{instance}/stop" Session ("StopRequest") Json("InstanceChanged"), "Stops an instance. The body may be left out.";
+    SuspendInstance POST "/api/v1/instances/{instance}/suspend" Session () Json("InstanceChanged"), "Saves a running instance's memory to disk and ends its process.";
+    ResumeInstance POST "/api/v1/instances/{instance}/resume" Session () Json("InstanceChanged"), "Starts a suspended instance where it stood still.";
     RemoveInstance DELETE "/api/v1/instances/{instance}" Session () Json("InstanceChanged"), "Removes a stopped instance and what its guest wrote.";
     Logs GET "/api/v1/instances/{instance}/logs" Session () Text("text/plain; charset=utf-8"), "What the guest wrote to its console."
         [("follow", "boolean", "Go on with what it writes from now on.")];

@@ -371,6 +371,8 @@ async fn each_request_reaches_its_method() {
             "stop hello-7f3a force=true".into(),
         ),
         ("POST", "/api/v1/instances/hello-02be/stop".into(), Value::Null, 200, "stop hello-02be force=false".into()),
+        ("POST", "/api/v1/instances/hello-02be/suspend".into(), Value::Null, 200, "suspend hello-02be".into()),
+        ("POST", "/api/v1/instances/hello-02be/resume".into(), Value::Null, 200, "resume hello-02be".into()),
         ("DELETE", "/api/v1/instances/hello-02be".into(), Value::Null, 200, "rm hello-02be".into()),
         ("DELETE", "/api/v1/jobs/job-1".into(), Value::Null, 204, "cancel job-1".into()),
     ];
@@ -522,6 +524,7 @@ async fn the_openapi_document_names_what_is_there() {
             .replace("{job}", "job-1")
             .replace("{decision}", "1")
             .replace("{channel}", "uni%2Fhello:stable")
+            .replace("{session}", "0123456789abcdef0123456789abcdef")
             .replace("{image}", &image("kernel").to_string());
         for (method, operation) in methods.as_object().unwrap() {
             operations += 1;
@@ -546,7 +549,7 @@ async fn the_openapi_document_names_what_is_there() {
             "{path}"
         );
     }
-    assert_eq!(operations, 40, "one for each method of the backend, pin and unpin apart, and this document");
+    assert_eq!(operations, 45, "one for each method of the backend, pin and unpin apart, and this document");
     for (schema, value) in [
         ("JobStarted", json!({"job": "j"})),
         ("ApiError", serde_json::to_value(ApiError::refused("no").with_hint("ask")).unwrap()),
@@ -566,6 +569,7 @@ async fn the_openapi_document_names_what_is_there() {
                 key: "k".into(),
                 predicate: "p".into(),
                 note: None,
+                dsse: None,
                 expires_after_seconds: Some(1),
             })
             .unwrap(),
@@ -596,6 +600,10 @@ async fn the_openapi_document_names_what_is_there() {
                 expires_after_seconds: Some(9),
             })
             .unwrap(),
+        ),
+        (
+            "SigningAnswer",
+            serde_json::to_value(SigningAnswer { number: 1, signature: Some("00".into()), refusal: None }).unwrap(),
         ),
         ("PolicyDiffRequest", serde_json::to_value(PolicyDiffRequest { old: None, new: "/new.toml".into() }).unwrap()),
         (
@@ -1008,9 +1016,17 @@ async fn forms_work_without_scripts_and_answer_json_to_the_script() {
         site.change(&cookie, "POST", "/instances/hello-7f3a/stop", "force=true").await.header("location"),
         "/instances"
     );
+    for change in ["suspend", "resume"] {
+        let page = format!("/instances/hello-7f3a/{change}");
+        assert_eq!(site.change(&cookie, "POST", &page, "force=true").await.status, StatusCode::BAD_REQUEST, "{change}");
+        assert_eq!(site.change(&cookie, "POST", &page, "").await.header("location"), "/instances", "{change}");
+    }
     assert_eq!(site.change(&cookie, "POST", "/instances/hello-7f3a/remove", "").await.header("location"), "/instances");
     assert_eq!(site.change(&cookie, "POST", "/jobs/job-2/cancel", "").await.header("location"), "/jobs/job%2D2");
-    assert_eq!(site.asked(), ["stop hello-7f3a force=true", "rm hello-7f3a", "cancel job-2"]);
+    assert_eq!(
+        site.asked(),
+        ["stop hello-7f3a force=true", "suspend hello-7f3a", "resume hello-7f3a", "rm hello-7f3a", "cancel job-2"]
+    );
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use rialto_protocol::channel::ChannelName;
 use rialto_protocol::ids::PublicKey;
-use rialto_protocol::record::{Record, RevocationSubject};
+use rialto_protocol::record::{EndorsementBody, Record, RevocationSubject};
 use rialto_protocol::signed::Verified;
 use rialto_web::api::{HistoryEvent, HistoryKind};
 
@@ -21,8 +21,12 @@ pub(super) fn of(node: &Node, judged: &Judged) -> Vec<HistoryEvent> {
     let mut told = Told { node, events: Vec::new() };
     told.record(&judged.record, HistoryKind::Signed, String::new());
     for record in &judged.endorsements {
-        let predicate = record.body.endorsement().map(|said| said.predicate.to_string());
-        told.record(record, HistoryKind::Endorsed, predicate.unwrap_or_default());
+        let Some(said) = record.body.endorsement() else { continue };
+        let what = match said.body {
+            EndorsementBody::Native { .. } => said.predicate.to_string(),
+            EndorsementBody::Dsse { .. } => format!("{} (the statement of others, brought here)", said.predicate),
+        };
+        told.record(record, HistoryKind::Endorsed, what);
     }
     for record in &judged.revocations {
         let Some(said) = record.body.revocation() else { continue };
@@ -42,7 +46,7 @@ pub(super) fn of(node: &Node, judged: &Judged) -> Vec<HistoryEvent> {
     }
     let mut events = told.events;
     // What came before arrivals were kept comes first, by its own word.
-    events.sort_by(|(one, _), (other, _)| one.cmp(other));
+    events.sort_by_key(|(at, _)| *at);
     let surplus = events.len().saturating_sub(MAX_EVENTS);
     events.into_iter().skip(surplus).map(|(_, event)| event).collect()
 }

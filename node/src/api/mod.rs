@@ -3,6 +3,7 @@
 mod history;
 mod metrics;
 mod search;
+mod statements;
 mod view;
 
 use std::collections::BTreeSet;
@@ -24,6 +25,7 @@ use crate::keys;
 use crate::node::Node;
 use crate::node::work::{ExportFormat, absolute, blocking, store_error};
 use crate::publish::{DiskSource, SourceFile};
+use crate::signing::Signer;
 use crate::store::StoredImage;
 
 pub(crate) use search::Verdicts;
@@ -182,31 +184,44 @@ impl Backend for Api {
     async fn publish(&self, request: PublishRequest) -> Result<JobStarted> {
         absolute(&request.file)?;
         let node = Arc::clone(&self.0);
-        let name = format!("publishing {} with key {}", request.file, request.key);
+        let key = AwayKey::read(&request.key)?.map_or(request.key.clone(), |away| away.key.fingerprint());
+        let name = format!("publishing {} with key {key}", request.file);
         self.jobs.start(name, |reporter| node.publish(request, reporter))
     }
 
     async fn endorse(&self, request: EndorseRequest) -> Result<Recorded> {
-        let key = self.signing_key(&request.key).await?;
+        let key = self.signer(&request.key).await?;
         let record = self.release_called(&request.release).await?;
-        let predicate = request.predicate.as_str().try_into().map_err(|error| usage("the predicate", error))?;
-        if !is_uri(&request.predicate) {
-            return Err(ApiError::usage(format!("'{}' is not a URI", request.predicate))
+        let (predicate, body) = match (request.dsse, request.note) {
+            (Some(_), Some(_)) => {
+                return Err(ApiError::usage("a statement says all that it says itself: no text goes with it"));
+            }
+            (Some(envelope), None) => statements::brought(&record, &self.title(&record), envelope, &request.predicate)?,
+            (None, note) => {
+                let note = note.map(Text::try_from).transpose().map_err(|error| usage("the body", error))?;
+                (request.predicate, EndorsementBody::Native { note })
+            }
+        };
+        if !is_uri(&predicate) {
+            return Err(ApiError::usage(format!("'{predicate}' is not a URI"))
                 .with_hint("a predicate is named by a URI, such as https://example.org/tested/v1"));
         }
-        let note = request.note.as_deref().map(Text::try_from).transpose().map_err(|error| usage("the body", error))?;
         let now = self.now();
         let body = Body::Endorsement(Endorsement {
             subject: record.id,
-            predicate,
-            body: EndorsementBody::Native { note },
+            predicate: predicate.try_into().map_err(|error| usage("the predicate", error))?,
+            body,
             expires: request.expires_after_seconds.map(|seconds| now.saturating_add(seconds)),
         });
         self.sign_and_announce(&key, None, &body).await
     }
 
+    async fn statement(&self, endorsement: &str) -> Result<StatementExport> {
+        self.statement_export(endorsement)
+    }
+
     async fn revoke(&self, request: RevokeRequest) -> Result<Recorded> {
-        let key = self.signing_key(&request.key).await?;
+        let key = self.signer(&request.key).await?;
         let reason = request.reason.as_str().try_into().map_err(|error| usage("the reason", error))?;
         let (node, named) = (Arc::clone(&self.0), request.subject);
         let subject = blocking(move || node.revocation_subject(&named)).await??;
@@ -241,6 +256,16 @@ impl Backend for Api {
         self.0.rotate(request).await
     }
 
+    async fn signing(&self, session: &str) -> Result<SigningNext> {
+        check_session(session)?;
+        Ok(self.desk.next(session).await)
+    }
+
+    async fn answer_signing(&self, session: &str, answer: SigningAnswer) -> Result<()> {
+        check_session(session)?;
+        self.desk.answer(session, answer)
+    }
+
     async fn clock(&self) -> Result<ClockStatus> {
         Ok(view::clock(&self.0.clock()))
     }
@@ -271,6 +296,16 @@ impl Backend for Api {
     async fn stop_instance(&self, instance: &str, force: bool) -> Result<InstanceChanged> {
         let stopped = self.deployer.stop(instance, force).await?;
         Ok(InstanceChanged { instance: stopped.instance, state: stopped.state })
+    }
+
+    async fn suspend_instance(&self, instance: &str) -> Result<InstanceChanged> {
+        let suspended = self.deployer.suspend(instance).await?;
+        Ok(InstanceChanged { instance: suspended.instance, state: suspended.state })
+    }
+
+    async fn resume_instance(&self, instance: &str) -> Result<InstanceChanged> {
+        let resumed = self.0.resume_instance(instance).await?;
+        Ok(InstanceChanged { instance: resumed.instance, state: resumed.state })
     }
 
     async fn remove_instance(&self, instance: &str) -> Result<InstanceChanged> {
@@ -313,13 +348,13 @@ impl Backend for Api {
 impl Node {
     async fn sign_and_announce(
         &self,
-        key: &ed25519_dalek::SigningKey,
+        signer: &Signer,
         federation: Option<rialto_protocol::bounded::Name>,
         body: &Body,
     ) -> Result<Recorded> {
-        let signer = PublicKey(key.verifying_key().to_bytes());
-        let draft = Draft::new([signer], federation, self.now(), body).and_then(|draft| draft.sign(key));
-        let envelope = draft.map_err(|error| ApiError::usage(error.to_string()))?.seal();
+        let draft = Draft::new([signer.public()], federation, self.now(), body);
+        let draft = draft.map_err(|error| ApiError::usage(error.to_string()))?;
+        let envelope = self.desk.sign(draft, [signer]).await?;
         Ok(Recorded { record: self.announce(envelope).await? })
     }
 

@@ -6,11 +6,11 @@ use std::time::Duration;
 use rialto_protocol::UnixSeconds;
 use rialto_protocol::channel::{Authority, ChannelName, Flaw};
 use rialto_protocol::ids::{ImageId, PublicKey};
-use rialto_protocol::record::{Boot, EndorsementBody, InputType, Record, Release};
+use rialto_protocol::record::{Boot, InputType, Record, Release};
 use rialto_protocol::signed::Verified;
 use rialto_web::api::*;
 
-use super::history;
+use super::{history, statements};
 use crate::catalog::SharedRecord;
 use crate::keys;
 use crate::net::PeerView;
@@ -18,7 +18,7 @@ use crate::net::bulk::PeerTraffic;
 use crate::node::work::store_error;
 use crate::node::{Judged, Node, Seen};
 use crate::store::{StoredImage, Usage};
-use crate::trust::{Reading, endorsement_is_void, revocation_counts};
+use crate::trust::{Reading, revocation_counts};
 
 /// Sites asked for before the page is shown; who answers later is not counted.
 const PROVIDERS_WAIT: Duration = Duration::from_millis(500);
@@ -155,22 +155,6 @@ pub(super) fn details(node: &Node, judged: &Judged, other_sites: u64) -> Result<
     let policy = policy.as_deref();
     let revocations: Vec<&Verified<Record>> = judged.revocations.iter().map(AsRef::as_ref).collect();
     let endorsements: Vec<&Verified<Record>> = judged.endorsements.iter().map(AsRef::as_ref).collect();
-    let shown_endorsement = |record: &&SharedRecord| {
-        let said = record.body.endorsement()?;
-        Some(EndorsementShown {
-            record: record.id,
-            signed_by: signers(node, record),
-            predicate: said.predicate.to_string(),
-            note: match &said.body {
-                EndorsementBody::Native { note } => note.as_ref().map(ToString::to_string),
-                EndorsementBody::Dsse { .. } => {
-                    Some("an in-toto statement, which this version does not verify yet".into())
-                }
-            },
-            issued: time(record.header.issued),
-            is_void: endorsement_is_void(policy, record, &revocations, node.now()),
-        })
-    };
     let shown_revocation = |record: &&SharedRecord| {
         let said = record.body.revocation()?;
         Some(RevocationShown {
@@ -189,7 +173,7 @@ pub(super) fn details(node: &Node, judged: &Judged, other_sites: u64) -> Result<
         expires: release.expires.map(time),
         publisher_key: openssh(&release.publisher),
         signed_by: signers(node, &judged.record),
-        endorsements: judged.endorsements.iter().filter_map(|record| shown_endorsement(&record)).collect(),
+        endorsements: statements::endorsements(node, release, &endorsements, &revocations),
         revocations: judged.revocations.iter().filter_map(|record| shown_revocation(&record)).collect(),
         channels: (node.catalog.channels_of(&release.publisher, &release.name).iter())
             .map(|name| channel(node, name))
@@ -330,7 +314,7 @@ pub(super) fn image(node: &Node, image: &StoredImage, usage: Usage) -> ImageSumm
     }
 }
 
-fn signers(node: &Node, record: &Verified<Record>) -> Vec<SignerShown> {
+pub(super) fn signers(node: &Node, record: &Verified<Record>) -> Vec<SignerShown> {
     record.signers().map(|key| signer(node, key)).collect()
 }
 
@@ -338,7 +322,7 @@ pub(super) fn signer(node: &Node, key: &PublicKey) -> SignerShown {
     SignerShown { name: node.shown(key), is_known: node.petname(key).is_some(), key: openssh(key) }
 }
 
-fn openssh(key: &PublicKey) -> String {
+pub(super) fn openssh(key: &PublicKey) -> String {
     keys::to_openssh(key, "").map_or_else(|_| key.to_string(), |line| line.trim_end().to_owned())
 }
 

@@ -10,7 +10,6 @@
 //!   while;
 //! - of a key, the oldest arrival goes: `issued` is a claim that its signer can choose.
 
-use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
@@ -80,8 +79,9 @@ struct Peer {
     order: BTreeSet<(Turn, PublicKey)>,
 }
 
-/// When somebody's turn to pay comes: passing before settled, the larger before the smaller, the older before the younger.
-type Turn = (bool, u64, Reverse<u64>);
+/// When somebody's turn to pay comes: passing before settled, the larger before the smaller; of the passing the older before
+/// the younger, of the settled the younger before the older.
+type Turn = (bool, u64, u64);
 
 #[derive(Debug, Default)]
 struct Signer {
@@ -97,7 +97,8 @@ impl Signer {
 }
 
 fn turn(is_settled: bool, bytes: u64, first: u64, whole: u64) -> Turn {
-    (!is_settled || bytes > whole / SETTLED_SHARES, bytes / ALIKE_BYTES, Reverse(first))
+    let is_passing = !is_settled || bytes > whole / SETTLED_SHARES;
+    (is_passing, bytes / ALIKE_BYTES, if is_passing { u64::MAX - first } else { first })
 }
 
 impl Account {

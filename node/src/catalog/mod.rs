@@ -41,7 +41,7 @@ use tokio::sync::watch;
 
 pub use arrival::Arrival;
 pub use gossip::{GossipVerdict, Ignored, gossip_verdict};
-pub use search::{Facets, Query};
+pub use search::{Facets, Petname, Query};
 
 use admission::{AtHand, Changes, Claimed, Found, Holdings};
 use index::Slot;

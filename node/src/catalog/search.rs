@@ -45,13 +45,16 @@ pub(super) struct Row {
     images: (u32, u8),
 }
 
+/// What a publisher is called, where it has a name.
+pub type Petname<'a> = &'a dyn Fn(&PublicKey) -> Option<String>;
+
 /// A question. All conditions must hold.
 #[derive(Default)]
 pub struct Query<'a> {
     /// Each must begin a word of name, publisher, version, summary, description or tags.
     pub words: &'a str,
     /// What a publisher is called here, where it has a name.
-    pub petname: Option<&'a dyn Fn(&PublicKey) -> Option<String>>,
+    pub petname: Option<Petname<'a>>,
     /// Only of one of these, where it is said.
     pub publishers: Option<Vec<PublicKey>>,
     /// Only with this tag.
@@ -342,7 +345,7 @@ impl Search {
     }
 
     /// The rows in which a word begins like this, or whose publisher is called so.
-    fn with_word(&self, word: &str, petname: Option<&dyn Fn(&PublicKey) -> Option<String>>) -> RoaringBitmap {
+    fn with_word(&self, word: &str, petname: Option<Petname<'_>>) -> RoaringBitmap {
         let mut rows = RoaringBitmap::new();
         let mut singles = Vec::new();
         // One letter begins too much: it is a word of its own.

@@ -7,7 +7,9 @@ use rialto_protocol::bounded::Name;
 use rialto_web::api::{ChannelShown, ChannelWorth, Movers, Recorded, SetChannelRequest, SignerShown};
 
 use super::output::{Cell, Face, Outcome, Page, Tone, age, span};
+use super::sign::{KeyChoice, Signing};
 use crate::client::{Client, segment};
+use crate::dir::NodeDir;
 use crate::units::parse_duration;
 
 /// What to do with channels.
@@ -39,17 +41,18 @@ pub(super) struct SetArguments {
     channel: Name,
     /// A record id, a unique beginning of at least 12 characters, PUBLISHER/NAME@VERSION or PUBLISHER/NAME:CHANNEL
     release: String,
-    /// The key to sign with; several times, where the publisher asks for several keys
-    #[arg(long = "key", value_name = "NAME", required = true)]
-    keys: Vec<Name>,
+    /// The key to sign with: a name of keys/, the file of a key, or agent:NAME for one of an ssh-agent; several times,
+    /// where the publisher asks for several keys
+    #[arg(long = "key", value_name = "KEY", required = true)]
+    keys: Vec<KeyChoice>,
     /// How long it is fresh unless it is signed again, which this node does [default: 7d]
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     expires: Option<Duration>,
 }
 
-pub(super) async fn run(face: &Face, client: &Client, command: Command) -> Outcome {
+pub(super) async fn run(face: &Face, dir: &NodeDir, client: &Client, command: Command) -> Outcome {
     match command {
-        Command::Set(arguments) => set(face, client, arguments).await,
+        Command::Set(arguments) => set(face, dir, client, arguments).await,
         Command::Ls { appliance } => list(face, client, appliance).await,
         Command::Show { channel } => {
             let shown: ChannelShown = client.get(&format!("channels/{}", segment(&channel))).await?;
@@ -58,15 +61,22 @@ pub(super) async fn run(face: &Face, client: &Client, command: Command) -> Outco
     }
 }
 
-async fn set(face: &Face, client: &Client, arguments: SetArguments) -> Outcome {
+async fn set(face: &Face, dir: &NodeDir, client: &Client, arguments: SetArguments) -> Outcome {
+    let signing = Signing::prepare(dir, client, "channel", arguments.keys)?;
     let request = SetChannelRequest {
         appliance: arguments.appliance,
         channel: arguments.channel.to_string(),
         release: arguments.release,
-        keys: arguments.keys.iter().map(ToString::to_string).collect(),
+        keys: signing.names(),
         expires_after_seconds: arguments.expires.map(|expires| expires.as_secs()),
     };
-    let recorded: Recorded = client.post("channels", &request).await?;
+    let recorded: Recorded = signing.during(client.post("channels", &request)).await?;
+    if !signing.node_has_all() {
+        face.note(
+            "the node cannot sign this head again by itself, so the channel freezes when it expires; let a key that the \
+             node has move it: rialto delegate NAME --key KEY",
+        );
+    }
     face.print(&recorded, |page| page.line(Cell::new(recorded.record, Tone::Strong)))
 }
 

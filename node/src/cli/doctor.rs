@@ -268,6 +268,8 @@ mod tests {
         fs::rename(dir.keys().join("site"), dir.keys().join("moved")).unwrap();
         only_fails(&dir, "keys", "from a backup").await;
         fs::rename(dir.keys().join("moved"), dir.keys().join("site")).unwrap();
+        Keys::of(&dir).create_with(&"offline".try_into().unwrap(), Some("secret")).unwrap();
+        assert_eq!(state(&examine(&dir).await, "keys"), [State::Ok], "who knows the passphrase can use it");
         fs::write(dir.keys().join("site"), "torn").unwrap();
         only_fails(&dir, "keys", "").await;
         fs::write(dir.format_file(), "2\n").unwrap();

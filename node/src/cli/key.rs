@@ -2,10 +2,12 @@
 
 use clap::Subcommand;
 use rialto_protocol::bounded::Name;
+use rialto_web::api::ApiError;
 use serde_json::{Value, json};
 
 use super::delegate::RotateArguments;
 use super::output::{Cell, Face, Outcome, Tone};
+use super::sign::passphrase::Source;
 use crate::dir::NodeDir;
 use crate::keys::{self, Keys, SITE_KEY};
 
@@ -16,6 +18,9 @@ pub(super) enum Command {
     New {
         /// What to call it
         name: Name,
+        /// Protect it with a passphrase, which is asked for: the key then signs for who knows it, not for the node alone
+        #[arg(long)]
+        passphrase: bool,
     },
     /// List the keys
     List,
@@ -33,8 +38,9 @@ pub(super) fn run(face: &Face, dir: &NodeDir, command: Command) -> Outcome {
     dir.check_format()?;
     let keys = Keys::of(dir);
     match command {
-        Command::New { name } => {
-            let public_key = keys::to_openssh(&keys.create(&name)?, &name)?;
+        Command::New { name, passphrase } => {
+            let passphrase = passphrase.then(|| new_passphrase(&keys, &name)).transpose()?;
+            let public_key = keys::to_openssh(&keys.create_with(&name, passphrase.as_deref())?, &name)?;
             face.print(&json!({"name": name, "public_key": public_key}), |page| page.line(public_key.as_str()))
         }
         Command::Show { name } => show(face, &keys, &name),
@@ -42,6 +48,15 @@ pub(super) fn run(face: &Face, dir: &NodeDir, command: Command) -> Outcome {
         // The running node does this.
         Command::Rotate(_) => Ok(()),
     }
+}
+
+fn new_passphrase(keys: &Keys, name: &Name) -> Outcome<String> {
+    if **name == *SITE_KEY {
+        return Err(ApiError::usage("the site key cannot have a passphrase: the node needs it whenever it starts"));
+    }
+    // Before anyone types for nothing.
+    keys.check_new(name)?;
+    Source::open()?.ask_new(&format!("key '{name}'"))
 }
 
 fn show(face: &Face, keys: &Keys, name: &Name) -> Outcome {

@@ -10,6 +10,7 @@ mod delegate;
 mod deploy;
 mod doctor;
 mod endorse;
+mod export;
 mod fetch;
 mod image;
 mod init;
@@ -24,13 +25,16 @@ mod policy;
 mod ps;
 mod publish;
 mod rates;
+mod resume;
 mod revoke;
 mod rm;
 mod search;
 mod show;
+mod sign;
 mod status;
 mod stop;
 mod store;
+mod suspend;
 mod web;
 
 use std::ffi::OsString;
@@ -61,7 +65,11 @@ Exit codes:
 Environment:
   RIALTO_DIR  the node's directory, where --dir does not say it
   RIALTO_LOG  what `rialto node` logs: debug, or info,rialto_node::net=trace
-  NO_COLOR    no colours, if it is set";
+  NO_COLOR    no colours, if it is set
+  SSH_AUTH_SOCK
+              the ssh-agent that signs for --key agent:NAME, and for keys that it has
+  RIALTO_PASSPHRASE_FILE
+              a file whose first line is the passphrase of a key, where no terminal can be asked";
 
 /// A peer-to-peer, federated marketplace for virtual appliances.
 ///
@@ -118,6 +126,8 @@ enum Command {
     Delegate(delegate::Arguments),
     /// Say something of a release: that it was tested, for example
     Endorse(endorse::Arguments),
+    /// Write out an in-toto statement that an endorsement carries, as it was brought here
+    Export(export::Arguments),
     /// Withdraw a release, an endorsement or a key
     Revoke(revoke::Arguments),
     /// Check the policy, and explain what it says of a release
@@ -131,6 +141,10 @@ enum Command {
     Deploy(deploy::Arguments),
     /// List instances
     Ps,
+    /// Save an instance's memory to disk, and end its process until it is resumed
+    Suspend(suspend::Arguments),
+    /// Let a suspended instance go on where it stood still
+    Resume(resume::Arguments),
     /// Stop an instance
     Stop(stop::Arguments),
     /// Remove a stopped instance, and what its guest wrote
@@ -215,20 +229,23 @@ async fn ask(command: Command, face: &Face, dir: &NodeDir) -> Outcome {
         Command::Rates(arguments) => rates::run(face, client, arguments).await,
         Command::Invite => invite::run(face, dir, client).await,
         Command::Image(command) => image::run(face, client, command).await,
-        Command::Publish(arguments) => publish::run(face, client, arguments).await,
+        Command::Publish(arguments) => publish::run(face, dir, client, arguments).await,
         Command::Search(arguments) => search::run(face, client, arguments).await,
         Command::Show(arguments) => show::run(face, client, arguments).await,
-        Command::Channel(command) => channel::run(face, client, command).await,
-        Command::Delegate(arguments) => delegate::run(face, client, arguments).await,
-        Command::Key(key::Command::Rotate(arguments)) => delegate::rotate(face, client, arguments).await,
-        Command::Endorse(arguments) => endorse::run(face, client, arguments).await,
-        Command::Revoke(arguments) => revoke::run(face, client, arguments).await,
+        Command::Channel(command) => channel::run(face, dir, client, command).await,
+        Command::Delegate(arguments) => delegate::run(face, dir, client, arguments).await,
+        Command::Key(key::Command::Rotate(arguments)) => delegate::rotate(face, dir, client, arguments).await,
+        Command::Endorse(arguments) => endorse::run(face, dir, client, arguments).await,
+        Command::Export(arguments) => export::run(face, client, arguments).await,
+        Command::Revoke(arguments) => revoke::run(face, dir, client, arguments).await,
         Command::Policy(policy::Command::Explain { release }) => policy::explain(face, client, &release).await,
         Command::Policy(policy::Command::Replay { decision }) => policy::replay(face, client, decision).await,
         Command::Policy(policy::Command::Diff { files }) => policy::diff(face, client, &files).await,
         Command::Fetch(arguments) => fetch::run(face, client, arguments).await,
         Command::Deploy(arguments) => deploy::run(face, client, arguments).await,
         Command::Ps => ps::run(face, client).await,
+        Command::Suspend(arguments) => suspend::run(face, client, arguments).await,
+        Command::Resume(arguments) => resume::run(face, client, arguments).await,
         Command::Stop(arguments) => stop::run(face, client, arguments).await,
         Command::Rm(arguments) => rm::run(face, client, arguments).await,
         Command::Logs(arguments) => logs::run(face, client, arguments).await,
@@ -294,11 +311,16 @@ mod tests {
             "rialto --dir D rates --upload 10MB/s --per-peer unlimited --json",
             "rialto --dir D invite --json",
             "rialto --dir D key new name --json",
+            "rialto --dir D key new name --passphrase",
+            "rialto --dir D endorse RELEASE --key agent:me@desk",
+            "rialto --dir D endorse RELEASE --key /home/me/.ssh/id_ed25519.pub",
             "rialto --dir D image add FILE --json",
             "rialto --dir D fetch RELEASE --held --json",
             "rialto --dir D image get bafy -o FILE",
             "rialto --dir D publish FILE.toml --key name --json",
             "rialto --dir D endorse RELEASE --key name --type https://example.org/x --body FILE --json",
+            "rialto --dir D endorse RELEASE --key name --dsse FILE --json",
+            "rialto --dir D export RECORD -o FILE --json",
             "rialto --dir D revoke ID --key name --reason TEXT --json",
             "rialto --dir D channel set cern/batch stable RELEASE --key name --expires 7d --json",
             "rialto --dir D channel set cern/batch stable RELEASE --key one --key other",
@@ -318,6 +340,8 @@ mod tests {
             "rialto --dir D deploy RELEASE --set a=1 --set b=x=y --publish 8080:80 --publish 0:22 --json",
             "rialto --dir D store rebuild --json",
             "rialto --dir D ps --json",
+            "rialto --dir D suspend I --json",
+            "rialto --dir D resume I --json",
             "rialto --dir D stop I --json",
             "rialto --dir D rm I --json",
             "rialto --dir D logs I -f",

@@ -91,7 +91,7 @@ pub(super) async fn run(face: &Face, client: &Client, arguments: Arguments) -> O
                 ("verdict", &facets.verdicts),
             ];
             for (sort, counts) in sorts.into_iter().filter(|(_, counts)| !counts.is_empty()) {
-                page.heading(&format!("by {sort}"));
+                page.heading(format!("by {sort}"));
                 page.table(["HOW MANY", "WHICH"], counts.iter().map(counted).collect());
             }
         }

@@ -1,7 +1,7 @@
 //! `rialto show RELEASE`: everything about one release.
 
 use clap::Args;
-use rialto_web::api::{HistoryKind, ReleaseDetails, SignerShown};
+use rialto_web::api::{HistoryKind, ReleaseDetails, SignerShown, StatementShown};
 
 use super::output::{Cell, Face, Outcome, Page, Tone, age, count};
 use super::{channel, policy};
@@ -105,14 +105,18 @@ fn describe_statements(page: &mut Page, details: &ReleaseDetails) {
         let rows = details.endorsements.iter().map(|endorsement| {
             let state =
                 if endorsement.is_void { Cell::new("void", Tone::Faint) } else { Cell::new("counts", Tone::Good) };
-            let note = endorsement.note.clone().unwrap_or_default();
-            [
-                signers(&endorsement.signed_by).into(),
-                state,
-                Cell::number(age(&endorsement.issued)),
-                (&endorsement.predicate).into(),
-                note.into(),
-            ]
+            let note = endorsement.statement.as_ref().map(of_statement).or_else(|| endorsement.note.clone());
+            let note = note.unwrap_or_default();
+            let by = match &endorsement.statement {
+                Some(_) if endorsement.signed_by.is_empty() => "nobody this site knows".to_owned(),
+                _ => signers(&endorsement.signed_by),
+            };
+            let is_unheard = endorsement.statement.as_ref().is_some_and(|said| said.problem.is_some());
+            let state = match endorsement.signed_by.is_empty() || is_unheard {
+                true => Cell::new("counts for nothing", Tone::Faint),
+                false => state,
+            };
+            [by.into(), state, Cell::number(age(&endorsement.issued)), (&endorsement.predicate).into(), note.into()]
         });
         page.table(["BY", "STATE", "AGE", "WHAT", "NOTE"], rows.collect());
     }
@@ -130,6 +134,14 @@ fn describe_statements(page: &mut Page, details: &ReleaseDetails) {
         });
         page.table(["BY", "STATE", "AGE", "REASON"], rows.collect());
     }
+}
+
+/// What a statement says, in one line.
+fn of_statement(statement: &StatementShown) -> String {
+    let fields = statement.fields.iter().map(|field| format!("{}: {}", field.name, field.value));
+    let head = statement.title.clone().into_iter();
+    let problem = statement.problem.iter().cloned();
+    head.chain(problem).chain(fields).collect::<Vec<_>>().join("; ")
 }
 
 fn describe_history(page: &mut Page, details: &ReleaseDetails) {

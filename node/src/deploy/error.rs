@@ -60,6 +60,19 @@ pub enum DeployError {
         /// Its state.
         state: State,
     },
+    /// It is in another state than this needs.
+    #[error("instance {instance} is {}, not {wanted}", .state.as_str())]
+    OtherState {
+        /// The instance.
+        instance: String,
+        /// Its state.
+        state: State,
+        /// What it would have to be.
+        wanted: &'static str,
+    },
+    /// It was deployed by a version of this program that did not note what resuming takes.
+    #[error("instance {0} was deployed by an earlier version, and cannot be suspended; deploy it anew")]
+    Earlier(String),
     /// The node is going.
     #[error("the node is shutting down")]
     ShuttingDown,
@@ -79,7 +92,8 @@ impl From<DeployError> for ApiError {
             DeployError::Context(_)
             | DeployError::Port(_)
             | DeployError::Ambiguous(_)
-            | DeployError::NotOver { .. } => ErrorCode::Usage,
+            | DeployError::NotOver { .. }
+            | DeployError::OtherState { .. } => ErrorCode::Usage,
             DeployError::NotFound(_) => ErrorCode::NotFound,
             DeployError::ShuttingDown => ErrorCode::NotRunning,
             _ => ErrorCode::Failed,
@@ -91,6 +105,9 @@ impl From<DeployError> for ApiError {
             }
             DeployError::Hypervisor(HypervisorError::DidNotStart(_)) => {
                 Some("'rialto logs' shows what the guest wrote; 'rialto rm' removes the instance")
+            }
+            DeployError::Hypervisor(HypervisorError::NotSaved(_)) => {
+                Some("a memory needs as much space on disk as the guest has touched of it")
             }
             DeployError::NotOver { .. } => Some("'rialto stop' ends it, with --force at once"),
             _ => None,

@@ -25,6 +25,17 @@ pub trait Hypervisor: Send + Sync + 'static {
     /// Starts it and returns once the guest runs.
     async fn start(&self, home: &Path, machine: &Machine) -> Result<Box<dyn Guest>, HypervisorError>;
 
+    /// Starts it from the memory that [`Guest::suspend`] saved in `home`, and returns once all of that is loaded: the guest
+    /// then stands still, until [`Guest::go_on`]. What was saved must be forgotten before, for it goes with its disks as
+    /// they are now.
+    async fn resume(&self, home: &Path, machine: &Machine, saved: &Saved) -> Result<Box<dyn Guest>, HypervisorError>;
+
+    /// Whether a whole memory is saved in `home`.
+    fn has_saved(&self, home: &Path) -> bool;
+
+    /// Forgets what is saved in `home`, whole or not.
+    fn forget_saved(&self, home: &Path) -> io::Result<()>;
+
     /// Finds a guest again that an earlier process started: `None` where none runs under this identity.
     async fn adopt(&self, home: &Path, identity: Identity) -> Result<Option<Box<dyn Guest>>, HypervisorError>;
 
@@ -44,8 +55,14 @@ pub trait Guest: Send {
     /// The next thing that happens to it. Cancel-safe; after [`GuestEvent::Ended`] it is not asked again.
     async fn event(&mut self) -> GuestEvent;
 
-    /// Whether it runs, is paused, or has ended.
+    /// Whether it runs, is paused, is being loaded, or has ended.
     async fn status(&mut self) -> Result<GuestStatus, HypervisorError>;
+
+    /// Saves its memory beside its disks. Afterwards it stands still, and only has to be ended; where this fails, it goes on.
+    async fn suspend(&mut self) -> Result<Saved, HypervisorError>;
+
+    /// Lets one that stands still go on.
+    async fn go_on(&mut self) -> Result<(), HypervisorError>;
 
     /// Presses the power button: the guest may take its time, or ignore it.
     async fn stop(&mut self) -> Result<(), HypervisorError>;
@@ -77,8 +94,20 @@ pub enum GuestStatus {
     Running,
     /// It exists, but its processors stand still.
     Paused,
+    /// Its memory is being loaded.
+    Loading,
     /// It is gone.
     Ended,
+}
+
+/// What has to be known of a saved memory to load it again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Saved {
+    /// The hypervisor's name for the exact hardware, such as `pc-q35-7.2`: a later version of it may build another by default.
+    pub machine_type: String,
+    /// Bytes on disk.
+    pub bytes: u64,
 }
 
 /// The identity of one machine: it is found again by this, never by a process id alone.
@@ -107,6 +136,21 @@ impl fmt::Display for Identity {
     }
 }
 
+impl Serialize for Identity {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Identity {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let number = u128::from_str_radix(&text.replace('-', ""), 16);
+        let identity = number.ok().map(Self).filter(|identity| identity.to_string() == text);
+        identity.ok_or_else(|| serde::de::Error::custom("that is no machine's identity"))
+    }
+}
+
 impl fmt::Debug for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
@@ -114,7 +158,8 @@ impl fmt::Debug for Identity {
 }
 
 /// A machine to be made. Paths are relative to its home.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Machine {
     /// Who it is.
     pub identity: Identity,
@@ -135,7 +180,8 @@ pub struct Machine {
 }
 
 /// A disk of a machine: what the guest writes goes to a file of its own, over a base that is never written to.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct MachineDisk {
     /// The flat file underneath.
     pub base: PathBuf,
@@ -144,7 +190,8 @@ pub struct MachineDisk {
 }
 
 /// How a machine boots.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", deny_unknown_fields)]
 pub enum MachineBoot {
     /// PC BIOS, from the first disk.
     Bios,
@@ -223,6 +270,9 @@ pub enum HypervisorError {
     /// The guest's process does not answer on its control socket.
     #[error("the guest's control socket did not answer within {0:?}")]
     Silent(Duration),
+    /// The guest's memory could not be saved.
+    #[error("the guest's memory cannot be saved: {0}; it goes on running")]
+    NotSaved(String),
     /// The control socket said no.
     #[error("the guest's control socket refused {command}: {why}")]
     Refused {
@@ -268,6 +318,8 @@ mod tests {
         let identity = Identity::of("0123456789abcdef").to_string();
         assert_eq!(identity, Identity::of("0123456789abcdef").to_string());
         assert_ne!(identity, Identity::of("0123456789abcdee").to_string());
+        assert_eq!(serde_json::from_str::<Identity>(&format!("\"{identity}\"")).unwrap().to_string(), identity);
+        assert!(serde_json::from_str::<Identity>("\"0123\"").is_err());
         assert_eq!(identity.len(), 36);
         assert_eq!(&identity[14..15], "8");
     }

@@ -11,7 +11,16 @@
 //!               │    │     │
 //!               │    ▼     │
 //!               │ running──┼──► stopping   the power button was pressed
-//!               │    │     │       │ │
+//!               │  │ ▲ ▲   │       │ │
+//!               │  ▼ │ └───┼─────┐ │ │
+//!               │ suspending─┐   │ │ │     its memory is being saved
+//!               │    │     │ │   │ │ │
+//!               │    ▼     │ │   │ │ │
+//!               │ suspended┼─┼─┐ │ │ │     its memory is on disk, its process gone
+//!               │    │ ▲   │ │ │ │ │ │
+//!               │    ▼ │   │ │ │ │ │ │
+//!               │ resuming─┼─┼─┼─┘ │ │     its memory is being loaded
+//!               │    │     │ ▼ ▼   │ │
 //!               │    ▼     ▼       │ │
 //!               │ stopped ◄────────┘ │     the guest ended in good order
 //!               └──► failed ◄────────┘     it did not; the note says why
@@ -21,13 +30,17 @@
 //! |---|---|
 //! | creating | starting, failed |
 //! | starting | running, stopped, failed |
-//! | running | stopping, stopped, failed |
+//! | running | suspending, stopping, stopped, failed |
+//! | suspending | suspended, running (it could not be saved), stopped, failed |
+//! | suspended | resuming, stopped, failed |
+//! | resuming | running, suspended (it could not be loaded), stopped, failed |
 //! | stopping | stopped, failed |
 //! | stopped, failed | (removed) |
 //!
 //! The record is written before what it announces is done, so after a crash `creating` and `starting` say what to look
 //! for: a half-made instance becomes `failed`, a guest that turns out to run becomes `running`, one that is gone
-//! becomes `stopped` or `failed`.
+//! becomes `stopped` or `failed`. A memory that is saved goes with the disks as they were then, so it is forgotten before
+//! its guest goes on: where it is still there after a crash, the guest has not gone on.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
@@ -38,13 +51,13 @@ use rialto_protocol::ids::{ImageId, RecordId};
 use rialto_web::api::{self, PortForward};
 use serde::{Deserialize, Serialize};
 
-use super::hypervisor::Accelerator;
+use super::hypervisor::{Accelerator, Machine, Saved};
 
 /// The record's name in the instance's home.
 pub(super) const RECORD_FILE: &str = "instance.json";
 /// The version of the record that this program writes and reads.
 const RECORD_VERSION: u32 = 1;
-/// A record is at most this long: 64 ports and 10 images take 6 KiB, notes the rest.
+/// A record is at most this long: 64 ports, 10 images and a kernel's command line take 12 KiB, notes the rest.
 const MAX_RECORD_BYTES: u64 = 64 * 1024;
 /// A note is cut to this many characters.
 const MAX_NOTE_CHARS: usize = 2000;
@@ -59,6 +72,12 @@ pub enum State {
     Starting,
     /// Its guest runs.
     Running,
+    /// Its guest's memory is being saved.
+    Suspending,
+    /// Its guest is on disk only.
+    Suspended,
+    /// Its guest's memory is being loaded.
+    Resuming,
     /// Its guest was asked to end.
     Stopping,
     /// Its guest ended in good order.
@@ -69,17 +88,29 @@ pub enum State {
 
 impl State {
     /// Every state, in the order of a life.
-    pub const ALL: [Self; 6] =
-        [Self::Creating, Self::Starting, Self::Running, Self::Stopping, Self::Stopped, Self::Failed];
+    pub const ALL: [Self; 9] = [
+        Self::Creating,
+        Self::Starting,
+        Self::Running,
+        Self::Suspending,
+        Self::Suspended,
+        Self::Resuming,
+        Self::Stopping,
+        Self::Stopped,
+        Self::Failed,
+    ];
 
     /// The transition table.
     pub fn can_become(self, next: Self) -> bool {
-        use State::{Creating, Failed, Running, Starting, Stopped, Stopping};
+        use State::{Creating, Failed, Resuming, Running, Starting, Stopped, Stopping, Suspended, Suspending};
         matches!(
             (self, next),
             (Creating, Starting | Failed)
                 | (Starting, Running | Stopped | Failed)
-                | (Running, Stopping | Stopped | Failed)
+                | (Running, Suspending | Stopping | Stopped | Failed)
+                | (Suspending, Suspended | Running | Stopped | Failed)
+                | (Suspended, Resuming | Stopped | Failed)
+                | (Resuming, Running | Suspended | Stopped | Failed)
                 | (Stopping, Stopped | Failed)
         )
     }
@@ -89,12 +120,20 @@ impl State {
         matches!(self, Self::Stopped | Self::Failed)
     }
 
+    /// Whether its guest takes memory of this machine.
+    pub fn has_memory(self) -> bool {
+        !self.is_over() && self != Self::Suspended
+    }
+
     /// The name, as shown.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Creating => "creating",
             Self::Starting => "starting",
             Self::Running => "running",
+            Self::Suspending => "suspending",
+            Self::Suspended => "suspended",
+            Self::Resuming => "resuming",
             Self::Stopping => "stopping",
             Self::Stopped => "stopped",
             Self::Failed => "failed",
@@ -136,6 +175,12 @@ pub struct InstanceRecord {
     /// A warning about its release, such as a revocation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub warning: Option<String>,
+    /// The machine, to start it again from a saved memory; none where an earlier version of this program made it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) machine: Option<Machine>,
+    /// What is to be known of its saved memory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) saved: Option<Saved>,
 }
 
 /// Why an instance's record cannot be read.
@@ -179,6 +224,8 @@ impl InstanceRecord {
                 "{RECORD_FILE} cannot be read: {why}. Restore it from a backup, or remove the instance."
             ))),
             warning: None,
+            machine: None,
+            saved: None,
         }
     }
 
@@ -199,6 +246,8 @@ impl InstanceRecord {
             pid: None,
             note: None,
             warning: None,
+            machine: None,
+            saved: None,
         }
     }
 

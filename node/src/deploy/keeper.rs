@@ -35,6 +35,10 @@ const CONSOLE_LOOK: Duration = Duration::from_secs(5);
 pub(super) enum Request {
     /// End the guest. Answered when that is under way, not when it is over.
     Stop { force: bool, reply: oneshot::Sender<Result<(), DeployError>> },
+    /// Save the guest's memory and end it. Answered when that is done.
+    Suspend { reply: oneshot::Sender<Result<(), DeployError>> },
+    /// Start the guest from its saved memory. Answered when it runs.
+    Resume { reply: oneshot::Sender<Result<(), DeployError>> },
     /// Remove the instance.
     Remove { reply: oneshot::Sender<Result<(), DeployError>> },
     /// Set or clear the warning.
@@ -83,7 +87,12 @@ impl Keeper {
                             let _ = reply.send(Ok(()));
                             break Err(DeployError::Cancelled);
                         }
-                        Some(Request::Remove { reply } | Request::Warn { reply, .. }) => {
+                        Some(
+                            Request::Suspend { reply }
+                            | Request::Resume { reply }
+                            | Request::Remove { reply }
+                            | Request::Warn { reply, .. },
+                        ) => {
                             let _ = reply.send(Err(self.is_still(State::Creating)));
                         }
                         // The node ends; at its next start it finds the instance half made.
@@ -138,6 +147,9 @@ impl Keeper {
             return None;
         }
         let adopted = self.hypervisor.adopt(&self.home, identity).await;
+        if matches!(state, State::Suspending | State::Suspended | State::Resuming) {
+            return self.adopt_suspended(state, adopted).await;
+        }
         let (next, why, guest) = match (adopted, state) {
             (Ok(Some(guest)), State::Creating) => {
                 (State::Failed, Some("a guest ran that was never started; remove the instance".to_owned()), Some(guest))
@@ -163,6 +175,144 @@ impl Keeper {
         if next.is_over() { None } else { guest }
     }
 
+    /// The same, where a crash came between a guest and its saved memory. One that stands still beside a memory that is
+    /// being saved goes on; beside a whole one that is to be loaded it is ended, since it has not gone on yet.
+    async fn adopt_suspended(
+        &mut self,
+        state: State,
+        adopted: Result<Option<Box<dyn Guest>>, HypervisorError>,
+    ) -> Option<Box<dyn Guest>> {
+        let is_saved = self.hypervisor.has_saved(&self.home) && self.record.borrow().saved.is_some();
+        let away = "while the node was away";
+        let (next, why, guest) = match (adopted, state, is_saved) {
+            (Err(error), ..) => (State::Failed, Some(format!("the guest was not found again: {error}")), None),
+            (Ok(Some(mut guest)), State::Suspending, _) | (Ok(Some(mut guest)), State::Resuming, false) => {
+                match self.go_on(&mut guest).await {
+                    Ok(()) => (State::Running, None, Some(guest)),
+                    // Nobody could tell it to stop either; it is ended as a failed one.
+                    Err(error) => (State::Failed, Some(format!("the guest does not go on: {error}")), Some(guest)),
+                }
+            }
+            (Ok(Some(_)), _, true) => match self.end_leftover().await {
+                Ok(()) => (State::Suspended, None, None),
+                Err(error) => (State::Failed, Some(format!("a guest runs that is suspended: {error}")), None),
+            },
+            (Ok(None), _, true) => (State::Suspended, None, None),
+            (Ok(_), _, false) => {
+                (State::Failed, Some(format!("the guest ended {away}, and no memory of it is saved")), None)
+            }
+        };
+        let pid = guest.as_ref().and_then(|guest| guest.pid());
+        self.change(|record| {
+            record.state = next;
+            record.note = why.or(record.note.take());
+            record.pid = pid;
+            record.saved = record.saved.take().filter(|_| next == State::Suspended);
+        })
+        .await;
+        if next == State::Running { guest } else { None }
+    }
+
+    /// Lets a guest go on whose saved memory, if there is any, is of the past from now on.
+    async fn go_on(&self, guest: &mut Box<dyn Guest>) -> Result<(), DeployError> {
+        self.forget_saved().await?;
+        Ok(guest.go_on().await?)
+    }
+
+    async fn forget_saved(&self) -> Result<(), DeployError> {
+        let (hypervisor, home) = (Arc::clone(&self.hypervisor), self.home.clone());
+        blocking("remove the guest's saved memory", move || hypervisor.forget_saved(&home)).await
+    }
+
+    async fn suspend(&mut self, guest: &mut Option<Box<dyn Guest>>) -> Result<(), DeployError> {
+        let state = self.state();
+        let (Some(running), State::Running) = (guest.as_mut(), state) else {
+            return Err(self.is_not("running"));
+        };
+        if self.record.borrow().machine.is_none() {
+            return Err(DeployError::Earlier(self.record.borrow().id.clone()));
+        }
+        self.change(|record| record.state = State::Suspending).await;
+        let saved = match running.suspend().await {
+            Ok(saved) => saved,
+            Err(error) => {
+                let why = note(&format!("it was not suspended: {error}"));
+                self.change(|record| {
+                    record.state = State::Running;
+                    record.note = Some(why);
+                })
+                .await;
+                return Err(error.into());
+            }
+        };
+        // What resuming takes is on disk before the guest is gone.
+        self.change(|record| record.saved = Some(saved)).await;
+        end(guest).await?;
+        *guest = None;
+        self.change(|record| {
+            record.state = State::Suspended;
+            record.pid = None;
+            record.note = None;
+        })
+        .await;
+        Ok(())
+    }
+
+    async fn resume(&mut self, guest: &mut Option<Box<dyn Guest>>) -> Result<(), DeployError> {
+        let record = self.record.borrow().clone();
+        let (State::Suspended, Some(machine), Some(saved)) = (record.state, record.machine, record.saved) else {
+            return Err(self.is_not("suspended"));
+        };
+        let accelerator = self.hypervisor.probe().await?;
+        if accelerator != record.accelerator {
+            return Err(DeployError::Unfit(format!(
+                "it was suspended under {}, and guests run under {} here now",
+                record.accelerator.as_str(),
+                accelerator.as_str()
+            )));
+        }
+        self.change(|record| record.state = State::Resuming).await;
+        let mut loaded = match self.hypervisor.resume(&self.home, &machine, &saved).await {
+            Ok(loaded) => loaded,
+            Err(error) => {
+                let why = note(&format!("it was not resumed: {error}"));
+                self.change(|record| {
+                    record.state = State::Suspended;
+                    record.note = Some(why);
+                })
+                .await;
+                return Err(error.into());
+            }
+        };
+        if let Err(error) = self.go_on(&mut loaded).await {
+            let mut loaded = Some(loaded);
+            end(&mut loaded).await?;
+            let is_saved = self.hypervisor.has_saved(&self.home);
+            let why = note(&format!("it was not resumed: {error}"));
+            self.change(|record| {
+                record.state = if is_saved { State::Suspended } else { State::Failed };
+                record.note = Some(why);
+            })
+            .await;
+            return Err(error);
+        }
+        let pid = loaded.pid();
+        *guest = Some(loaded);
+        self.change(|record| {
+            record.state = State::Running;
+            record.saved = None;
+            record.note = None;
+            record.pid = pid;
+        })
+        .await;
+        Ok(())
+    }
+
+    fn is_not(&self, wanted: &'static str) -> DeployError {
+        let record = self.record.borrow();
+        DeployError::OtherState { instance: record.id.clone(), state: record.state, wanted }
+    }
+
     /// Follows the guest and does what is asked, until the instance is removed or the deployer goes.
     pub(super) async fn keep(mut self, mut guest: Option<Box<dyn Guest>>) {
         // A stop that an earlier process began is carried through.
@@ -183,6 +333,12 @@ impl Keeper {
                         let (answer, next) = self.stop(&mut guest, force, deadline).await;
                         deadline = next;
                         let _ = reply.send(answer);
+                    }
+                    Some(Request::Suspend { reply }) => {
+                        let _ = reply.send(self.suspend(&mut guest).await);
+                    }
+                    Some(Request::Resume { reply }) => {
+                        let _ = reply.send(self.resume(&mut guest).await);
                     }
                     Some(Request::Warn { warning, reply }) => {
                         self.change(|record| record.warning = warning.as_deref().map(note)).await;
@@ -245,7 +401,11 @@ impl Keeper {
         deadline: Option<Instant>,
     ) -> (Result<(), DeployError>, Option<Instant>) {
         let Some(running) = guest else {
-            return (self.end_leftover().await, None);
+            let ended = self.end_leftover().await;
+            if ended.is_ok() && self.state() == State::Suspended {
+                return (self.give_up_saved().await, None);
+            }
+            return (ended, None);
         };
         if self.state() == State::Running {
             self.change(|record| record.state = State::Stopping).await;
@@ -260,6 +420,17 @@ impl Keeper {
             tracing::warn!("cannot ask the guest in {} to stop: {error}", self.home.display());
         }
         (Ok(()), Some(Instant::now() + self.grace))
+    }
+
+    /// Ends a suspended instance: what its guest had in memory is gone.
+    async fn give_up_saved(&mut self) -> Result<(), DeployError> {
+        self.change(|record| {
+            record.state = State::Stopped;
+            record.saved = None;
+            record.note = Some("it was stopped while it was suspended: what its guest had in memory is gone".into());
+        })
+        .await;
+        self.forget_saved().await
     }
 
     async fn remove(&mut self) -> Result<(), DeployError> {
@@ -284,17 +455,7 @@ impl Keeper {
     async fn end_leftover(&mut self) -> Result<(), DeployError> {
         let identity = self.identity();
         let Some(guest) = self.hypervisor.adopt(&self.home, identity).await? else { return Ok(()) };
-        let mut guest = Some(guest);
-        let ended = timeout(LEFTOVER_WITHIN, async {
-            let mut deadline = kill(&mut guest).await;
-            loop {
-                tokio::select! {
-                    event = next_event(&mut guest) => if matches!(event, GuestEvent::Ended(_)) { return },
-                    () = sleep_until(deadline.unwrap_or_else(Instant::now)) => deadline = kill(&mut guest).await,
-                }
-            }
-        });
-        ended.await.map_err(|_| HypervisorError::Silent(LEFTOVER_WITHIN).into())
+        end(&mut Some(guest)).await
     }
 
     fn state(&self) -> State {
@@ -382,6 +543,20 @@ async fn next_event(guest: &mut Option<Box<dyn Guest>>) -> GuestEvent {
         Some(guest) => guest.event().await,
         None => std::future::pending().await,
     }
+}
+
+/// Ends a guest and waits until it is gone.
+async fn end(guest: &mut Option<Box<dyn Guest>>) -> Result<(), DeployError> {
+    let ended = timeout(LEFTOVER_WITHIN, async {
+        let mut deadline = kill(guest).await;
+        loop {
+            tokio::select! {
+                event = next_event(guest) => if matches!(event, GuestEvent::Ended(_)) { return },
+                () = sleep_until(deadline.unwrap_or_else(Instant::now)) => deadline = kill(guest).await,
+            }
+        }
+    });
+    ended.await.map_err(|_| HypervisorError::Silent(LEFTOVER_WITHIN).into())
 }
 
 async fn kill(guest: &mut Option<Box<dyn Guest>>) -> Option<Instant> {

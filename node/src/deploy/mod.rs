@@ -202,6 +202,7 @@ impl Deployer {
             let mut record = InstanceRecord::new(id.clone(), accepted.id(), &spec.title, jiff::Timestamp::now());
             draft.describe(&mut record, accelerator, &ports);
             let plan = draft.plan(accepted, &id, ports, progress);
+            record.machine = Some(plan.machine.clone());
             let (handle, keeper) = self.keeper(record);
             let (reply, started) = oneshot::channel();
             tokio::spawn(keeper.create(Arc::clone(&self.shared.bases), plan, reply));
@@ -257,6 +258,32 @@ impl Deployer {
         handle.ask(|reply| Request::Stop { force, reply }).await?;
         let over = handle.seen.wait_for(|record| record.state.is_over()).await;
         over.map(|record| record.shown()).map_err(|_| DeployError::ShuttingDown)
+    }
+
+    /// Saves a running instance's memory to disk and ends its process; its ports stay its own. Returns when it is done.
+    ///
+    /// # Errors
+    /// No such instance, it does not run, or its memory cannot be saved: then it runs on.
+    pub async fn suspend(&self, id: &str) -> Result<Instance, DeployError> {
+        let handle = self.handle(id)?;
+        handle.ask(|reply| Request::Suspend { reply }).await?;
+        Ok(handle.shown())
+    }
+
+    /// Starts a suspended instance where it stood still. Returns when its guest runs.
+    ///
+    /// # Errors
+    /// No such instance, it is not suspended, there is not enough memory beside the others, one of its ports is taken by
+    /// another program, or its memory cannot be loaded: then it stays suspended.
+    pub async fn resume(&self, id: &str) -> Result<Instance, DeployError> {
+        let handle = self.handle(id)?;
+        let asked = {
+            let (in_use, record) = (memory_in_use(&self.table()), handle.seen.borrow());
+            plan::check_memory(record.memory_bytes, in_use, &self.shared.options.limits)
+        };
+        asked?;
+        handle.ask(|reply| Request::Resume { reply }).await?;
+        Ok(handle.shown())
     }
 
     /// The flat file of an image that instances run on, where there is one. It may go at any time.
@@ -367,9 +394,9 @@ impl Handle {
     }
 }
 
-/// Memory of all instances that are not over, in bytes.
+/// Memory of all instances that have any, in bytes.
 fn memory_in_use(table: &BTreeMap<String, Handle>) -> u64 {
-    let live = table.values().map(|handle| handle.seen.borrow()).filter(|record| !record.state.is_over());
+    let live = table.values().map(|handle| handle.seen.borrow()).filter(|record| record.state.has_memory());
     live.fold(0, |sum, record| sum.saturating_add(record.memory_bytes))
 }
 

@@ -106,14 +106,7 @@ impl Draft {
 
     /// Checks that it fits beside instances that have `in_use_bytes` of memory.
     pub(super) fn check_beside(&self, in_use_bytes: u64, limits: &Limits) -> Result<(), DeployError> {
-        if in_use_bytes.saturating_add(self.memory_bytes) <= limits.all_memory_bytes {
-            return Ok(());
-        }
-        let [asked, used, all] = [self.memory_bytes, in_use_bytes, limits.all_memory_bytes].map(|bytes| bytes >> 20);
-        Err(unfit(format!(
-            "it asks for {asked} MiB of memory, and of the {all} MiB that config.toml gives all instances {used} MiB are in \
-             use; stop another instance, or raise deploy.memory"
-        )))
+        check_memory(self.memory_bytes, in_use_bytes, limits)
     }
 
     /// Writes into the record what is known before anything is made.
@@ -141,6 +134,18 @@ impl Draft {
         let seed = Seed::new(id, accepted.id(), &release.name, &release.context, &self.values);
         Plan { images: self.images, seed, machine, progress }
     }
+}
+
+/// Checks that so much memory is there beside instances that have `in_use_bytes` of it.
+pub(super) fn check_memory(asked_bytes: u64, in_use_bytes: u64, limits: &Limits) -> Result<(), DeployError> {
+    if in_use_bytes.saturating_add(asked_bytes) <= limits.all_memory_bytes {
+        return Ok(());
+    }
+    let [asked, used, all] = [asked_bytes, in_use_bytes, limits.all_memory_bytes].map(|bytes| bytes >> 20);
+    Err(unfit(format!(
+        "it asks for {asked} MiB of memory, and of the {all} MiB that config.toml gives all instances {used} MiB are in \
+         use; stop or suspend another instance, or raise deploy.memory"
+    )))
 }
 
 fn unfit(why: String) -> DeployError {

@@ -8,6 +8,7 @@
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::io::{Read as _, Seek as _, SeekFrom};
+use std::os::fd::AsFd as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -21,7 +22,7 @@ use tokio::sync::OnceCell;
 use tokio::time::{sleep, timeout};
 
 use super::hypervisor::{
-    Accelerator, Guest, GuestEvent, GuestStatus, Hypervisor, HypervisorError, Identity, Machine, MachineBoot,
+    Accelerator, Guest, GuestEvent, GuestStatus, Hypervisor, HypervisorError, Identity, Machine, MachineBoot, Saved,
 };
 use super::instance::note;
 use super::probe::{self, FirmwareFiles, Probed};
@@ -30,6 +31,13 @@ use super::qmp::{Notice, Qmp, SOCKET};
 
 /// What the guest writes to its serial port.
 const CONSOLE: &str = "console.log";
+/// A suspended guest's memory and devices, in QEMU's migration format; and the same while it is being written.
+const MEMORY: &str = "memory.state";
+const NEW_MEMORY: &str = "memory.state.new";
+/// How long a memory may take to save or to load, whatever its size: the disk is to write some hundred MB each second.
+const MOVE_WITHIN: Duration = Duration::from_secs(15 * 60);
+/// Between looks at how far that is.
+const MOVE_LOOK: Duration = Duration::from_millis(50);
 /// What QEMU itself writes.
 const LOG: &str = "qemu.log";
 /// The machine's own copy of the firmware's variables.
@@ -104,36 +112,25 @@ impl Hypervisor for Qemu {
     }
 
     async fn start(&self, home: &Path, machine: &Machine) -> Result<Box<dyn Guest>, HypervisorError> {
-        let qemu = probe::qemu()?;
-        let probed = self.probed().await?;
-        let firmware = machine.boot.needs_uefi().then(probe::required_firmware).transpose()?;
-        let log = OpenOptions::new().create(true).append(true).mode(0o600).open(home.join(LOG));
-        let log = log.map_err(HypervisorError::io(format!("open {LOG}")))?;
-        let log_too = log.try_clone().map_err(HypervisorError::io(format!("open {LOG}")))?;
-        let child = Command::new(qemu)
-            .args(arguments(machine, probed, firmware.as_ref()))
-            .env_clear()
-            .envs(probe::environment())
-            .current_dir(home)
-            .stdin(Stdio::null())
-            .stdout(log)
-            .stderr(log_too)
-            .process_group(0)
-            .spawn()
-            .map_err(HypervisorError::io("start QEMU"))?;
-        let process = Process::started(child).map_err(HypervisorError::io("follow QEMU's process"))?;
-        let mut guest = QemuGuest::new(home, machine.identity, process, None);
-        match timeout(START_WITHIN, guest.runs()).await {
-            Ok(Ok(())) => Ok(Box::new(guest)),
-            Ok(Err(error)) => {
-                guest.end_now();
-                Err(error)
-            }
-            Err(_) => {
-                guest.end_now();
-                Err(HypervisorError::Silent(START_WITHIN))
+        self.spawn(home, machine, None).await
+    }
+
+    async fn resume(&self, home: &Path, machine: &Machine, saved: &Saved) -> Result<Box<dyn Guest>, HypervisorError> {
+        self.spawn(home, machine, Some(saved)).await
+    }
+
+    fn has_saved(&self, home: &Path) -> bool {
+        home.join(MEMORY).is_file()
+    }
+
+    fn forget_saved(&self, home: &Path) -> std::io::Result<()> {
+        for name in [MEMORY, NEW_MEMORY] {
+            match std::fs::remove_file(home.join(name)) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+                _ => {}
             }
         }
+        File::open(home)?.sync_all()
     }
 
     async fn adopt(&self, home: &Path, identity: Identity) -> Result<Option<Box<dyn Guest>>, HypervisorError> {
@@ -165,6 +162,57 @@ impl Hypervisor for Qemu {
     }
 }
 
+impl Qemu {
+    /// Starts QEMU: with a guest that boots and runs, or with one that stands still where its memory was saved.
+    async fn spawn(
+        &self,
+        home: &Path,
+        machine: &Machine,
+        saved: Option<&Saved>,
+    ) -> Result<Box<dyn Guest>, HypervisorError> {
+        let qemu = probe::qemu()?;
+        let probed = self.probed().await?;
+        let firmware = machine.boot.needs_uefi().then(probe::required_firmware).transpose()?;
+        let log = OpenOptions::new().create(true).append(true).mode(0o600).open(home.join(LOG));
+        let log = log.map_err(HypervisorError::io(format!("open {LOG}")))?;
+        let memory = match saved {
+            Some(_) => {
+                File::open(home.join(MEMORY)).map(Stdio::from).map_err(HypervisorError::io("open the saved memory"))?
+            }
+            None => Stdio::null(),
+        };
+        let log_too = log.try_clone().map_err(HypervisorError::io(format!("open {LOG}")))?;
+        let child = Command::new(qemu)
+            .args(arguments(machine, probed, firmware.as_ref(), saved.map(|saved| saved.machine_type.as_str())))
+            .env_clear()
+            .envs(probe::environment())
+            .current_dir(home)
+            .stdin(memory)
+            .stdout(log)
+            .stderr(log_too)
+            .process_group(0)
+            .spawn()
+            .map_err(HypervisorError::io("start QEMU"))?;
+        let process = Process::started(child).map_err(HypervisorError::io("follow QEMU's process"))?;
+        let mut guest = QemuGuest::new(home, machine.identity, process, None);
+        let (within, wanted) = match saved {
+            Some(_) => (MOVE_WITHIN, GuestStatus::Paused),
+            None => (START_WITHIN, GuestStatus::Running),
+        };
+        match timeout(within, guest.becomes(wanted)).await {
+            Ok(Ok(())) => Ok(Box::new(guest)),
+            Ok(Err(error)) => {
+                guest.end_now();
+                Err(error)
+            }
+            Err(_) => {
+                guest.end_now();
+                Err(HypervisorError::Silent(within))
+            }
+        }
+    }
+}
+
 struct QemuGuest {
     home: PathBuf,
     identity: Identity,
@@ -182,8 +230,8 @@ impl QemuGuest {
         Self { home, identity, process, qmp, shutdown: None, has_been_told_to_quit: false, has_been_killed: false }
     }
 
-    /// Waits until the new process answers and its guest runs.
-    async fn runs(&mut self) -> Result<(), HypervisorError> {
+    /// Waits until the new process answers and its guest is so.
+    async fn becomes(&mut self, wanted: GuestStatus) -> Result<(), HypervisorError> {
         loop {
             tokio::select! {
                 _ = self.process.ended() => {
@@ -192,14 +240,14 @@ impl QemuGuest {
                 }
                 () = sleep(START_LOOK) => {}
             }
-            let is_running = match &mut self.qmp {
-                Some(qmp) => matches!(qmp.status().await, Ok(GuestStatus::Running)),
+            let is_so = match &mut self.qmp {
+                Some(qmp) => qmp.status().await.is_ok_and(|status| status == wanted),
                 None => {
                     self.qmp = Qmp::connect(&self.home, self.identity).await.ok();
                     false
                 }
             };
-            if is_running {
+            if is_so {
                 return Ok(());
             }
         }
@@ -276,6 +324,27 @@ impl Guest for QemuGuest {
         self.connected().await?.status().await
     }
 
+    async fn suspend(&mut self) -> Result<Saved, HypervisorError> {
+        let home = self.home.clone();
+        let qmp = self.connected().await?;
+        let saved = save(qmp, &home).await;
+        if saved.is_err() {
+            // The node may be short of disk, but not of a guest.
+            let _ = std::fs::remove_file(home.join(NEW_MEMORY));
+            let _ = std::fs::remove_file(home.join(MEMORY));
+            self.go_on().await?;
+        }
+        saved
+    }
+
+    async fn go_on(&mut self) -> Result<(), HypervisorError> {
+        let qmp = self.connected().await?;
+        // One that is still being saved would be made to stand still again at the end of that.
+        qmp.execute(qmp::migrate_cancel {}).await?;
+        timeout(START_WITHIN, not_moving(qmp)).await.map_err(|_| HypervisorError::Silent(START_WITHIN))??;
+        qmp.execute(qmp::cont {}).await.map(|_| ())
+    }
+
     async fn stop(&mut self) -> Result<(), HypervisorError> {
         self.connected().await?.execute(qmp::system_powerdown {}).await.map(|_| ())
     }
@@ -307,6 +376,67 @@ impl QemuGuest {
     }
 }
 
+/// Writes a guest's memory and devices to a file in its home, while it stands still. QEMU writes the file itself, through a
+/// handle: a path would have to be one that its sandbox and every version of it takes. Not into the qcow2 overlay
+/// (`snapshot-save`), since a guest may have no writable disk of that kind, or firmware variables beside it that are raw.
+async fn save(qmp: &mut Qmp, home: &Path) -> Result<Saved, HypervisorError> {
+    let unwritable = |error: std::io::Error| HypervisorError::NotSaved(error.to_string());
+    let kind = qmp.execute(qmp::qom_get { path: "/machine".into(), property: "type".into() }).await?;
+    let kind = kind.as_str().unwrap_or_default().trim_end_matches("-machine").to_owned();
+    // It goes onto a command line again.
+    if kind.is_empty() || !kind.bytes().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'.' | b'_')) {
+        return Err(HypervisorError::NotSaved(format!("QEMU calls this machine '{}'", note(&kind))));
+    }
+    let new = home.join(NEW_MEMORY);
+    let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new).map_err(unwritable)?;
+    qmp.execute(qmp::stop {}).await?;
+    // It stands still: there is nobody to leave bandwidth to.
+    let at_full_speed = qmp::MigrateSetParameters { max_bandwidth: Some(1 << 40), ..Default::default() };
+    qmp.execute(qmp::migrate_set_parameters(at_full_speed)).await?;
+    qmp.hand_over(file.as_fd(), "memory").await?;
+    qmp.execute(qmp::migrate { uri: Some("fd:memory".into()), channels: None, detach: None, resume: None }).await?;
+    timeout(MOVE_WITHIN, saved(qmp))
+        .await
+        .map_err(|_| HypervisorError::NotSaved(format!("it takes more than {} s", MOVE_WITHIN.as_secs())))??;
+    let home = home.to_owned();
+    let written = tokio::task::spawn_blocking(move || {
+        file.sync_all()?;
+        let bytes = file.metadata()?.len();
+        std::fs::rename(&new, home.join(MEMORY))?;
+        File::open(&home)?.sync_all()?;
+        Ok(bytes)
+    });
+    let bytes = written.await.map_err(std::io::Error::other).and_then(|written| written).map_err(unwritable)?;
+    Ok(Saved { machine_type: kind, bytes })
+}
+
+/// Waits until QEMU has written everything.
+async fn saved(qmp: &mut Qmp) -> Result<(), HypervisorError> {
+    loop {
+        let migration = qmp.execute(qmp::query_migrate {}).await?;
+        match migration.status {
+            Some(qmp::MigrationStatus::completed) => return Ok(()),
+            Some(qmp::MigrationStatus::failed | qmp::MigrationStatus::cancelled) => {
+                let why = migration.error_desc.unwrap_or_else(|| "QEMU does not say why".into());
+                return Err(HypervisorError::NotSaved(note(&why)));
+            }
+            _ => sleep(MOVE_LOOK).await,
+        }
+    }
+}
+
+/// Waits until QEMU writes nothing any more.
+async fn not_moving(qmp: &mut Qmp) -> Result<(), HypervisorError> {
+    use qmp::MigrationStatus::{active, cancelling, device, pre_switchover, setup};
+    while matches!(
+        qmp.execute(qmp::query_migrate {}).await?.status,
+        Some(setup | active | pre_switchover | device | cancelling)
+    ) {
+        sleep(MOVE_LOOK).await;
+    }
+    Ok(())
+}
+
 /// The next notice, over a new connection where the old one broke. Cancel-safe.
 async fn next_notice(qmp: &mut Option<Qmp>, home: &Path, identity: Identity) -> Notice {
     loop {
@@ -325,8 +455,14 @@ fn overlay(number: usize) -> String {
     format!("disk{number}.qcow2")
 }
 
-/// QEMU's command line. Everything in it is ours, but for the kernel's command line, which is the value of `-append`.
-fn arguments(machine: &Machine, probed: Probed, firmware: Option<&FirmwareFiles>) -> Vec<OsString> {
+/// QEMU's command line. Everything in it is ours, but for the kernel's command line, which is the value of `-append`. A
+/// guest that was saved on hardware of the type `saved_on` is loaded from standard input, and stands still.
+fn arguments(
+    machine: &Machine,
+    probed: Probed,
+    firmware: Option<&FirmwareFiles>,
+    saved_on: Option<&str>,
+) -> Vec<OsString> {
     let accelerator = probed.accelerator.as_str();
     let pflash = if firmware.is_some() { ",pflash0=firmware-code,pflash1=firmware-vars" } else { "" };
     let cpu = if probed.accelerator == Accelerator::Kvm { "host" } else { "max" };
@@ -337,7 +473,7 @@ fn arguments(machine: &Machine, probed: Probed, firmware: Option<&FirmwareFiles>
     add("-name", machine.name.clone().into());
     add("-uuid", machine.identity.to_string().into());
     // graphics=off sends what the BIOS says to the serial port, hence to the console log.
-    add("-machine", format!("q35,accel={accelerator},graphics=off{pflash}").into());
+    add("-machine", format!("{},accel={accelerator},graphics=off{pflash}", saved_on.unwrap_or("q35")).into());
     add("-cpu", cpu.into());
     add("-smp", machine.vcpus.to_string().into());
     add("-m", format!("{memory_mib}M").into());
@@ -392,6 +528,10 @@ fn arguments(machine: &Machine, probed: Probed, firmware: Option<&FirmwareFiles>
         }
         add("-append", cmdline.into());
     }
+    if saved_on.is_some() {
+        add("-incoming", "fd:0".into());
+        arguments.push("-S".into());
+    }
     arguments.extend(["-nodefaults", "-no-user-config"].map(OsString::from));
     arguments
 }
@@ -434,7 +574,7 @@ mod tests {
     fn a_kernel_command_line_is_a_value_and_never_an_option() {
         let probed = Probed { accelerator: Accelerator::Tcg, has_sandbox: true };
         let hostile = "-monitor tcp:0.0.0.0:1,server -drive file=/etc/shadow";
-        let arguments = arguments(&machine(hostile), probed, None);
+        let arguments = arguments(&machine(hostile), probed, None, None);
         let at = arguments.iter().position(|argument| argument == hostile).unwrap();
         assert_eq!(arguments[at - 1], "-append");
         assert_eq!(arguments.iter().filter(|argument| argument.to_string_lossy().contains("/etc/shadow")).count(), 1);

@@ -5,7 +5,9 @@
 
 use std::collections::VecDeque;
 use std::fs::File;
-use std::os::fd::AsRawFd as _;
+use std::io::IoSlice;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 
@@ -13,6 +15,7 @@ use futures::StreamExt as _;
 use qapi::Command;
 use qapi::futures::{QapiEvents, QapiService, QmpStreamTokio};
 use qapi::qmp::{self, Event, QmpCommand};
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use tokio::io::{ReadHalf, WriteHalf};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
@@ -28,6 +31,8 @@ const MAX_KEPT_EVENTS: usize = 64;
 
 /// An open connection to one guest's QEMU.
 pub(super) struct Qmp {
+    /// The same socket: files are handed over beside what is written.
+    socket: OwnedFd,
     service: QapiService<QmpStreamTokio<WriteHalf<UnixStream>>>,
     events: QapiEvents<QmpStreamTokio<ReadHalf<UnixStream>>>,
     kept: VecDeque<Notice>,
@@ -58,10 +63,12 @@ impl Qmp {
     pub(super) async fn connect(home: &Path, identity: Identity) -> Result<Self, HypervisorError> {
         let silent = |_| HypervisorError::Silent(ANSWER_WITHIN);
         let stream = open_socket(home).await.map_err(HypervisorError::io("connect to the guest's control socket"))?;
+        let socket = stream.as_fd().try_clone_to_owned();
+        let socket = socket.map_err(HypervisorError::io("keep the guest's control socket"))?;
         let negotiated = timeout(ANSWER_WITHIN, async { QmpStreamTokio::open(stream).await?.negotiate().await });
         let stream = negotiated.await.map_err(silent)?.map_err(HypervisorError::io("talk to the guest's QEMU"))?;
         let (service, events) = stream.into_parts();
-        let mut qmp = Self { service, events, kept: VecDeque::new(), has_ended: false };
+        let mut qmp = Self { socket, service, events, kept: VecDeque::new(), has_ended: false };
         let found = qmp.execute(qmp::query_uuid {}).await?.UUID;
         if found != identity.to_string() {
             return Err(HypervisorError::OtherGuest { home: home.to_owned(), found, expected: identity });
@@ -122,10 +129,29 @@ impl Qmp {
         None
     }
 
+    /// Hands QEMU an open file, to be called `name` there.
+    ///
+    /// # Errors
+    /// As [`Qmp::execute`].
+    pub(super) async fn hand_over(&mut self, file: BorrowedFd<'_>, name: &str) -> Result<(), HypervisorError> {
+        let files = [file];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut beside = SendAncillaryBuffer::new(&mut space);
+        beside.push(SendAncillaryMessage::ScmRights(&files));
+        // A file travels with bytes, and white space between commands means nothing. It waits there for the command.
+        let sent = sendmsg(&self.socket, &[IoSlice::new(b"\n")], &mut beside, SendFlags::NOSIGNAL);
+        sent.map_err(|error| HypervisorError::io("hand QEMU a file")(error.into()))?;
+        self.execute(qmp::getfd { fdname: name.to_owned() }).await.map(|_| ())
+    }
+
     /// How the guest is, by QEMU's word.
     pub(super) async fn status(&mut self) -> Result<GuestStatus, HypervisorError> {
         let status = self.execute(qmp::query_status {}).await?;
-        Ok(if status.running { GuestStatus::Running } else { GuestStatus::Paused })
+        Ok(match status.status {
+            _ if status.running => GuestStatus::Running,
+            qmp::RunState::inmigrate => GuestStatus::Loading,
+            _ => GuestStatus::Paused,
+        })
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! [`conformance`] is what any hypervisor must do; it takes a `Deployer` over one.
 
+use std::fs::File;
 use std::io;
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use rialto_protocol::signed::Draft;
 use tempfile::TempDir;
 use tokio::time::timeout;
 
-use super::hypervisor::Identity;
+use super::hypervisor::{Identity, Saved};
 use super::process::Process;
 use super::*;
 
@@ -71,6 +72,149 @@ async fn a_running_instance_is_adopted_and_stopped_when_it_ignores_the_power_but
     assert_eq!(site.files("bases"), 1);
     let stopped = timeout(DEADLINE, deployer.stop(&id, false)).await.unwrap().unwrap();
     assert_eq!((stopped.state.as_str(), stopped.note), ("stopped", None));
+}
+
+/// What the guest has counted to so far, by the console: it writes the digits 0 to 9 over and over.
+async fn counted(deployer: &Deployer, id: &str, at_least: usize) -> Vec<u8> {
+    let mut stream = deployer.logs(id, true).unwrap();
+    let counting = timeout(DEADLINE, async {
+        let mut all = Vec::new();
+        while let Some(bytes) = stream.next().await {
+            all.extend_from_slice(&bytes);
+            if let Some(at) = String::from_utf8_lossy(&all).find(GREETING) {
+                let digits = all[at + GREETING.len()..].to_vec();
+                if digits.len() >= at_least {
+                    return digits;
+                }
+            }
+        }
+        panic!("the console ended");
+    });
+    counting.await.expect("it counts in time")
+}
+
+fn counts_on(digits: &[u8]) -> bool {
+    digits.iter().enumerate().all(|(place, digit)| *digit == b'0' + (place % 10) as u8)
+}
+
+#[tokio::test]
+async fn a_suspended_guest_goes_on_where_it_stood_still_also_under_another_node() {
+    let site = Site::new();
+    let deployer = site.open().await;
+    let deployed = deployer.deploy(&accepted(&release(COUNTS)), site.spec(&[], &[(0, 80)]), quiet()).await.unwrap();
+    let id = deployed.instance.as_str();
+    counted(&deployer, id, 12).await;
+    assert!(matches!(deployer.resume(id).await, Err(DeployError::OtherState { wanted: "suspended", .. })));
+    assert_eq!(deployer.suspend(id).await.unwrap().state, "suspended");
+    assert!(Process::find(Identity::of(id)).unwrap().is_none(), "its process is gone");
+    assert!(site.home(id).join("memory.state").is_file());
+    let stood_at = counted(&deployer, id, 12).await;
+    assert!(matches!(deployer.suspend(id).await, Err(DeployError::OtherState { wanted: "running", .. })));
+    assert!(matches!(deployer.remove(id).await, Err(DeployError::NotOver { .. })));
+    let taken =
+        deployer.deploy(&accepted(&release(SPEAKS)), site.spec(&[], &[(deployed.ports[0].host, 80)]), quiet()).await;
+    assert!(matches!(taken, Err(DeployError::Port(PortError::Ours { .. }))), "its port stays its own");
+
+    drop(deployer);
+    let deployer = site.open().await;
+    assert_eq!(deployer.find(id).unwrap().state, "suspended");
+    assert_eq!(site.files("bases"), 1);
+    assert_eq!(deployer.resume(id).await.unwrap().state, "running");
+    assert!(!site.home(id).join("memory.state").exists(), "a memory of the past is no use beside the disks of now");
+    let digits = counted(&deployer, id, stood_at.len() + 12).await;
+    assert!(counts_on(&digits), "{}", String::from_utf8_lossy(&digits));
+    assert!(std::net::TcpStream::connect(("127.0.0.1", deployed.ports[0].host)).is_ok());
+
+    // Once more, and given up.
+    deployer.suspend(id).await.unwrap();
+    let stopped = deployer.stop(id, false).await.unwrap();
+    assert!(stopped.state == "stopped" && stopped.note.is_some_and(|note| note.contains("in memory is gone")));
+    assert!(!site.home(id).join("memory.state").exists());
+    deployer.remove(id).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_guest_that_cannot_be_saved_runs_on() {
+    let site = Site::new();
+    let deployer = site.open().await;
+    let id = deployer.deploy(&accepted(&release(COUNTS)), site.spec(&[], &[]), quiet()).await.unwrap().instance;
+    counted(&deployer, &id, 3).await;
+    // Every byte written there is one too many, as on a full disk.
+    std::os::unix::fs::symlink("/dev/full", site.home(&id).join("memory.state.new")).unwrap();
+    let error = deployer.suspend(&id).await.unwrap_err();
+    assert!(error.to_string().contains("No space left on device"), "{error}");
+    let found = deployer.find(&id).unwrap();
+    assert_eq!(found.state, "running");
+    assert!(found.note.is_some_and(|note| note.contains("No space left")));
+    let digits = counted(&deployer, &id, 30).await;
+    assert!(counts_on(&digits), "{}", String::from_utf8_lossy(&digits));
+    assert_eq!(deployer.suspend(&id).await.unwrap().state, "suspended", "once there is room");
+    deployer.stop(&id, true).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_memory_that_cannot_be_loaded_leaves_the_instance_suspended() {
+    let site = Site::new();
+    let deployer = site.open().await;
+    let id = deployer.deploy(&accepted(&release(COUNTS)), site.spec(&[], &[]), quiet()).await.unwrap().instance;
+    counted(&deployer, &id, 3).await;
+    deployer.suspend(&id).await.unwrap();
+    let (memory, away) = (site.home(&id).join("memory.state"), site.home(&id).join("away"));
+    fs::copy(&memory, &away).unwrap();
+    let whole = fs::metadata(&memory).unwrap().len();
+    File::options().write(true).open(&memory).unwrap().set_len(whole / 2).unwrap();
+    let error = deployer.resume(&id).await.unwrap_err();
+    assert!(matches!(error, DeployError::Hypervisor(HypervisorError::DidNotStart(_))), "{error:?}");
+    assert_eq!(deployer.find(&id).unwrap().state, "suspended");
+    fs::rename(away, memory).unwrap();
+    assert_eq!(deployer.resume(&id).await.unwrap().state, "running");
+    deployer.stop(&id, true).await.unwrap();
+}
+
+/// What is on disk when the node dies at each step of suspending and resuming, and what the next one makes of it.
+#[tokio::test]
+async fn a_crash_between_a_guest_and_its_saved_memory_loses_neither() {
+    let site = Site::new();
+    let deployer = site.open().await;
+    let id = deployer.deploy(&accepted(&release(COUNTS)), site.spec(&[], &[]), quiet()).await.unwrap().instance;
+    counted(&deployer, &id, 3).await;
+    drop(deployer);
+    let record = InstanceRecord::read(&site.home(&id), &id).unwrap();
+    let memory = site.home(&id).join("memory.state");
+    let rewind = |state: State, saved: Option<&Saved>| {
+        InstanceRecord { state, saved: saved.cloned(), ..record.clone() }.write(&site.home(&id)).unwrap();
+    };
+    // Before the memory was whole: the guest goes on.
+    rewind(State::Suspending, None);
+    fs::write(site.home(&id).join("memory.state.new"), b"half").unwrap();
+    let deployer = site.open().await;
+    assert_eq!(deployer.find(&id).unwrap().state, "running");
+    assert!(!site.home(&id).join("memory.state.new").exists());
+    // Saved, the guest gone, the last word not written.
+    deployer.suspend(&id).await.unwrap();
+    drop(deployer);
+    let saved = InstanceRecord::read(&site.home(&id), &id).unwrap().saved;
+    for state in [State::Suspending, State::Resuming] {
+        rewind(state, saved.as_ref());
+        let deployer = site.open().await;
+        assert_eq!(deployer.find(&id).unwrap().state, "suspended", "{state:?}");
+    }
+    // Loaded, the memory forgotten, the guest not told to go on.
+    let deployer = site.open().await;
+    deployer.resume(&id).await.unwrap();
+    drop(deployer);
+    rewind(State::Resuming, saved.as_ref());
+    assert!(!memory.exists());
+    let deployer = site.open().await;
+    assert_eq!(deployer.find(&id).unwrap().state, "running");
+    let digits = counted(&deployer, &id, 40).await;
+    assert!(counts_on(&digits), "{}", String::from_utf8_lossy(&digits));
+    // Nothing is left of it at all.
+    drop(deployer);
+    site.kill(&id).await;
+    rewind(State::Suspended, saved.as_ref());
+    let deployer = site.open().await;
+    assert_eq!(deployer.find(&id).unwrap().state, "failed");
 }
 
 #[tokio::test]
@@ -330,6 +474,52 @@ const SPEAKS: Program = &[0xf4, 0xeb, 0xfd];
 /// Powers off through ACPI: `mov dx, 0x604; mov ax, 0x2000; out dx, ax`, then halts.
 const LEAVES: Program = &[0xba, 0x04, 0x06, 0xb8, 0x00, 0x20, 0xef, 0xf4, 0xeb, 0xfd];
 
+/// Counts in memory for ever, and writes each digit to the serial port, with a pause that a translated guest needs about
+/// 10 ms for. With interrupts off, so that nothing but a saved memory can carry the count on.
+const COUNTS: Program = &[
+    0xfa, // cli
+    0xc6,
+    0x06,
+    0x00,
+    0x05,
+    b'0', // mov byte [0x500], '0'
+    0xa0,
+    0x00,
+    0x05, // next: mov al, [0x500]
+    0xba,
+    0xf8,
+    0x03, // mov dx, 0x3f8
+    0xee, // out dx, al
+    0xfe,
+    0x06,
+    0x00,
+    0x05, // inc byte [0x500]
+    0x80,
+    0x3e,
+    0x00,
+    0x05,
+    b'9' + 1, // cmp byte [0x500], ':'
+    0x75,
+    0x05, // jne pause
+    0xc6,
+    0x06,
+    0x00,
+    0x05,
+    b'0', // mov byte [0x500], '0'
+    0x66,
+    0xb9,
+    0x80,
+    0x96,
+    0x98,
+    0x00, // pause: mov ecx, 10000000
+    0x66,
+    0x49, // again: dec ecx
+    0x75,
+    0xfc, // jnz again
+    0xeb,
+    0xdd, // jmp next
+];
+
 /// A disk whose boot sector writes the greeting to the serial port and goes on with `program`.
 fn disk(program: Program) -> Vec<u8> {
     let mut code = vec![
@@ -356,8 +546,9 @@ struct Disks;
 
 impl ImageSource for Disks {
     fn export(&self, image: &ImageId, path: &Path, _: Option<&Path>) -> io::Result<()> {
-        let held =
-            [disk(SPEAKS), disk(LEAVES), NO_KERNEL.to_vec()].into_iter().find(|held| ImageId::of(held) == *image);
+        let held = [disk(SPEAKS), disk(LEAVES), disk(COUNTS), NO_KERNEL.to_vec()]
+            .into_iter()
+            .find(|held| ImageId::of(held) == *image);
         fs::write(path, held.ok_or_else(|| io::Error::other("3 chunks are missing"))?)
     }
 }

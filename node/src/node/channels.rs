@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use ed25519_dalek::SigningKey;
 use rialto_protocol::UnixSeconds;
 use rialto_protocol::bounded::{Name, NamePattern};
 use rialto_protocol::channel::{self, Authority, ChannelName, ChannelState, Flaw, Known, Position, is_delegation};
@@ -16,6 +15,7 @@ use super::Node;
 use super::work::blocking;
 use crate::catalog::SharedRecord;
 use crate::keys;
+use crate::signing::Signer;
 use crate::trust::{FloorError, Place, Signed, revocation_is_by};
 
 /// How long a head lasts where nobody says: a site that was away for a weekend still finds it fresh.
@@ -114,15 +114,15 @@ impl Node {
         }
         let channel = request.channel.parse().map_err(|error| ApiError::usage(format!("{error}")))?;
         let channel = ChannelName { publisher: release.publisher, name: release.name.clone(), channel };
-        let keys = key_names(&request.keys)?;
+        let signers = self.signers(&request.keys).await?;
         let lifetime = lifetime(request.expires_after_seconds, DEFAULT_LIFETIME_SECONDS)?;
         let _signing = self.signing.lock().await;
-        Ok(Recorded { record: self.sign_head(channel, record.id, keys, lifetime).await? })
+        Ok(Recorded { record: self.sign_head(channel, record.id, signers, lifetime).await? })
     }
 
     /// Lets keys move the channels of a publisher, and signs those channels of its that this node keeps fresh again.
     pub(crate) async fn delegate(self: &Arc<Self>, request: DelegateRequest) -> Result<Delegated, ApiError> {
-        let root = self.signing_key(&request.key).await?;
+        let root = self.signer(&request.key).await?;
         let mut to = BTreeSet::new();
         for key in &request.to {
             to.insert(self.key_called(key).await?);
@@ -131,7 +131,7 @@ impl Node {
         let lifetime = lifetime(request.expires_after_seconds, DEFAULT_DELEGATION_SECONDS)?;
         let _signing = self.signing.lock().await;
         let record = self.sign_delegation(&root, to, request.threshold.unwrap_or(1), names, lifetime).await?;
-        let channels = self.sign_again(&public(&root)).await;
+        let channels = self.sign_again(&root.public()).await;
         Ok(Delegated { record, records: vec![record], channels })
     }
 
@@ -140,8 +140,8 @@ impl Node {
         let old = self.key_called(&request.old).await?;
         let new = self.key_called(&request.new).await?;
         let root_name = request.key.as_deref().unwrap_or(&request.old);
-        let root = self.signing_key(root_name).await?;
-        let publisher = public(&root);
+        let root = self.signer(root_name).await?;
+        let publisher = root.public();
         let _signing = self.signing.lock().await;
         let now = self.sound_now()?;
         let mut in_force: BTreeMap<Vec<NamePattern>, SharedRecord> = BTreeMap::new();
@@ -175,21 +175,23 @@ impl Node {
         }
         let Some(&record) = records.last() else {
             return Err(ApiError::not_found(format!(
-                "key '{root_name}' lets {} do nothing, as far as is known here (at {now})",
-                request.old
+                "key {} lets {} do nothing, as far as is known here (at {now})",
+                self.key_shown(&publisher),
+                self.key_shown(&old)
             ))
-            .with_hint(format!("let the new key act: rialto delegate {} --key {root_name} --names '*'", request.new)));
+            .with_hint(format!("let the new key act: rialto delegate {} --key KEY --names '*'", request.new)));
         };
         let channels = self.sign_again(&publisher).await;
         Ok(Delegated { record, records, channels })
     }
 
-    /// Signs a head with the next number, once that is written down. The caller holds `signing`.
+    /// Signs a head with the next number, once that is written down. The caller holds `signing`. Where all the keys are
+    /// this node's own, it signs the channel again from now on.
     pub(super) async fn sign_head(
         self: &Arc<Self>,
         channel: ChannelName,
         release: RecordId,
-        keys: Vec<Name>,
+        signers: Vec<Signer>,
         lifetime_seconds: u64,
     ) -> Result<RecordId, ApiError> {
         let now = self.sound_now()?;
@@ -198,11 +200,10 @@ impl Node {
         if own.iter().any(|revocation| revocation.is_signed_by(&channel.publisher)) {
             return Err(ApiError::failed(format!("{title} cannot point at {release}: its publisher has revoked it")));
         }
-        let mut signers = BTreeMap::new();
-        for name in &keys {
-            let key = self.signing_key(name).await?;
-            signers.insert(public(&key), key);
-        }
+        let names: Option<Vec<Name>> = signers.iter().map(|signer| signer.name().cloned()).collect();
+        let names = names.unwrap_or_default();
+        let signers: BTreeMap<PublicKey, Signer> =
+            signers.into_iter().map(|signer| (signer.public(), signer)).collect();
         let seen = self.channel(&channel);
         let epoch = self.may_sign(&title, &seen.authority, &channel, &signers, now)?;
         if let Some(flaw) =
@@ -217,9 +218,9 @@ impl Node {
                 .with_hint("begin a new epoch with other keys: rialto delegate KEY --key PUBLISHER'S-KEY --names NAME")
         })?;
         let position = Position { epoch, sequence };
-        let signed = Signed { place: Place::new(channel.clone(), position), release, keys, lifetime_seconds, at: now };
-        let floors = self.floors.clone();
-        blocking(move || floors.sign(signed)).await?.map_err(|error| ApiError::failed(error.to_string()))?;
+        let place = Place::new(channel.clone(), position);
+        let before = self.floors.signed(&channel);
+        self.note_signed(Signed { place: place.clone(), release, keys: names, lifetime_seconds, at: now }).await?;
         let publisher = channel.publisher;
         let body = Body::Channel(Channel {
             publisher,
@@ -230,8 +231,13 @@ impl Node {
             release,
             expires: now.saturating_add(lifetime_seconds),
         });
-        let id = self.sign_with(&signers, &body, now).await?;
+        let signed = self.sign_with(&signers, &body, now).await;
+        if let (Err(_), Some(before)) = (&signed, before) {
+            // A key elsewhere did not sign: the number is spent, and the channel stays what it was, signed again as before.
+            self.note_signed(Signed { place, ..before }).await?;
+        }
         self.head_signed.notify_one();
+        let id = signed?;
         let node = Arc::clone(self);
         blocking(move || node.raise_floors([publisher])).await?.map_err(|error| ApiError::failed(error.to_string()))?;
         Ok(id)
@@ -239,13 +245,17 @@ impl Node {
 
     async fn sign_with(
         &self,
-        signers: &BTreeMap<PublicKey, SigningKey>,
+        signers: &BTreeMap<PublicKey, Signer>,
         body: &Body,
         now: UnixSeconds,
     ) -> Result<RecordId, ApiError> {
         let draft = Draft::new(signers.keys().copied(), Some(self.config.federation.clone()), now, body);
-        let draft = signers.values().try_fold(draft.map_err(unsignable)?, |draft, key| draft.sign(key));
-        self.announce(draft.map_err(unsignable)?.seal()).await
+        self.announce(self.desk.sign(draft.map_err(unsignable)?, signers.values()).await?).await
+    }
+
+    async fn note_signed(&self, signed: Signed) -> Result<(), ApiError> {
+        let floors = self.floors.clone();
+        blocking(move || floors.sign(signed)).await?.map_err(|error| ApiError::failed(error.to_string()))
     }
 
     /// The epoch in which these keys may move a channel now.
@@ -254,7 +264,7 @@ impl Node {
         title: &str,
         authority: &Authority,
         channel: &ChannelName,
-        signers: &BTreeMap<PublicKey, SigningKey>,
+        signers: &BTreeMap<PublicKey, Signer>,
         now: UnixSeconds,
     ) -> Result<u64, ApiError> {
         let refused = |why: String| ApiError::failed(format!("{title} is not moved: {why}"));
@@ -312,14 +322,14 @@ impl Node {
 
     async fn sign_delegation(
         &self,
-        root: &SigningKey,
+        root: &Signer,
         keys: BTreeSet<PublicKey>,
         threshold: u32,
         names: Vec<NamePattern>,
         lifetime_seconds: u64,
     ) -> Result<RecordId, ApiError> {
         let now = self.sound_now()?;
-        let publisher = public(root);
+        let publisher = root.public();
         let known = self.catalog.delegations_by(&publisher);
         let known = known.iter().filter_map(|record| is_delegation(record)).map(Delegation::sequence).max();
         let next = known.max(self.floors.highest_delegation(&publisher)).unwrap_or(0).checked_add(1);
@@ -355,9 +365,14 @@ impl Node {
                 continue;
             }
             let local = self.keys.list().unwrap_or_default().into_iter();
-            let local = local.filter(|key| key.public_key.as_ref().is_ok_and(|key| keys.contains(key)));
+            let local =
+                local.filter(|key| key.is_usable && key.public_key.as_ref().is_ok_and(|key| keys.contains(key)));
             let names: Vec<Name> = local.map(|key| key.name).take(threshold).collect();
-            match self.sign_head(channel.clone(), signed.release, names, signed.lifetime_seconds).await {
+            let signed = match self.signers(&names).await {
+                Ok(signers) => self.sign_head(channel.clone(), signed.release, signers, signed.lifetime_seconds).await,
+                Err(error) => Err(error),
+            };
+            match signed {
                 Ok(record) => records.push(record),
                 Err(error) => self.note_renewal(&channel, &Renewal::Stuck(error.message)),
             }
@@ -472,6 +487,19 @@ impl Node {
         }
     }
 
+    /// The keys that sign, each once.
+    pub(super) async fn signers<T: std::ops::Deref<Target = str>>(&self, keys: &[T]) -> Result<Vec<Signer>, ApiError> {
+        let mut signers = BTreeMap::new();
+        for key in keys {
+            let signer = self.signer(key).await?;
+            signers.insert(signer.public(), signer);
+        }
+        match signers.is_empty() {
+            true => Err(ApiError::usage("a head is signed with at least one key")),
+            false => Ok(signers.into_values().collect()),
+        }
+    }
+
     async fn key_called(&self, key: &str) -> Result<PublicKey, ApiError> {
         if key.starts_with("ssh-") {
             return keys::from_openssh(key).map_err(|error| ApiError::usage(error.to_string()));
@@ -490,20 +518,8 @@ pub(super) fn position(head: &SharedRecord) -> Option<Position> {
     head.body.channel().map(|head| Position { epoch: head.epoch, sequence: head.sequence })
 }
 
-fn public(key: &SigningKey) -> PublicKey {
-    PublicKey(key.verifying_key().to_bytes())
-}
-
 fn unsignable(error: rialto_protocol::signed::EnvelopeError) -> ApiError {
     ApiError::usage(error.to_string())
-}
-
-fn key_names(names: &[String]) -> Result<Vec<Name>, ApiError> {
-    if names.is_empty() {
-        return Err(ApiError::usage("a head is signed with at least one key"));
-    }
-    let parsed: Result<BTreeSet<Name>, _> = names.iter().map(|name| Name::try_from(name.as_str())).collect();
-    parsed.map(|names| names.into_iter().collect()).map_err(|error| ApiError::usage(error.to_string()))
 }
 
 fn patterns(names: &[String]) -> Result<Vec<NamePattern>, ApiError> {

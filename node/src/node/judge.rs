@@ -13,7 +13,7 @@ use rialto_web::api::{ApiError, VerdictKind};
 use super::Node;
 use crate::catalog::SharedRecord;
 use crate::trust::{
-    Accepted, Action, ChannelFacts, Decision, Facts, PolicyState, Reading, Verdict, judge, revocation_subjects,
+    Accepted, Action, ChannelFacts, Decision, Facts, Policy, PolicyState, Reading, Verdict, judge, revocation_subjects,
 };
 
 /// A release, what bears on it, and the verdict.
@@ -81,8 +81,7 @@ impl Node {
     /// Judges a release by the policy in force, and gives what it was judged by.
     fn try_release(&self, record: SharedRecord) -> Tried {
         let state = self.policy.borrow().clone();
-        let asks_for_channels = state.policy.as_ref().is_some_and(|policy| policy.asks_for_channels());
-        let gathered = self.gather(record, asks_for_channels);
+        let gathered = self.gather(record, state.policy.as_slice());
         let Reading { now, doubt } = self.clock();
         let verdict = match doubt {
             Some(doubt) => Verdict::in_doubt(gathered.record.id, &doubt),
@@ -91,8 +90,9 @@ impl Node {
         Tried { gathered, state, now, verdict }
     }
 
-    /// Everything that the catalog knows of a release and that could bear on it.
-    pub(super) fn gather(&self, record: SharedRecord, asks_for_channels: bool) -> Gathered {
+    /// Everything that the catalog knows of a release and that could bear on what one of `policies` says of it.
+    pub(super) fn gather(&self, record: SharedRecord, policies: &[Arc<Policy>]) -> Gathered {
+        let asks_for_channels = policies.iter().any(|policy| policy.asks_for_channels());
         let endorsements = self.catalog.endorsements_of(&record.id);
         let (mut channels, mut delegations) = (Vec::new(), Vec::new());
         if let Some(release) = record.body.release().filter(|_| asks_for_channels) {
@@ -103,7 +103,12 @@ impl Node {
             }
         }
         let mut gathered = Gathered { record, endorsements, revocations: Vec::new(), channels, delegations };
-        let subjects = revocation_subjects(&gathered.record, &gathered.facts());
+        let facts = gathered.facts();
+        let mut subjects = revocation_subjects(None, &gathered.record, &facts);
+        for policy in policies {
+            subjects.extend(revocation_subjects(Some(policy), &gathered.record, &facts));
+        }
+        drop(facts);
         gathered.revocations = subjects.iter().flat_map(|subject| self.catalog.revocations_of(subject)).collect();
         gathered
     }

@@ -81,7 +81,11 @@ impl Node {
         if let Some(flaw) = seen.state.flaws.iter().find(|flaw| matches!(flaw, Flaw::Contradicted { .. })) {
             return Renewal::Stuck(flaw.to_string());
         }
-        match self.sign_head(channel, signed.release, signed.keys, signed.lifetime_seconds).await {
+        let signers = match self.signers(&signed.keys).await {
+            Ok(signers) => signers,
+            Err(error) => return Renewal::Stuck(error.message),
+        };
+        match self.sign_head(channel, signed.release, signers, signed.lifetime_seconds).await {
             Ok(_) => Renewal::Done,
             Err(error) => Renewal::Stuck(error.message),
         }

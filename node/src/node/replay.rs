@@ -69,7 +69,7 @@ impl Node {
     /// # Errors
     /// A file is missing or no policy; no policy is in force to compare with.
     pub(crate) fn policy_diff(&self, request: &PolicyDiffRequest) -> Result<PolicyDiff, ApiError> {
-        let new = read_policy(&absolute(&request.new)?)?;
+        let new = Arc::new(read_policy(&absolute(&request.new)?)?);
         let old = match &request.old {
             Some(path) => Arc::new(read_policy(&absolute(path)?)?),
             None => self.policy.borrow().policy.clone().ok_or_else(|| {
@@ -77,7 +77,8 @@ impl Node {
                     .with_hint("rialto policy check says why; or name both files: rialto policy diff OLD NEW")
             })?,
         };
-        let asks_for_channels = old.asks_for_channels() || new.asks_for_channels();
+        let policies = [old, new];
+        let [old, new] = &policies;
         let now = self.now();
         let releases = self.catalog.release_ids();
         let mut diff = PolicyDiff {
@@ -90,10 +91,10 @@ impl Node {
         let instances = self.deployer.releases();
         for id in releases {
             let Some(record) = self.catalog.get(&id) else { continue };
-            let gathered = self.gather(Arc::clone(&record), asks_for_channels);
+            let gathered = self.gather(Arc::clone(&record), &policies);
             let facts = gathered.facts();
-            let before = evaluate(&old, &record, &facts, now).kind();
-            let after = evaluate(&new, &record, &facts, now);
+            let before = evaluate(old, &record, &facts, now).kind();
+            let after = evaluate(new, &record, &facts, now);
             if before == after.kind() {
                 continue;
             }

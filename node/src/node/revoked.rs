@@ -1,42 +1,54 @@
-//! What a revocation means for instances that already run: a warning beside each of them, and their end where policy says
-//! so.
+//! What a revocation means for instances that already run: a warning beside each of them, and where policy says so their
+//! end, or that they stand still for as long as it counts.
 //!
 //! `on-revoke = "warn"` and `"block-new"` both leave guests running; new deployments are refused by the verdict itself.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use rialto_protocol::ids::RecordId;
-use rialto_web::api::VerdictKind;
+use rialto_web::api::{ApiError, Instance, VerdictKind};
 
 use super::Node;
+use crate::deploy::instance::State;
 use crate::trust::{OnRevoke, revocation_counts};
+
+/// When what could not be done is tried again: well within the minute in which a revocation is to reach what runs.
+const AGAIN_AFTER: Duration = Duration::from_secs(15);
 
 /// What was done about revocations, so that it is done once.
 #[derive(Debug, Default)]
 pub(super) struct Acted {
     /// The warnings that instances were given last.
     warned: BTreeMap<String, Option<String>>,
-    /// Instances that are being stopped.
-    stopping: Arc<Mutex<BTreeSet<String>>>,
+    /// Instances that are being stopped or suspended.
+    under_way: Arc<Mutex<BTreeSet<String>>>,
 }
 
 /// What a revocation means for the instances of a release; the default where it is not revoked.
 #[derive(Debug, Clone, Default)]
 struct Consequence {
     warning: Option<String>,
-    is_end: bool,
+    measure: Option<Measure>,
+}
+
+/// What is done to an instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Measure {
+    Suspend,
+    Stop,
 }
 
 impl Node {
     /// Marks running instances whose release has been revoked, and unmarks those whose revocation does not count any more;
-    /// begins to stop those that policy says shall not go on.
+    /// begins to suspend or stop those that policy says shall not go on.
     pub(super) async fn act_on_revocations(self: &Arc<Self>, acted: &mut Acted) {
         let node = Arc::clone(self);
         // Only fails where it panicked, which the log says.
         let Ok(consequences) = tokio::task::spawn_blocking(move || node.consequences()).await else { return };
         acted.warned.retain(|instance, _| consequences.contains_key(instance));
-        for (instance, Consequence { warning, is_end }) in consequences {
+        for (instance, Consequence { warning, measure }) in consequences {
             if acted.warned.get(&instance) != Some(&warning) {
                 match self.deployer.warn(&instance, warning.clone()).await {
                     Ok(()) => drop(acted.warned.insert(instance.clone(), warning)),
@@ -44,29 +56,60 @@ impl Node {
                     Err(error) => tracing::debug!(instance, %error, "a warning cannot be noted yet"),
                 }
             }
-            if is_end {
-                self.stop_in_background(instance, &acted.stopping);
+            if let Some(measure) = measure {
+                self.act_in_background(instance, measure, &acted.under_way);
             }
         }
     }
 
-    /// Stops an instance, unless that is under way.
-    fn stop_in_background(self: &Arc<Self>, instance: String, stopping: &Arc<Mutex<BTreeSet<String>>>) {
-        fn under_way(stopping: &Mutex<BTreeSet<String>>) -> MutexGuard<'_, BTreeSet<String>> {
-            stopping.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Stops or suspends an instance, unless that is under way.
+    fn act_in_background(
+        self: &Arc<Self>,
+        instance: String,
+        measure: Measure,
+        under_way: &Arc<Mutex<BTreeSet<String>>>,
+    ) {
+        fn lock(under_way: &Mutex<BTreeSet<String>>) -> MutexGuard<'_, BTreeSet<String>> {
+            under_way.lock().unwrap_or_else(PoisonError::into_inner)
         }
-        if !under_way(stopping).insert(instance.clone()) {
+        if !lock(under_way).insert(instance.clone()) {
             return;
         }
-        let (node, stopping) = (Arc::clone(self), Arc::clone(stopping));
-        tracing::warn!(instance, "its release has been revoked, and policy says that it is stopped");
+        let (node, under_way) = (Arc::clone(self), Arc::clone(under_way));
+        let shall = match measure {
+            Measure::Suspend => "suspended",
+            Measure::Stop => "stopped",
+        };
+        tracing::warn!(instance, "its release has been revoked, and policy says that it is {shall}");
         tokio::spawn(async move {
-            // Where it fails, the next change of anything has it tried again.
-            if let Err(error) = node.deployer.stop(&instance, false).await {
-                tracing::error!(instance, %error, "it cannot be stopped, though its release has been revoked");
+            // One that is being made can neither be stopped nor suspended yet; a full disk may have room later.
+            let failed = match measure {
+                Measure::Suspend => node.deployer.suspend(&instance).await.err(),
+                Measure::Stop => node.deployer.stop(&instance, false).await.err(),
+            };
+            if let Some(error) = failed {
+                tracing::error!(instance, %error, "it cannot be {shall}, though its release has been revoked; tried again soon");
+                tokio::time::sleep(AGAIN_AFTER).await;
             }
-            under_way(&stopping).remove(&instance);
+            lock(&under_way).remove(&instance);
+            node.look_at_revocations.notify_one();
         });
+    }
+
+    /// Lets a suspended instance go on, unless its release is revoked and policy says that such ones do not.
+    ///
+    /// # Errors
+    /// `refused`, and those of [`Deployer::resume`](crate::deploy::Deployer::resume).
+    pub(crate) async fn resume_instance(self: &Arc<Self>, instance: &str) -> Result<Instance, ApiError> {
+        let found = self.deployer.find(instance)?;
+        let (node, release) = (Arc::clone(self), found.release);
+        let consequence = super::work::blocking(move || node.consequence(&release)).await?.unwrap_or_default();
+        if let (Some(warning), Some(_)) = (&consequence.warning, consequence.measure) {
+            return Err(ApiError::refused(format!("instance {} is not resumed: {warning}", found.instance)).with_hint(
+                "it stays as it is while the revocation counts by this site's policy; deploy a release that is not revoked",
+            ));
+        }
+        Ok(self.deployer.resume(&found.instance).await?)
     }
 
     /// What each instance that is not over has to expect. One whose release is not known here keeps what it has.
@@ -74,8 +117,12 @@ impl Node {
         // Many instances are of few releases.
         let mut of_release: BTreeMap<RecordId, Option<Consequence>> = BTreeMap::new();
         let live = self.deployer.releases().into_iter().filter(|(_, _, state)| !state.is_over());
-        let judged = live.filter_map(|(instance, release, _)| {
-            let consequence = of_release.entry(release).or_insert_with(|| self.consequence(&release)).clone()?;
+        let judged = live.filter_map(|(instance, release, state)| {
+            let mut consequence = of_release.entry(release).or_insert_with(|| self.consequence(&release)).clone()?;
+            // What stands still already, or soon will, is not made to.
+            if consequence.measure == Some(Measure::Suspend) && !can_be_suspended(state) {
+                consequence.measure = None;
+            }
             Some((instance, consequence))
         });
         judged.collect()
@@ -97,7 +144,16 @@ impl Node {
         let reasons: Vec<String> = reasons.into_iter().collect();
         Some(Consequence {
             warning: Some(format!("its release has been revoked: {}", reasons.join("; "))),
-            is_end: judged.verdict.on_revoke() == OnRevoke::Stop,
+            measure: match judged.verdict.on_revoke() {
+                OnRevoke::Suspend => Some(Measure::Suspend),
+                OnRevoke::Stop => Some(Measure::Stop),
+                OnRevoke::Warn | OnRevoke::BlockNew => None,
+            },
         })
     }
+}
+
+/// Whether suspending is worth trying now; an instance that is on its way to running is looked at again when it does.
+fn can_be_suspended(state: State) -> bool {
+    state == State::Running
 }

@@ -10,7 +10,7 @@ use rialto_protocol::ids::{ImageId, PublicKey, RecordId};
 use rialto_protocol::record::Body;
 use rialto_protocol::signed::{Draft, Envelope};
 use rialto_web::api::{
-    ApiError, Change, DeployRequest, Deployed, ErrorCode, FetchRequest, Fetched, ImageAdded, ImageExported,
+    ApiError, AwayKey, Change, DeployRequest, Deployed, ErrorCode, FetchRequest, Fetched, ImageAdded, ImageExported,
     PublishRequest, Published,
 };
 use tokio::sync::watch;
@@ -23,6 +23,7 @@ use crate::deploy::{DeploySpec, Progress};
 use crate::jobs::Reporter;
 use crate::net::bulk::{FetchError, FetchProgress, FetchReport};
 use crate::publish::{Description, DiskSource, SourceFile};
+use crate::signing::Signer;
 use crate::store::{Added, Digests, StoreError};
 use crate::trust::Action;
 
@@ -130,8 +131,8 @@ impl Node {
         request: PublishRequest,
         reporter: Reporter,
     ) -> Result<Published, ApiError> {
-        let key = self.signing_key(&request.key).await?;
-        let publisher = PublicKey(key.verifying_key().to_bytes());
+        let signer = self.signer(&request.key).await?;
+        let publisher = signer.public();
         let path = PathBuf::from(&request.file);
         let description =
             blocking(move || Description::read(&path)).await?.map_err(|error| ApiError::usage(error.to_string()))?;
@@ -156,8 +157,8 @@ impl Node {
             .map_err(|error| ApiError::usage(error.to_string()))?;
         let images = release.images();
         let draft = Draft::new([publisher], None, self.now(), &Body::Release(Box::new(release)));
-        let envelope =
-            draft.and_then(|draft| draft.sign(&key)).map_err(|error| ApiError::usage(error.to_string()))?.seal();
+        let draft = draft.map_err(|error| ApiError::usage(error.to_string()))?;
+        let envelope = self.desk.sign(draft, [&signer]).await?;
         Ok(Published { release: self.announce(envelope).await?, images })
     }
 
@@ -190,11 +191,18 @@ impl Node {
         Ok(id)
     }
 
-    /// A key of this node, by name.
-    pub(crate) async fn signing_key(&self, name: &str) -> Result<ed25519_dalek::SigningKey, ApiError> {
-        let name: Name = name.parse().map_err(|error| ApiError::usage(format!("{error}")))?;
+    /// A key that signs: one of this node, by name, or one whose holder signs over the API.
+    pub(crate) async fn signer(&self, key: &str) -> Result<Signer, ApiError> {
+        if let Some(away) = AwayKey::read(key)? {
+            return Ok(Signer::Away(away));
+        }
+        let name: Name = key.parse().map_err(|error| ApiError::usage(format!("{error}")))?;
         let keys = self.keys.clone();
-        Ok(blocking(move || keys.load(&name)).await??)
+        let key = {
+            let name = name.clone();
+            blocking(move || keys.load(&name)).await??
+        };
+        Ok(Signer::Here { name, key })
     }
 
     /// [`Node::find_release`], off the async threads: a name is looked for among all releases.

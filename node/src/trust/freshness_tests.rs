@@ -63,7 +63,7 @@ fn judged(
         floor,
     });
     let mut facts = Facts { channels: channels.into(), delegations: records.iter().collect(), ..Facts::default() };
-    let subjects = revocation_subjects(release, &facts);
+    let subjects = revocation_subjects(None, release, &facts);
     facts.revocations = records
         .iter()
         .filter(|record| record.body.revocation().is_some_and(|said| subjects.contains(&said.subject)))

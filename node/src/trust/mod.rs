@@ -19,6 +19,7 @@ mod parse;
 mod policy;
 mod requirement;
 mod starter;
+mod statements;
 mod summary;
 mod verdict;
 mod withdrawn;
@@ -30,6 +31,8 @@ mod ancestors;
 mod freshness_tests;
 #[cfg(test)]
 mod parse_tests;
+#[cfg(test)]
+mod statement_tests;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
@@ -43,5 +46,6 @@ pub use file::{PolicyFile, PolicyState, judge, read_policy};
 pub use floors::{FloorError, Floors, Place, Signed};
 pub use policy::{MAX_POLICY_BYTES, OnRevoke, Policy, PolicyError, Update};
 pub use starter::starter_policy;
+pub use statements::Statement;
 pub use verdict::{ChannelFacts, Facts, Verdict, evaluate, revocation_subjects};
-pub use withdrawn::{endorsement_is_void, revocation_counts, revocation_is_by};
+pub use withdrawn::{endorsement_is_void, makers_of, revocation_counts, revocation_is_by};

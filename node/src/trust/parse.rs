@@ -1,6 +1,6 @@
 //! From the text of a policy file to a [`Policy`], refusing every word that would mean nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::str::FromStr as _;
 use std::sync::Arc;
@@ -57,6 +57,7 @@ pub(super) fn policy(text: &str) -> Result<Policy, PolicyError> {
         Some(value) => reader.default(value)?,
         None => VerdictKind::Hold,
     };
+    let role_keys: BTreeSet<PublicKey> = roles_keys(names.roles.values()).copied().collect();
     Ok(Policy {
         text: text.into(),
         hash: blake3::hash(text.as_bytes()).to_hex().to_string(),
@@ -73,7 +74,13 @@ pub(super) fn policy(text: &str) -> Result<Policy, PolicyError> {
             on_revoke: OnRevoke::default(),
             update: Update::default(),
         },
+        role_keys: role_keys.into_iter().collect(),
+        statements: Arc::default(),
     })
+}
+
+fn roles_keys<'a>(roles: impl Iterator<Item = &'a Arc<Role>>) -> impl Iterator<Item = &'a PublicKey> {
+    roles.flat_map(|role| &role.signers).flat_map(|signer| &signer.keys)
 }
 
 /// What rules may refer to.
@@ -217,6 +224,7 @@ impl Reader<'_> {
         let on_revoke = match fields.get("on-revoke") {
             Some(value) => match self.word(self.string(value, words::ON_REVOKE.place)?, &words::ON_REVOKE)? {
                 "warn" => OnRevoke::Warn,
+                "suspend" => OnRevoke::Suspend,
                 "stop" => OnRevoke::Stop,
                 _ => OnRevoke::BlockNew,
             },

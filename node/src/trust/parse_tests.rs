@@ -102,7 +102,6 @@ fn words_to_come_say_that_they_are_not_supported_yet() {
     let requirements = ["no-advisory", "no-advisory:high", "provenance", "rebuilt-by:reviewers", "licence:MIT"];
     let mut lines: Vec<String> =
         requirements.iter().map(|word| format!("require = [\"signed-by:builders\", \"{word}\"]")).collect();
-    lines.push("on-revoke = \"suspend\"".to_owned());
     lines.push("update = \"auto\"".to_owned());
     lines.extend(["channel", "licence", "version", "recipe"].map(|word| format!("match = {{ {word} = \"x\" }}")));
     for line in lines {

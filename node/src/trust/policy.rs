@@ -9,6 +9,7 @@ use rialto_protocol::ids::PublicKey;
 use rialto_protocol::record::Arch;
 use rialto_web::api::VerdictKind;
 
+use super::statements::Statements;
 use super::words::{Age, Glob, Size};
 use super::{parse, summary};
 
@@ -26,6 +27,10 @@ pub struct Policy {
     pub(super) rules: Vec<Rule>,
     /// The rule named `default`, which fits every release.
     pub(super) default: Rule,
+    /// Every key of a role, ascending, each once.
+    pub(super) role_keys: Vec<PublicKey>,
+    /// What was read of statements, and who has signed them: never more than can be found out again.
+    pub(super) statements: Arc<Statements>,
 }
 
 /// Why a policy file cannot be read, and where.
@@ -223,6 +228,8 @@ pub enum OnRevoke {
     /// They run on; nothing new is started from the release.
     #[default]
     BlockNew,
+    /// Their memory is saved to disk and they stand still, for as long as the revocation counts.
+    Suspend,
     /// They are stopped: asked to, and after the time of grace made to.
     Stop,
 }
@@ -233,6 +240,7 @@ impl OnRevoke {
         match self {
             Self::Warn => "warn",
             Self::BlockNew => "block-new",
+            Self::Suspend => "suspend",
             Self::Stop => "stop",
         }
     }

@@ -5,7 +5,7 @@ use std::fmt::Display;
 use rialto_protocol::UnixSeconds;
 use rialto_protocol::channel::{self, Authority, ChannelName, Flaw, Floor, Known};
 use rialto_protocol::ids::{PublicKey, RecordId};
-use rialto_protocol::record::{DelegatedRole, Endorsement, EndorsementBody, Record, RevocationSubject};
+use rialto_protocol::record::{DelegatedRole, Endorsement, Record, RevocationSubject};
 use rialto_protocol::signed::Verified;
 use rialto_web::api::RequirementOutcome;
 
@@ -115,7 +115,12 @@ impl Case<'_> {
         };
         for record in &self.endorsements {
             let Some(endorsement) = record.body.endorsement() else { continue };
-            for key in signer.keys.iter().filter(|key| record.is_signed_by(key)) {
+            let statement = self.policy.statement(record);
+            let is_signed_by = |key: &&PublicKey| match &statement {
+                Some(statement) => statement.is_signed_by(key),
+                None => record.is_signed_by(key),
+            };
+            for key in signer.keys.iter().filter(is_signed_by) {
                 match self.flaw_of(record, endorsement, key, role, predicate) {
                     None => return Ok(record.id),
                     Some(flaw) => reason = format!("{name}'s endorsement {} does not count: {flaw}", record.id),
@@ -134,15 +139,15 @@ impl Case<'_> {
         role: &Role,
         predicate: Option<&str>,
     ) -> Option<String> {
-        if let EndorsementBody::Dsse { .. } = endorsement.body {
-            return Some("it is a DSSE statement, and these are not supported yet".to_owned());
-        }
         if let Some(wanted) = predicate.filter(|wanted| **wanted != *endorsement.predicate) {
             return Some(format!("it says {}, and {wanted} is required", shown(&endorsement.predicate)));
         }
+        let statement = self.policy.statement(record);
+        if let Some(flaw) = statement.as_ref().and_then(|statement| statement.flaw(endorsement, self.release)) {
+            return Some(flaw);
+        }
         // Whoever signed the statement can take it back whole; a revoked key takes back its own signature only.
-        let subject = RevocationSubject::Endorsement(record.id);
-        if let Some(revocation) = self.withdrawn.by_own_signer(subject, record.signers()) {
+        if let Some(revocation) = self.revocation_of_endorsement(record) {
             return Some(format!("it was revoked (record {})", revocation.id));
         }
         if let Some(revocation) = self.withdrawn.key(key) {
@@ -151,9 +156,42 @@ impl Case<'_> {
         if let Some(expired) = endorsement.expires.filter(|expires| *expires <= self.now) {
             return Some(format!("it expired on {}", time_shown(expired)));
         }
-        let age = self.age_of(record);
-        let max_age = role.max_age.as_ref().filter(|max| age > max.seconds)?;
+        let max_age = role.max_age.as_ref()?;
+        // When it was brought here is not its signer's word.
+        let made = match &statement {
+            Some(statement) => statement.attestation().ok().and_then(|attestation| attestation.predicate().time()),
+            None => Some(record.header.issued),
+        };
+        let Some(made) = made else {
+            return Some(format!("it does not say when it was made, and what {} say counts for {max_age}", role.name));
+        };
+        let age = self.now.saturating_sub(made);
+        if age <= max_age.seconds {
+            return None;
+        }
         Some(format!("it was made {} ago, and counts for {max_age}", shown_age(age)))
+    }
+
+    /// The revocation of an endorsement by who made it. A statement can have been brought here more than once, and whoever
+    /// takes one of its records back takes all of them back.
+    fn revocation_of_endorsement(&self, record: &Verified<Record>) -> Option<&Verified<Record>> {
+        let Some(statement) = self.policy.statement(record) else {
+            return self.withdrawn.by_own_signer(RevocationSubject::Endorsement(record.id), record.signers());
+        };
+        let said = statement.attestation().ok()?.payload();
+        let signers = self.statement_signers(record);
+        let is_copy = |other: &&&Verified<Record>| {
+            let other = self.policy.statement(other);
+            other.is_some_and(|other| other.attestation().is_ok_and(|other| other.payload() == said))
+        };
+        let copies = self.endorsements.iter().filter(is_copy).map(|copy| RevocationSubject::Endorsement(copy.id));
+        copies.into_iter().find_map(|copy| self.withdrawn.by_own_signer(copy, &signers))
+    }
+
+    /// The keys of roles that have signed the statement of an endorsement; none where it carries none.
+    pub(super) fn statement_signers(&self, record: &Verified<Record>) -> Vec<PublicKey> {
+        let Some(statement) = self.policy.statement(record) else { return Vec::new() };
+        self.policy.keys_of_roles().filter(|key| statement.is_signed_by(key)).copied().collect()
     }
 
     /// Whether fewer signers of a role than its threshold have revoked the release or its publisher's key. What its

@@ -56,6 +56,7 @@ fn sentence_of_rule(rule: &Rule) -> String {
             match rule.on_revoke {
                 OnRevoke::Warn => "warn of running instances",
                 OnRevoke::BlockNew => "start nothing new",
+                OnRevoke::Suspend => "suspend running instances",
                 OnRevoke::Stop => "stop running instances",
             },
             match rule.update.as_str() {

@@ -2,6 +2,7 @@
 
 use ed25519_dalek::SigningKey;
 use rialto_protocol::UnixSeconds;
+use rialto_protocol::attestation::{Dsse, PAYLOAD_TYPE_IN_TOTO};
 use rialto_protocol::bounded::{List, Name};
 use rialto_protocol::ids::{Hash, ImageId, PublicKey, RecordId, Sha256};
 use rialto_protocol::record::{
@@ -131,6 +132,29 @@ pub(super) fn endorsement(subject: RecordId, change: impl FnOnce(&mut Endorsemen
     };
     change(&mut endorsement);
     Body::Endorsement(endorsement)
+}
+
+/// A statement about the release's first disk that `keys` have signed, brought by `importer`.
+pub(super) fn brought(
+    release: &Verified<Record>,
+    predicate_type: &str,
+    predicate: serde_json::Value,
+    keys: &[&SigningKey],
+    importer: &SigningKey,
+) -> Verified<Record> {
+    let disks = &release.body.release().unwrap().disks;
+    let statement = serde_json::json!({
+        "_type": "https://in-toto.io/Statement/v1",
+        "subject": disks.iter().map(|disk| serde_json::json!({"digest": {"sha256": disk.sha256.to_string()}})).collect::<Vec<_>>(),
+        "predicateType": predicate_type,
+        "predicate": predicate,
+    });
+    let envelope = Dsse::seal(PAYLOAD_TYPE_IN_TOTO, statement.to_string().as_bytes(), keys).into_bytes();
+    let body = endorsement(release.id, |e| {
+        e.predicate = predicate_type.try_into().unwrap();
+        e.body = EndorsementBody::Dsse { envelope };
+    });
+    signed(&body, &[importer], NOW)
 }
 
 /// An endorsement made now, as it is made where nothing else is said.

@@ -14,6 +14,7 @@ use super::clock::Doubt;
 use super::parse::{NO_RULE, REVOCATION_RULE};
 use super::policy::{OnRevoke, Policy, Requirement, Rule, Update};
 use super::requirement::{self, Checked};
+use super::statements::is_statement;
 use super::withdrawn::Withdrawn;
 use super::words::shown;
 
@@ -51,12 +52,19 @@ impl<'a> Facts<'a> {
 }
 
 /// What the catalog is to be asked for revocations of, before `release` is judged: the release itself, its
-/// endorsements, and every key that signed any of them, or a record by which its channels are judged.
-pub fn revocation_subjects(release: &Verified<Record>, facts: &Facts<'_>) -> BTreeSet<RevocationSubject> {
+/// endorsements, and every key that signed any of them, or a record by which its channels are judged. Who has signed a
+/// statement shows only when it is looked at, so where there are any, it is the key of every role.
+pub fn revocation_subjects(
+    policy: Option<&Policy>,
+    release: &Verified<Record>,
+    facts: &Facts<'_>,
+) -> BTreeSet<RevocationSubject> {
     let endorsements = &facts.endorsements;
+    let of_roles = policy.filter(|_| endorsements.iter().any(|record| is_statement(record)));
+    let of_roles = of_roles.into_iter().flat_map(|policy| policy.keys_of_roles());
     let of_release = release.signers().chain(release.body.release().map(|release| &release.publisher));
     let keys = of_release.chain(endorsements.iter().flat_map(|record| record.signers()));
-    let keys = keys.chain(facts.channel_records().flat_map(|record| record.signers()));
+    let keys = keys.chain(facts.channel_records().flat_map(|record| record.signers())).chain(of_roles);
     keys.map(|key| RevocationSubject::Key(*key))
         .chain([RevocationSubject::Release(release.id)])
         .chain(endorsements.iter().map(|record| RevocationSubject::Endorsement(record.id)))
@@ -238,7 +246,7 @@ pub(super) struct Case<'a> {
     pub(super) policy: &'a Policy,
     pub(super) record: &'a Verified<Record>,
     pub(super) release: &'a Release,
-    /// Endorsements of this release, by id.
+    /// Endorsements of this release that are looked at, by id.
     pub(super) endorsements: Vec<&'a Verified<Record>>,
     pub(super) withdrawn: Withdrawn<'a>,
     /// The channels of its appliance, of its publisher only.
@@ -265,8 +273,7 @@ impl<'a> Case<'a> {
     ) -> Self {
         let is_of_this =
             |endorsement: &&Verified<Record>| endorsement.body.endorsement().is_some_and(|e| e.subject == record.id);
-        let mut endorsements: Vec<_> = facts.endorsements.iter().copied().filter(is_of_this).collect();
-        endorsements.sort_by_key(|endorsement| endorsement.id);
+        let endorsements = policy.looked_at(facts.endorsements.iter().copied().filter(is_of_this));
         let is_its_own = |facts: &&ChannelFacts<'_>| {
             facts.channel.publisher == release.publisher && facts.channel.name == release.name
         };
@@ -414,12 +421,16 @@ impl<'a> Case<'a> {
 
     fn considered(&self) -> Vec<RecordId> {
         let keys = self.endorsements.iter().copied().chain([self.record]).flat_map(|record| record.signers());
-        let keys = keys.chain([&self.release.publisher]).map(|key| RevocationSubject::Key(*key));
+        let of_statements: BTreeSet<_> =
+            self.endorsements.iter().flat_map(|record| self.statement_signers(record)).collect();
+        let keys = keys.chain([&self.release.publisher]).chain(&of_statements);
+        let keys = keys.map(|key| RevocationSubject::Key(*key));
         let records = self.endorsements.iter().map(|record| RevocationSubject::Endorsement(record.id));
         let subjects: BTreeSet<_> = keys.chain(records).chain([RevocationSubject::Release(self.record.id)]).collect();
         let revocations = subjects.into_iter().flat_map(|subject| self.withdrawn.of(subject)).copied();
         let is_named = |record: &&Verified<Record>| {
             record.signers().any(|key| self.policy.names(key) || *key == self.release.publisher)
+                || !self.statement_signers(record).is_empty()
         };
         let channels = self.channels.iter().flat_map(|facts| &facts.heads).chain(&self.delegations).copied();
         let mut ids: Vec<RecordId> = (self.endorsements.iter().copied().chain(revocations))

@@ -9,6 +9,7 @@ use rialto_protocol::record::{Record, Revocation, RevocationSubject};
 use rialto_protocol::signed::Verified;
 
 use super::policy::Policy;
+use super::statements::is_statement;
 
 /// Whether a revocation is a fact about `release`, one of its `endorsements` or a key. For showing; judging is
 /// [`evaluate`](super::evaluate)'s business.
@@ -28,7 +29,7 @@ pub fn revocation_counts(
         }
         RevocationSubject::Endorsement(id) => {
             let mut of_it = endorsements.iter().filter(|endorsement| endorsement.id == id);
-            of_it.any(|endorsement| is_own(&endorsement.signers().collect::<Vec<_>>()))
+            of_it.any(|endorsement| is_own(&makers_of(policy, endorsement).iter().collect::<Vec<_>>()))
         }
         RevocationSubject::Key(key) => is_own(&[&key]),
     }
@@ -39,7 +40,8 @@ pub fn revocation_is_by(policy: Option<&Policy>, revocation: &Verified<Record>, 
     revocation.signers().any(|signer| is_one_signer(policy, signer, key))
 }
 
-/// Whether an endorsement counts for nothing any more: expired, or revoked, or every key that signed it is. For showing.
+/// Whether an endorsement counts for nothing any more: expired, or revoked, or every key that made it
+/// is. For showing.
 pub fn endorsement_is_void(
     policy: Option<&Policy>,
     endorsement: &Verified<Record>,
@@ -48,10 +50,21 @@ pub fn endorsement_is_void(
 ) -> bool {
     let Some(said) = endorsement.body.endorsement() else { return true };
     let withdrawn = Withdrawn::new(policy, revocations);
+    let signers = &makers_of(policy, endorsement);
     let subject = RevocationSubject::Endorsement(endorsement.id);
     said.expires.is_some_and(|expires| expires <= now)
-        || withdrawn.by_own_signer(subject, endorsement.signers()).is_some()
-        || endorsement.signers().all(|key| withdrawn.key(key).is_some())
+        || withdrawn.by_own_signer(subject, signers).is_some()
+        || (!signers.is_empty() && signers.iter().all(|key| withdrawn.key(key).is_some()))
+}
+
+/// Whose word an endorsement is: that of the record's signers, or of those keys of the policy that have signed the statement
+/// in it. Who brought a statement here has no say in it.
+pub fn makers_of(policy: Option<&Policy>, endorsement: &Verified<Record>) -> Vec<PublicKey> {
+    if !is_statement(endorsement) {
+        return endorsement.signers().copied().collect();
+    }
+    let statement = policy.and_then(|policy| Some((policy, policy.statement(endorsement)?)));
+    statement.map(|(policy, statement)| policy.signers_of(&statement)).unwrap_or_default()
 }
 
 /// The revocations that the catalog knows, as this policy sees them.

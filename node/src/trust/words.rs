@@ -58,7 +58,7 @@ pub(super) const DEFAULT: Words = Words { place: "in [default]", known: &["then"
 pub(super) const THEN: Words = Words { place: "as `then`", known: &["accept", "hold", "reject"], planned: &[] };
 pub(super) const OTHERWISE: Words = Words { place: "as `otherwise`", known: &["hold", "reject"], planned: &[] };
 pub(super) const ON_REVOKE: Words =
-    Words { place: "as `on-revoke`", known: &["warn", "block-new", "stop"], planned: &["suspend"] };
+    Words { place: "as `on-revoke`", known: &["warn", "block-new", "suspend", "stop"], planned: &[] };
 pub(super) const UPDATE: Words = Words { place: "as `update`", known: &["never", "propose"], planned: &["auto"] };
 pub(super) const ARCH: Words = Words { place: "as `arch`", known: &["x86_64", "aarch64"], planned: &[] };
 

@@ -34,8 +34,8 @@ pub enum EndorsementBody {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         note: Option<Text<16384>>,
     },
-    /// A DSSE envelope with an in-toto statement, byte for byte. Whoever imported it counts for nothing; this node does
-    /// not verify DSSE signatures yet, so it counts for nobody.
+    /// A DSSE envelope with an in-toto statement, byte for byte: what [`Attestation`](crate::attestation::Attestation) reads. Its
+    /// own signers count, and whoever brought it here for nothing.
     Dsse {
         /// The original bytes.
         #[serde(with = "serde_bytes")]

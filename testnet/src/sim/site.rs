@@ -281,7 +281,7 @@ impl Site {
                 floor: Floor::default(),
             })
             .collect();
-        let subjects = revocation_subjects(record, &facts);
+        let subjects = revocation_subjects(Some(&self.policy), record, &facts);
         facts.revocations =
             subjects.iter().flat_map(|subject| -> Vec<_> { held(self.revocations.get(subject)) }).collect();
         Some(evaluate(&self.policy, record, &facts, now))

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use rialto_protocol::attestation::{Dsse, PAYLOAD_TYPE_IN_TOTO};
 use rialto_protocol::codec::{self, Value};
 use rialto_protocol::ids::{Hash, ImageId};
 use rialto_protocol::image::chunker::MIN_HOLE_BYTES;
@@ -27,6 +28,7 @@ pub fn all() -> Seeds {
     pages(&mut seeds);
     frames(&mut seeds);
     sessions(&mut seeds);
+    seeds.insert("dsse", attestations());
     seeds.insert("policy", policies().into_iter().map(String::into_bytes).collect());
     seeds
 }
@@ -153,6 +155,50 @@ fn sessions(seeds: &mut Seeds) {
             seeds.entry("sync_session").or_default().push(heard);
         }
     }
+}
+
+/// One statement of each kind that is known, as a payload and in its envelope.
+fn attestations() -> Vec<Vec<u8>> {
+    let time = "2026-11-23T10:00:00Z";
+    let provenance = format!(
+        r#"{{"buildDefinition":{{"buildType":"x:y","resolvedDependencies":[{{}}]}},"runDetails":{{"builder":{{"id":"x:z"}},"metadata":{{"finishedOn":"{time}"}}}}}}"#
+    );
+    let old = format!(
+        r#"{{"builder":{{"id":"x:z"}},"buildType":"x:y","metadata":{{"buildFinishedOn":"{time}"}},"materials":[{{}}]}}"#
+    );
+    let scan = format!(
+        r#"{{"scanner":{{"uri":"x:s","db":{{"lastUpdate":"{time}"}},"result":[{{"id":"CVE-1","severity":[{{"method":"m","score":"9.8"}}]}},{{"vulnerability":{{"id":"CVE-2","severity":{{"score":"low"}}}}}}]}},"metadata":{{"scanFinishedOn":"{time}"}}}}"#
+    );
+    let summary = format!(
+        r#"{{"verifier":{{"id":"x:v"}},"timeVerified":"{time}","policy":{{"uri":"x:p"}},"verificationResult":"PASSED","verifiedLevels":["L3"]}}"#
+    );
+    let spdx = format!(
+        r#"{{"spdxVersion":"SPDX-2.3","name":"n","creationInfo":{{"created":"{time}"}},"packages":[{{"name":"p"}}]}}"#
+    );
+    let cyclonedx = format!(
+        r#"{{"bomFormat":"CycloneDX","metadata":{{"timestamp":"{time}","component":{{"name":"n"}}}},"components":[{{"name":"p"}}]}}"#
+    );
+    let said = [
+        ("https://slsa.dev/provenance/v1", provenance),
+        ("https://slsa.dev/provenance/v0.2", old),
+        ("https://in-toto.io/attestation/vulns/v0.2", scan),
+        ("https://slsa.dev/verification_summary/v1", summary),
+        ("https://spdx.dev/Document", spdx),
+        ("https://cyclonedx.org/bom", cyclonedx),
+        ("https://example.org/tested/v1", "{}".to_owned()),
+    ];
+    let payload = |(predicate_type, predicate): (&str, String)| {
+        format!(
+            r#"{{"_type":"https://in-toto.io/Statement/v1","subject":[{{"name":"d","digest":{{"sha256":"{}"}}}}],"predicateType":"{predicate_type}","predicate":{predicate}}}"#,
+            "07".repeat(32)
+        )
+    };
+    let key = cases::key(1);
+    let both = |payload: String| {
+        let envelope = Dsse::seal(PAYLOAD_TYPE_IN_TOTO, payload.as_bytes(), &[&key]);
+        [payload.into_bytes(), envelope.into_bytes()]
+    };
+    said.into_iter().map(payload).flat_map(both).collect()
 }
 
 fn policies() -> Vec<String> {

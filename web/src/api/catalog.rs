@@ -161,7 +161,7 @@ pub struct SignerShown {
 pub struct EndorsementShown {
     /// Its record.
     pub record: RecordId,
-    /// Who signed it.
+    /// Who signed it. Of an in-toto statement, those whom policy has a name for; there may be others.
     pub signed_by: Vec<SignerShown>,
     /// What kind of statement.
     pub predicate: String,
@@ -171,6 +171,35 @@ pub struct EndorsementShown {
     pub issued: String,
     /// Whether it has been revoked or has expired.
     pub is_void: bool,
+    /// What it carries, where that is an in-toto statement.
+    #[serde(default)]
+    pub statement: Option<StatementShown>,
+}
+
+/// An in-toto statement as shown.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatementShown {
+    /// What it is, where its type is one that this program knows: `SLSA provenance`, `vulnerability scan`.
+    pub title: Option<String>,
+    /// Its key fields, in their order.
+    pub fields: Vec<FieldShown>,
+    /// When it says that it was made.
+    pub time: Option<String>,
+    /// Signatures on it, whoever made them. `signed_by` of the endorsement lists those that this site's policy has a name for.
+    pub signatures: usize,
+    /// Who brought it here, which counts for nothing.
+    pub brought_by: Vec<SignerShown>,
+    /// Why it says nothing for this release, whoever has signed it.
+    pub problem: Option<String>,
+}
+
+/// One field of a statement.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FieldShown {
+    /// Which.
+    pub name: String,
+    /// What it says.
+    pub value: String,
 }
 
 /// A revocation as shown.
@@ -300,14 +329,31 @@ pub struct EndorseRequest {
     pub release: String,
     /// Name of a key.
     pub key: String,
-    /// The predicate's URI.
+    /// The predicate's URI; for a statement it may be left out, and is the one that this says.
+    #[serde(default)]
     pub predicate: String,
     /// Free text.
     #[serde(default)]
     pub note: Option<String>,
+    /// A DSSE envelope in JSON, with an in-toto statement about one of the release's disks.
+    #[serde(default)]
+    pub dsse: Option<String>,
     /// Seconds until it stops counting.
     #[serde(default)]
     pub expires_after_seconds: Option<u64>,
+}
+
+/// `export RECORD`: an in-toto statement as it was brought here.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatementExport {
+    /// The endorsement that carries it.
+    pub record: RecordId,
+    /// The release that it was brought for.
+    pub release: RecordId,
+    /// What it says, as a URI.
+    pub predicate: String,
+    /// The DSSE envelope, byte for byte.
+    pub dsse: String,
 }
 
 /// `revoke ID --key NAME --reason TEXT`.

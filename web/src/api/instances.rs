@@ -14,7 +14,7 @@ pub struct Instance {
     pub release: RecordId,
     /// `publisher/name@version` as known when it was deployed.
     pub title: String,
-    /// `starting`, `running`, `stopped`, `failed`, …
+    /// `starting`, `running`, `suspended`, `stopped`, `failed`, …
     pub state: String,
     /// Its class: `guaranteed` or `backfill`.
     pub class: String,
@@ -52,7 +52,7 @@ pub struct Deployed {
     pub ports: Vec<PortForward>,
 }
 
-/// `stop`, `rm`.
+/// `suspend`, `resume`, `stop`, `rm`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InstanceChanged {
     /// Its id.

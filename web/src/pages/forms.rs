@@ -52,6 +52,24 @@ pub(super) async fn stop(visit: &Visit<'_>, instance: &str, backend: &dyn Backen
     .await
 }
 
+pub(super) async fn suspend(visit: &Visit<'_>, instance: &str, backend: &dyn Backend) -> Result<Response, Refusal> {
+    answered(visit, async {
+        no_fields(visit)?;
+        backend.suspend_instance(instance).await?;
+        Ok(reply::see_other("/instances"))
+    })
+    .await
+}
+
+pub(super) async fn resume(visit: &Visit<'_>, instance: &str, backend: &dyn Backend) -> Result<Response, Refusal> {
+    answered(visit, async {
+        no_fields(visit)?;
+        backend.resume_instance(instance).await?;
+        Ok(reply::see_other("/instances"))
+    })
+    .await
+}
+
 pub(super) async fn remove(visit: &Visit<'_>, instance: &str, backend: &dyn Backend) -> Result<Response, Refusal> {
     answered(visit, async {
         no_fields(visit)?;

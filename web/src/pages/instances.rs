@@ -88,7 +88,7 @@ fn card(instance: &Instance, own_host: Option<&str>, shown: Shown) -> Markup {
             }
             @if let Some(note) = &instance.note { p.note { (frame::said(note)) } }
             @if !instance.ports.is_empty() {
-                ul.reach { @for port in &instance.ports { li { (port_link(*port, own_host, !is_over)) } } }
+                ul.reach { @for port in &instance.ports { li { (port_link(*port, own_host, !is_over && instance.state != "suspended")) } } }
             }
             ul.facts {
                 li { code { (text::line(&instance.instance)) } }
@@ -101,9 +101,19 @@ fn card(instance: &Instance, own_host: Option<&str>, shown: Shown) -> Markup {
             }
             div.doing {
                 @if shown == Shown::InList { a href={ "/instances/" (id) } { "Console" } }
+                @if instance.state == "running" {
+                    form method="post" action={ "/instances/" (id) "/suspend" } data-once="Suspending…" { button type="submit" { "Suspend" } }
+                }
+                @if instance.state == "suspended" {
+                    form method="post" action={ "/instances/" (id) "/resume" } data-once="Resuming…" { button type="submit" { "Resume" } }
+                }
                 @if is_over {
                     (confirmed(&format!("rm-{id}"), "Remove…", "This removes the instance and everything that its guest wrote.", html! {
                         form method="post" action={ "/instances/" (id) "/remove" } data-once="Removing…" { button.danger type="submit" { "Remove for good" } }
+                    }))
+                } @else if instance.state == "suspended" {
+                    (confirmed(&format!("stop-{id}"), "Stop…", "What its guest has in memory is given up; what it wrote to its disks stays.", html! {
+                        form method="post" action={ "/instances/" (id) "/stop" } data-once="Stopping…" { button.danger type="submit" { "Stop" } }
                     }))
                 } @else {
                     (confirmed(&format!("stop-{id}"), "Stop…", "The guest is asked to shut down, and is cut off if it does not.", html! {

@@ -57,6 +57,8 @@ pub(crate) async fn answer(visit: Visit<'_>, backend: &dyn Backend) -> Result<Re
         ("POST", ["releases", release, "fetch"]) => forms::fetch(&visit, release, backend).await,
         ("POST", ["releases", release, "deploy"]) => forms::deploy(&visit, release, backend).await,
         ("POST", ["instances", instance, "stop"]) => forms::stop(&visit, instance, backend).await,
+        ("POST", ["instances", instance, "suspend"]) => forms::suspend(&visit, instance, backend).await,
+        ("POST", ["instances", instance, "resume"]) => forms::resume(&visit, instance, backend).await,
         ("POST", ["instances", instance, "remove"]) => forms::remove(&visit, instance, backend).await,
         ("POST", ["jobs", job, "cancel"]) => forms::cancel(&visit, job, backend).await,
         (_, ["releases" | "instances" | "jobs" | "node" | "", ..]) => Err(Refusal::new(

@@ -6,7 +6,7 @@ use rialto_protocol::record::PREDICATE_TESTED;
 use super::{Place, forms, frame, jobs, sentence, text};
 use crate::api::{
     Backend, ChannelShown, ChannelWorth, ContextInputShown, EndorsementShown, Explanation, HistoryEvent, HistoryKind,
-    ReleaseDetails, RevocationShown, Status, VerdictKind,
+    ReleaseDetails, RevocationShown, StatementShown, Status, VerdictKind,
 };
 use crate::reply::{Refusal, Response};
 
@@ -311,16 +311,38 @@ fn channel_line(channel: &ChannelShown) -> Markup {
 fn endorsement_line(endorsement: &EndorsementShown) -> Markup {
     html! {
         p class=[endorsement.is_void.then_some("void")] {
-            (frame::signers(&endorsement.signed_by)) " says "
-            @if endorsement.predicate == PREDICATE_TESTED {
+            @match &endorsement.statement {
+                Some(_) if endorsement.signed_by.is_empty() => { "Somebody whom this site does not know says " }
+                _ => { (frame::signers(&endorsement.signed_by)) " says " }
+            }
+            @if let Some(title) = endorsement.statement.as_ref().and_then(|statement| statement.title.as_ref()) {
+                strong title=(text::line(&endorsement.predicate)) { (text::line(title)) }
+            } @else if endorsement.predicate == PREDICATE_TESTED {
                 strong title=(PREDICATE_TESTED) { "it is tested" }
             } @else {
                 bdi.mono { (text::line(&endorsement.predicate)) }
             }
             @if endorsement.is_void { " " strong { "(void: revoked or expired)" } }
         }
+        @if let Some(statement) = &endorsement.statement { (statement_block(statement)) }
         @if let Some(note) = &endorsement.note { blockquote { bdi { (text::block(note)) } } }
         p.quiet { (frame::time(&endorsement.issued)) " · " (frame::id(&endorsement.record.to_string())) }
+    }
+}
+
+fn statement_block(statement: &StatementShown) -> Markup {
+    html! {
+        @if let Some(problem) = &statement.problem { p { strong { "Counts for nothing: " } (frame::said(problem)) } }
+        @if !statement.fields.is_empty() {
+            blockquote {
+                @for field in &statement.fields { p { (text::line(&field.name)) ": " bdi.mono { (text::line(&field.value)) } } }
+            }
+        }
+        p.quiet {
+            "An in-toto statement"
+            @if let Some(time) = &statement.time { " of " (frame::time(time)) }
+            ", brought here by " (frame::signers(&statement.brought_by)) ", which counts for nothing"
+        }
     }
 }
 

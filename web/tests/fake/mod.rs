@@ -235,6 +235,7 @@ impl Fake {
                 note: Some("No findings above low.".into()),
                 issued: DAY.into(),
                 is_void: false,
+                statement: None,
             },
             EndorsementShown {
                 record: record("e2"),
@@ -243,6 +244,7 @@ impl Fake {
                 note: None,
                 issued: DAY.into(),
                 is_void: false,
+                statement: None,
             },
             EndorsementShown {
                 record: record("e3"),
@@ -251,6 +253,23 @@ impl Fake {
                 note: Some("Rebuilt bit for bit.".into()),
                 issued: DAY.into(),
                 is_void: true,
+                statement: None,
+            },
+            EndorsementShown {
+                record: record("e4"),
+                signed_by: vec![],
+                predicate: "https://slsa.dev/provenance/v1".into(),
+                note: None,
+                issued: DAY.into(),
+                is_void: false,
+                statement: Some(StatementShown {
+                    title: Some("SLSA provenance".into()),
+                    fields: vec![FieldShown { name: "builder".into(), value: "https://builder.example.org/".into() }],
+                    time: Some(DAY.into()),
+                    signatures: 1,
+                    brought_by: vec![signer("desy")],
+                    problem: Some("its statement is about none of the release's disks".into()),
+                }),
             },
         ];
         batch.context = vec![
@@ -421,6 +440,7 @@ impl Fake {
                 note: Some(evil("note")),
                 issued: evil("issued"),
                 is_void: false,
+                statement: None,
             }];
             details.revocations = vec![RevocationShown {
                 record: record("r"),
@@ -634,6 +654,11 @@ impl Backend for Fake {
         self.note(format!("endorse {}", request.release));
         Ok(Recorded { record: record("endorsement") })
     }
+    async fn statement(&self, endorsement: &str) -> Result<StatementExport> {
+        self.note(format!("statement of {endorsement}"));
+        let (record, release) = (record("endorsement"), record("release"));
+        Ok(StatementExport { record, release, predicate: "https://example.org/x".into(), dsse: "{}".into() })
+    }
     async fn channels(&self, appliance: Option<&str>) -> Result<Vec<ChannelShown>> {
         self.note(format!("channels of {}", appliance.unwrap_or("all")));
         Ok(vec![channel("cern", "batch-worker", "stable")])
@@ -656,6 +681,15 @@ impl Backend for Fake {
     }
     async fn clock(&self) -> Result<ClockStatus> {
         Ok(ClockStatus { now: DAY.into(), doubt: None })
+    }
+    async fn signing(&self, session: &str) -> Result<SigningNext> {
+        self.note(format!("signing {session}"));
+        let ask = SigningAsk { number: 1, key: "aa".into(), payload: "a0".into() };
+        Ok(SigningNext { ask: Some(ask) })
+    }
+    async fn answer_signing(&self, session: &str, answer: SigningAnswer) -> Result<()> {
+        self.note(format!("signing {session} {}", answer.number));
+        Ok(())
     }
     async fn set_clock(&self, request: ClockRequest) -> Result<ClockStatus> {
         self.note(format!("clock {}", request.reset));
@@ -681,6 +715,14 @@ impl Backend for Fake {
     async fn stop_instance(&self, instance: &str, force: bool) -> Result<InstanceChanged> {
         self.note(format!("stop {instance} force={force}"));
         self.changed(instance, "stopped")
+    }
+    async fn suspend_instance(&self, instance: &str) -> Result<InstanceChanged> {
+        self.note(format!("suspend {instance}"));
+        self.changed(instance, "suspended")
+    }
+    async fn resume_instance(&self, instance: &str) -> Result<InstanceChanged> {
+        self.note(format!("resume {instance}"));
+        self.changed(instance, "running")
     }
     async fn remove_instance(&self, instance: &str) -> Result<InstanceChanged> {
         self.note(format!("rm {instance}"));

@@ -11,7 +11,7 @@ use rialto_web::api::Status;
 use super::{Check, rialto, shown};
 use crate::cli::output::{count, span};
 use crate::dir::NodeDir;
-use crate::keys::{Keys, SITE_KEY};
+use crate::keys::{KeyError, Keys, ListedKey, SITE_KEY};
 use crate::trust::read_policy;
 use crate::units::ByteSize;
 
@@ -97,22 +97,30 @@ fn too_open(path: &Path, found: &Metadata, wanted: &str) -> Option<Check> {
     (mode & 0o077 != 0).then(|| Check::warn("directory", what(), fix))
 }
 
-/// Whether each key can be used.
+/// Whether each key can be used: by the node, or by who knows its passphrase or has it in an ssh-agent.
 pub(super) fn keys(dir: &NodeDir) -> Vec<Check> {
     let keys = Keys::of(dir);
+    let is_site = |key: &ListedKey| &*key.name == SITE_KEY;
     let listed = match keys.list() {
         Ok(listed) => listed,
         Err(error) => return vec![Check::failed("keys", error.into())],
     };
     let mut checks: Vec<Check> = listed
         .iter()
-        .filter_map(|key| keys.load(&key.name).err())
-        .map(|error| {
+        .filter_map(|key| Some((key, keys.load(&key.name).err()?)))
+        .filter(|(key, error)| match error {
+            KeyError::Encrypted(_) => is_site(key),
+            // The site key without its private half is missing: see below.
+            KeyError::PublicOnly(_) => false,
+            _ => true,
+        })
+        .map(|(_, error)| {
             let restore = "restore it from a backup, or remove it if it signs nothing".to_owned();
             Check { fix: error.hint().or(Some(restore)), ..Check::failed("keys", error.into()) }
         })
         .collect();
-    if !listed.iter().any(|key| &*key.name == SITE_KEY) {
+    let has_site = |key: &ListedKey| is_site(key) && !matches!(keys.load(&key.name), Err(KeyError::PublicOnly(_)));
+    if !listed.iter().any(has_site) {
         let what = format!("the site key {} is missing", shown(dir.keys().join(SITE_KEY)));
         let new = rialto(dir, "key new site");
         let fix = format!("restore it from a backup; where there is none: {new}, which makes this another site");

@@ -204,7 +204,7 @@ fn a_holder_that_lost_its_turn_gets_it_back_although_others_have_what_nobody_nee
     join_complete(&mut download, 0, MS);
     assert_eq!(asked_of(&download.poll(MS), 0), [1]);
     let mut now = MS + stall;
-    assert_eq!(asked_of(&download.poll(now), 0), []);
+    assert_eq!(asked_of(&download.poll(now), 0), [0u32; 0]);
     now = download.wake_at(now).expect("there is something to wait for");
     assert!(now <= MS + 2 * stall);
     assert_eq!(asked_of(&download.poll(now), 0), [1]);

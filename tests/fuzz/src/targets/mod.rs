@@ -3,6 +3,7 @@
 //! The fuzz binaries call these, and so does the test that replays the kept corpora: nothing here knows of a fuzzer.
 
 mod another_cbor;
+pub mod attestations;
 pub mod basics;
 pub mod images;
 pub mod records;
@@ -12,7 +13,7 @@ pub mod wire;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target but the policy file's, which needs the node.
-pub const TARGETS: [Target; 16] = [
+pub const TARGETS: [Target; 17] = [
     ("cbor", basics::cbor),
     ("id", basics::id),
     ("envelope", records::envelope),
@@ -25,6 +26,7 @@ pub const TARGETS: [Target; 16] = [
     ("advisory", records::advisory),
     ("recipe", records::recipe),
     ("component", records::component),
+    ("dsse", attestations::dsse),
     ("manifest_page", images::manifest_page),
     ("swarm_frame", wire::swarm_frame),
     ("sync_frame", wire::sync_frame),
