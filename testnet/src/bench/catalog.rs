@@ -141,7 +141,7 @@ fn fill(folder: &Path, records: u64) -> Result<Value> {
         let before = processor_seconds()?;
         told(catalog.insert_batch(&batch, Some("12D3KooWPeer"), NOW))?;
         ours += processor_seconds()? - before;
-        if start / BATCH % COMPARED == 0 {
+        if (start / BATCH).is_multiple_of(COMPARED) {
             let signed: Vec<(PublicKey, Signature)> = (0..BATCH)
                 .map(|number| {
                     let key = signer(number % SIGNERS);
