@@ -18,7 +18,7 @@ use super::budget::{Budget, Evicted, Payer};
 use super::gossip::{Ignored, unfit};
 use super::index::{Held, Index, Kind, Slot, Taken};
 use super::log::{Frame, Place, Reader};
-use super::remembered::{Below, Remembered};
+use super::remembered::{Below, Remains, Remembered};
 use super::search::Query;
 use super::{Outcome, SharedRecord};
 
@@ -133,7 +133,7 @@ impl Changes {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.steps.is_empty()
+        self.steps.is_empty() && self.frames.is_empty()
     }
 }
 
@@ -267,7 +267,9 @@ impl Holdings {
             return None;
         }
         self.refused.insert(record.sync_id(), UnixSeconds::MAX);
-        self.below.insert(channel, position, record.clone());
+        if self.below.insert(channel, position, Remains::of(record)) {
+            Remains::of(record).encode(&mut changes.frames);
+        }
         Some(Outcome::Ignored(Ignored::Superseded))
     }
 
@@ -352,6 +354,10 @@ impl Holdings {
             // A superseded proof may contradict no longer what it did.
             self.supersede(&head.into(), changes);
         } else if let Some(delegation) = is_delegation(&record) {
+            // Heads that these keys signed may have come before it, and been evicted as a stranger's.
+            if self.named.as_ref().is_some_and(|named| named.contains(delegation.publisher())) {
+                self.evicted.forgive(&delegation.keys().iter().copied().collect());
+            }
             let under = self.index.channels.under(delegation.publisher(), delegation.sequence());
             let under: Vec<SharedRecord> = under.cloned().collect();
             for head in &under {
@@ -379,7 +385,7 @@ impl Holdings {
                 && let Some(head) = record.body.channel()
             {
                 let position = Position { epoch: head.epoch, sequence: head.sequence };
-                self.below.insert(channel.clone(), position, Verified::clone(record));
+                self.below.insert(channel.clone(), position, Remains::of(record));
             }
             changes.steps.push(Step::Superseded { taken });
         }
@@ -451,18 +457,25 @@ impl Holdings {
 
     /// Takes out what the log says was evicted.
     pub(super) fn replay_evicted(&mut self, sync_id: Hash, signers: Vec<PublicKey>) {
-        if let Some(slot) = self.index.by_sync_id(&sync_id) {
-            self.index.take(slot);
-        }
-        // A superseded head is not remembered across a restart: should another one contradict it, both are wanted.
+        let taken = self.index.by_sync_id(&sync_id).and_then(|slot| self.index.take(slot));
         if !signers.is_empty() {
             self.evicted.insert(sync_id, Arc::from(signers));
+        } else if let Some(record) = taken.as_ref().and_then(Taken::decoded)
+            && let Some(head) = record.body.channel()
+        {
+            // Superseded, and remembered as before.
+            self.refused.insert(sync_id, UnixSeconds::MAX);
+            let position = Position { epoch: head.epoch, sequence: head.sequence };
+            self.below.insert(head.into(), position, Remains::of(record));
         }
     }
 
     /// Takes the keys that policy names now. Their records are kept from here on; those of others may have to go.
     pub(super) fn set_named(&mut self, named: BTreeSet<PublicKey>, changes: &mut Changes) {
-        self.evicted.forgive(&named);
+        let lent = named.iter().flat_map(|publisher| self.index.channels.all_delegations(publisher));
+        let lent = lent.filter_map(|record| is_delegation(record)).flat_map(|delegation| delegation.keys());
+        let wanted: BTreeSet<PublicKey> = named.iter().chain(lent).copied().collect();
+        self.evicted.forgive(&wanted);
         self.named = Some(named);
         self.charge_all();
         // A log of a version that did not read heads holds them all.
@@ -525,6 +538,23 @@ impl Holdings {
         let rows = search.find(query);
         let slots = search.newest_first(&rows).filter_map(|row| Some(search.row(row)?.slot));
         slots.filter_map(|slot| Some(self.index.held(slot)?.id)).collect()
+    }
+
+    /// Bytes of the log that are not garbage.
+    pub(super) fn live_bytes(&self) -> u64 {
+        self.index.live_bytes() + self.below.bytes()
+    }
+
+    /// Frames of what was evicted, and of superseded heads.
+    pub(super) fn remembered_frames(&self) -> Vec<u8> {
+        let mut frames = Vec::new();
+        for (sync_id, signers) in self.evicted.iter() {
+            Frame::Evicted { sync_id, signers: signers.to_vec() }.encode(&mut frames);
+        }
+        for remains in self.below.iter() {
+            remains.encode(&mut frames);
+        }
+        frames
     }
 
     /// The records in order of arrival, with their frames.

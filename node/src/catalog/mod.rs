@@ -496,7 +496,7 @@ impl Catalog {
         // Also after an undo: a sync set may have been made of what is no longer so.
         self.shared.revision.send_modify(|revision| *revision += 1);
         written?;
-        let garbage = log.length().saturating_sub(self.read().index.live_bytes());
+        let garbage = log.length().saturating_sub(self.read().live_bytes());
         if log.length() > WORTH_COMPACTING_BYTES && garbage > log.length() / 2 {
             // The log as it is stays good where this fails; the next insertion tries again.
             if let Err(error) = self.compact(log) {
@@ -506,22 +506,18 @@ impl Catalog {
         Ok(())
     }
 
-    /// Writes the log anew, with nothing but what is present, in order of arrival, and what was evicted. Records can be
+    /// Writes the log anew, with nothing but what is present, in order of arrival, and what is remembered of others. Records can be
     /// looked up meanwhile.
     fn compact(&self, log: &mut Log) -> Result<(), CatalogError> {
         let reader = log.reader();
-        let (evicted, present) = {
+        let (remembered, present) = {
             let holdings = self.read();
-            let mut evicted = Vec::new();
-            for (sync_id, signers) in holdings.evicted.iter() {
-                Frame::Evicted { sync_id, signers: signers.to_vec() }.encode(&mut evicted);
-            }
-            (evicted, holdings.in_order())
+            (holdings.remembered_frames(), holdings.in_order())
         };
-        let mut at = START + evicted.len() as u64;
+        let mut at = START + remembered.len() as u64;
         let records = present.iter().map(|(_, place)| reader.bytes(*place));
         // Nobody else changes anything: the log is ours.
-        log.rewrite(std::iter::once(Ok(evicted)).chain(records))?;
+        log.rewrite(std::iter::once(Ok(remembered)).chain(records))?;
         let mut holdings = self.write();
         for (slot, place) in present {
             holdings.index.place(slot, Place { at, ..place });

@@ -6,6 +6,7 @@
 
 pub mod catalog;
 mod catch_up;
+mod gossip;
 mod hostile;
 mod idle;
 mod image;
@@ -111,6 +112,8 @@ pub enum Name {
     Hostile,
     /// A site that missed 1,000 records, from its start until it has them all.
     CatchUp,
+    /// One record to 30 nodes.
+    Gossip,
     /// Memory of a node that has nothing to do.
     Idle,
 }
@@ -209,6 +212,7 @@ impl Bench {
             Name::Resume => resume::measure(self),
             Name::Hostile => hostile::measure(self),
             Name::CatchUp => catch_up::measure(self),
+            Name::Gossip => gossip::measure(self),
             Name::Idle => idle::measure(self),
         }
     }

@@ -206,8 +206,10 @@ impl World {
     }
 }
 
-/// What a verdict decides, without what it says of it.
-fn decided(verdict: &Verdict) -> (&'static str, String, Vec<bool>, Vec<ImageId>) {
+/// What a verdict decides, without what it says of it: its kind, the rule, which requirements are met, and the images.
+pub(super) type Decided = (&'static str, String, Vec<bool>, Vec<ImageId>);
+
+pub(super) fn decided(verdict: &Verdict) -> Decided {
     let met = verdict.requirements().iter().map(|requirement| requirement.met).collect();
     let images = verdict.accepted().map(|accepted| accepted.images().to_vec()).unwrap_or_default();
     (verdict.kind().as_str(), verdict.rule().to_owned(), met, images)

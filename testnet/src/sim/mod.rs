@@ -31,9 +31,11 @@ mod content;
 pub mod crowd;
 mod fetch;
 mod gossip;
+pub mod mesh;
 mod network;
 mod policies;
 mod records;
+pub mod siege;
 mod site;
 mod store;
 mod swarm;
@@ -301,6 +303,14 @@ pub enum SimError {
         percent: u64,
         /// Hundredths of a copy that are allowed.
         allowed: u64,
+    },
+    /// Federations under siege did not hold.
+    #[error("{failed} of {run} federations did not hold")]
+    Besieged {
+        /// Those that did not.
+        failed: usize,
+        /// All that were simulated.
+        run: usize,
     },
     /// Standard output is closed.
     #[error("cannot print the summary: {0}")]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rialto_node::trust::{ChannelFacts, Facts, Policy, Verdict, evaluate, revocation_subjects};
 use rialto_protocol::UnixSeconds;
-use rialto_protocol::channel::Floor;
+use rialto_protocol::channel::{self, ChannelName, Flaw, Position, is_delegation};
 use rialto_protocol::ids::{Hash, PublicKey, RecordId};
 use rialto_protocol::record::{Body, Record, RevocationSubject};
 use rialto_protocol::signed::Verified;
@@ -145,6 +145,36 @@ impl Site {
         self.seen.insert(message)
     }
 
+    /// Whether a gossip message came before.
+    pub(super) fn has_seen(&self, message: &Hash) -> bool {
+        self.seen.contains(message)
+    }
+
+    /// The channels of a publisher that are known here.
+    pub(super) fn channels_by(&self, publisher: &PublicKey) -> Vec<ChannelName> {
+        self.channels.of_publisher(publisher).cloned().collect()
+    }
+
+    /// From which place a channel leads to a release at a time, where it does; and whether it does not because it was at a
+    /// later one before.
+    pub(super) fn leads_from(&self, channel: &ChannelName, now: UnixSeconds) -> (Option<Position>, bool) {
+        let heads: Vec<&Verified<Record>> = self.channels.heads(channel).filter_map(|id| self.get(&id)).collect();
+        let delegations: Vec<&Verified<Record>> = self.channels.delegations(&channel.publisher).collect();
+        let floor = self.channels.floors().of(channel);
+        let state = channel::state(
+            &channel::Known { channel, heads: &heads, delegations: &delegations, floor },
+            |_| false,
+            now,
+        );
+        let is_rolled_back = state.flaws.iter().any(|flaw| matches!(flaw, Flaw::RolledBack { .. }));
+        (state.fresh().and(state.head).map(|(_, place)| place), is_rolled_back)
+    }
+
+    /// Loses also what it must never lose.
+    pub(super) fn forget_floors(&mut self) {
+        self.channels = Channels::default();
+    }
+
     /// Takes a verified record in, and counts what had to go for it.
     pub(super) fn insert(&mut self, known: &Arc<Known>) -> (Inserted, u64) {
         let (id, sync_id) = (known.record.id, known.sync_id);
@@ -188,19 +218,54 @@ impl Site {
             self.index(id, &known.record.body);
             self.note_if_unkept(known);
         }
-        for superseded in self.channels.put(&together) {
-            if let Some(held) = self.records.remove(&superseded) {
-                self.channels.supersede(held.known);
-            }
-        }
+        self.settle(known, &together);
         (outcome, self.evict())
     }
 
+    /// What a record changes about channels: a head supersedes others; a signature, or a delegation, makes heads rightful.
+    fn settle(&mut self, known: &Arc<Known>, together: &[Arc<Known>]) {
+        let mut rightful: Vec<Arc<Known>> = Vec::new();
+        if let Some(delegation) = is_delegation(&known.record).filter(|of| self.kept.contains(of.publisher())) {
+            // What these keys signed before it came may have been evicted as a stranger's.
+            self.evicted.retain(|_, signers| !signers.iter().any(|key| delegation.keys().contains(key)));
+        }
+        for id in self.channels.delegate(known) {
+            rightful.extend(self.records.get(&id).map(|held| Arc::clone(&held.known)));
+        }
+        self.channels.note(&known.record);
+        // A head that got its last signature just now.
+        let merged = self.records.get(&known.record.id).map(|held| Arc::clone(&held.known));
+        let groups = [together.to_vec(), merged.into_iter().collect()].into_iter();
+        for group in groups.chain(rightful.into_iter().map(|head| vec![head])) {
+            for superseded in self.channels.put(&group) {
+                if let Some(held) = self.records.remove(&superseded) {
+                    self.channels.supersede(held.known);
+                }
+            }
+        }
+    }
+
+    /// Loses everything but its policy and what it must never lose, as where its catalog is damaged.
+    pub(super) fn forget(&mut self) {
+        let channels = Channels::with_floors(self.channels.floors().clone());
+        let (number, policy, kept) = (self.policy_number, Arc::clone(&self.policy), std::mem::take(&mut self.kept));
+        let store = std::mem::take(&mut self.store);
+        *self = Self { channels, kept, store, ..Self::new(number, policy, self.character) };
+    }
+
     fn note_if_unkept(&mut self, known: &Known) {
-        if !known.record.signers().any(|key| self.keeps(key)) {
+        if !self.is_kept(&known.record) {
             self.others.insert(self.arrivals, known.record.id);
         }
         self.arrivals += 1;
+    }
+
+    /// Whether a record is outside the evictable part: by a signer that is kept, or a rightful head of its channels.
+    fn is_kept(&self, record: &Verified<Record>) -> bool {
+        match &record.body {
+            Body::Channel(head) => self.keeps(&head.publisher) && self.channels.place(record).is_some(),
+            _ => record.signers().any(|key| self.keeps(key)),
+        }
     }
 
     fn index(&mut self, id: RecordId, body: &Body) {
@@ -220,8 +285,7 @@ impl Site {
         while self.others.len() > UNNAMED_RECORDS {
             let Some((_, id)) = self.others.pop_first() else { break };
             // A signer whose records are kept may have added a signature meanwhile, or become one.
-            let is_kept = |held: &Held| held.known.record.signers().any(|key| self.kept.contains(key));
-            if self.records.get(&id).is_none_or(is_kept) {
+            if self.records.get(&id).is_none_or(|held| self.is_kept(&held.known.record)) {
                 continue;
             }
             let Some(Held { known, versions }) = self.records.remove(&id) else { continue };
@@ -278,9 +342,12 @@ impl Site {
             .map(|(channel, heads)| ChannelFacts {
                 channel: channel.clone(),
                 heads: heads.filter_map(|id| self.get(&id)).collect(),
-                floor: Floor::default(),
+                floor: self.channels.floors().of(channel),
             })
             .collect();
+        if let Some(release) = record.body.release() {
+            facts.delegations = self.channels.delegations(&release.publisher).collect();
+        }
         let subjects = revocation_subjects(Some(&self.policy), record, &facts);
         facts.revocations =
             subjects.iter().flat_map(|subject| -> Vec<_> { held(self.revocations.get(subject)) }).collect();

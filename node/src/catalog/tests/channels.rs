@@ -91,6 +91,59 @@ fn a_contradiction_is_proved_however_it_comes() {
     }
 }
 
+/// The first of two heads in one place was superseded before the node was started again; the second comes after that.
+#[test]
+fn a_contradiction_below_the_highest_head_is_proved_over_a_restart() {
+    let cern = key(1);
+    let [one, other] = [head(&cern, &cern, 0, 3, 1), head(&cern, &cern, 0, 3, 2)];
+    let later = head(&cern, &cern, 0, 5, 3);
+    let all: BTreeSet<RecordId> = [one.id(), other.id(), later.id()].into();
+    // Superseded, or passed over when it came; the log as it grew, or compacted.
+    for (order, is_compacted) in [([&one, &later], false), ([&later, &one], false), ([&later, &one], true)] {
+        let directory = tempfile::tempdir().unwrap();
+        let catalog = open(directory.path());
+        catalog.set_named([public(&cern)]).unwrap();
+        order.into_iter().for_each(|envelope| drop(put(&catalog, envelope)));
+        if is_compacted {
+            catalog.compact(&mut catalog.log()).unwrap();
+        }
+        drop(catalog);
+        let catalog = open(directory.path());
+        catalog.set_named([public(&cern)]).unwrap();
+        assert_eq!((heads(&catalog, &cern), catalog.len()), ([later.id()].into(), 1));
+        assert!(!catalog.is_wanted(&sync_id(&one), NOW) && put(&catalog, &one) == SUPERSEDED);
+        assert_eq!(put(&catalog, &other), Outcome::New);
+        assert_eq!(heads(&catalog, &cern), all, "the proof");
+        drop(catalog);
+        assert_eq!(heads(&open(directory.path()), &cern), all);
+    }
+}
+
+/// The flood came between a head and the delegation that makes it one: it was never taken again.
+#[test]
+fn a_head_that_was_evicted_before_its_delegation_came_is_wanted_then() {
+    let directory = tempfile::tempdir().unwrap();
+    let (cern, online) = (key(1), key(2));
+    let catalog = open_with(directory.path(), 20_000);
+    catalog.set_named([public(&cern)]).unwrap();
+    let first = head(&online, &cern, 1, 1, 1);
+    assert_eq!(put(&catalog, &first), Outcome::New);
+    for number in 0..200_u8 {
+        put(&catalog, &endorsement(&key(3 + number % 40), RecordId::of(&[number]), "a flood"));
+    }
+    assert!(catalog.get(&first.id()).is_none() && !catalog.is_wanted(&sync_id(&first), NOW), "it was evicted");
+    // A stranger's word does not bring it back.
+    put(&catalog, &delegation(&key(9), &key(9), 1, &online));
+    assert!(!catalog.is_wanted(&sync_id(&first), NOW));
+    put(&catalog, &delegation(&cern, &cern, 1, &online));
+    drop(catalog);
+    let catalog = open_with(directory.path(), 20_000);
+    catalog.set_named([public(&cern)]).unwrap();
+    assert!(catalog.is_wanted(&sync_id(&first), NOW), "also over a restart");
+    assert_eq!(put(&catalog, &first), Outcome::New);
+    assert_eq!(heads(&catalog, &cern), [first.id()].into());
+}
+
 #[test]
 fn a_head_before_its_delegation_waits_for_it_and_is_kept_then() {
     let directory = tempfile::tempdir().unwrap();
