@@ -1,6 +1,7 @@
 //! One running node: wires the rooms together, and takes them down in order.
 
 mod channels;
+mod inside;
 mod judge;
 mod limits;
 mod records;
@@ -134,6 +135,7 @@ pub(crate) struct Node {
     pub(crate) policy: watch::Receiver<Arc<PolicyState>>,
     pub(crate) decisions: DecisionLog,
     pub(crate) evidence: Evidence,
+    bills: inside::Bills,
     /// What was seen before, and is never gone below.
     pub(crate) floors: Floors,
     trusted_clock: Mutex<Clock>,
@@ -213,6 +215,7 @@ pub async fn run(
         policy,
         decisions,
         evidence: Evidence::new(dir.evidence()),
+        bills: inside::Bills::default(),
         trusted_clock: Mutex::new(Clock::new(floors.latest())),
         floors,
         named: Mutex::default(),

@@ -110,7 +110,7 @@ fn words_that_mean_nothing_are_errors_with_their_line() -> Outcome {
     let require = "require = [\"endorsed-by:reviewers\"]";
     // What stands there instead, and what the error must say beside the line.
     for (new, says) in [
-        (require.replace("endorsed-by:reviewers", "no-advisory:high"), "not supported yet"),
+        (require.replace("endorsed-by:reviewers", "no-advisory:hihg"), "high"),
         (format!("{require}\nupdate = \"auto\""), "not supported yet"),
         (format!("{require}\non-revoke = \"suspended\""), "suspend"),
         (require.replace("endorsed-by", "endorsed-bye"), "endorsed-by"),

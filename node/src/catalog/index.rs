@@ -9,7 +9,7 @@ use std::hash::{BuildHasher as _, Hash as StdHash, RandomState};
 use std::sync::Arc;
 
 use rialto_protocol::UnixSeconds;
-use rialto_protocol::bounded::Name;
+use rialto_protocol::bounded::{Name, Text};
 use rialto_protocol::ids::{Hash, ImageId, PublicKey, RecordId};
 use rialto_protocol::record::{Body, Release, RevocationSubject};
 use rialto_protocol::sync::SyncSet;
@@ -62,6 +62,8 @@ pub(super) enum Kind {
     Release(RowNumber),
     /// Of the release that this stands for.
     Endorsement(u64),
+    /// On the package that this stands for.
+    Advisory(u64),
     Revocation,
     Head,
     Delegation,
@@ -98,6 +100,7 @@ pub(super) struct Index {
     by_appliance: BTreeSet<(u64, RowNumber)>,
     by_image: BTreeSet<(u64, RowNumber)>,
     endorsements: BTreeSet<(u64, Slot)>,
+    advisories: BTreeSet<(u64, Slot)>,
     revocations: BTreeMap<RevocationSubject, BTreeSet<Slot>>,
     subjects: HashMap<Slot, RevocationSubject>,
     /// Heads and delegations: few, and looked at all the time.
@@ -229,6 +232,11 @@ impl Index {
         slots_of(&self.endorsements, self.stands_for(release))
     }
 
+    /// Advisories on a package, of whatever ecosystem.
+    pub(super) fn advisories(&self, package: &Text<256>) -> impl Iterator<Item = Slot> {
+        slots_of(&self.advisories, self.stands_for(&**package))
+    }
+
     pub(super) fn revocations(&self, subject: &RevocationSubject) -> impl Iterator<Item = Slot> {
         self.revocations.get(subject).into_iter().flatten().copied()
     }
@@ -285,6 +293,7 @@ impl Index {
                 Kind::Release(row)
             }
             (Body::Endorsement(endorsement), _) => Kind::Endorsement(self.stands_for(&endorsement.subject)),
+            (Body::Advisory(advisory), _) => Kind::Advisory(self.stands_for(&*advisory.package)),
             (Body::Revocation(revocation), _) => {
                 taken_subject = Some(revocation.subject);
                 Kind::Revocation
@@ -326,6 +335,9 @@ impl Index {
             Kind::Endorsement(subject) => {
                 self.endorsements.insert((subject, slot));
             }
+            Kind::Advisory(package) => {
+                self.advisories.insert((package, slot));
+            }
             Kind::Revocation | Kind::Head | Kind::Delegation | Kind::Other | Kind::Opaque => {}
         }
         if let Some(subject) = subject {
@@ -362,6 +374,9 @@ impl Index {
         }
         if let Kind::Endorsement(subject) = held.kind {
             self.endorsements.remove(&(subject, slot));
+        }
+        if let Kind::Advisory(package) = held.kind {
+            self.advisories.remove(&(package, slot));
         }
         let subject = self.subjects.remove(&slot);
         if let Some(subject) = &subject
@@ -417,7 +432,7 @@ impl Index {
         }
     }
 
-    fn stands_for(&self, value: &impl StdHash) -> u64 {
+    fn stands_for(&self, value: &(impl StdHash + ?Sized)) -> u64 {
         self.secret.hash_one(value)
     }
 }

@@ -31,7 +31,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use rialto_protocol::UnixSeconds;
-use rialto_protocol::bounded::{Name, Version};
+use rialto_protocol::bounded::{Name, Text, Version};
 use rialto_protocol::channel::ChannelName;
 use rialto_protocol::ids::{Hash, ImageId, PublicKey, RecordId};
 use rialto_protocol::record::{Record, RevocationSubject};
@@ -372,6 +372,14 @@ impl Catalog {
     pub fn endorsements_of(&self, release: &RecordId) -> Vec<SharedRecord> {
         let mut found = self.all(|holdings| holdings.index.endorsements(release).collect());
         found.retain(|record| record.body.endorsement().is_some_and(|said| said.subject == *release));
+        found.sort_by_key(|record| record.id);
+        found
+    }
+
+    /// Advisories on a package, of whatever ecosystem.
+    pub fn advisories_on(&self, package: &Text<256>) -> Vec<SharedRecord> {
+        let mut found = self.all(|holdings| holdings.index.advisories(package).collect());
+        found.retain(|record| record.body.advisory().is_some_and(|advisory| advisory.package == *package));
         found.sort_by_key(|record| record.id);
         found
     }

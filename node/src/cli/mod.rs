@@ -208,6 +208,7 @@ fn run(cli: Cli, face: &Face) -> Outcome {
         Command::Key(command) if !matches!(command, key::Command::Rotate(_)) => key::run(face, &dir, command),
         Command::Store(command) => store::run(face, &dir, command),
         Command::Policy(policy::Command::Check { file }) => policy::check(face, &dir, file),
+        Command::Policy(policy::Command::Reference) => policy::reference(face),
         Command::Decisions(arguments) => decisions::run(face, &dir, arguments),
         command => {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -256,7 +257,7 @@ async fn ask(command: Command, face: &Face, dir: &NodeDir) -> Outcome {
         | Command::Node
         | Command::Key(_)
         | Command::Store(_)
-        | Command::Policy(policy::Command::Check { .. })
+        | Command::Policy(policy::Command::Check { .. } | policy::Command::Reference)
         | Command::Decisions(_)
         | Command::Completions(_) => Ok(()),
     }
@@ -331,6 +332,7 @@ mod tests {
             "rialto --dir D doctor --accept-clock",
             "rialto --dir D policy check FILE",
             "rialto --dir D policy check",
+            "rialto --dir D policy reference",
             "rialto --dir D decisions --limit 7 --json",
             "rialto --dir D policy replay --decision 3 --json",
             "rialto --dir D policy diff NEW.toml",

@@ -9,7 +9,7 @@ use serde_json::json;
 use super::output::{Cell, Face, Outcome, Page, Tone};
 use crate::client::{Client, segment};
 use crate::dir::NodeDir;
-use crate::trust::read_policy;
+use crate::trust::{REFERENCE, read_policy};
 
 /// What to do with the policy.
 #[derive(Debug, Subcommand)]
@@ -19,6 +19,8 @@ pub(super) enum Command {
         /// The file [default: policy.toml of the node's directory]
         file: Option<PathBuf>,
     },
+    /// Print the reference of the policy file, in Markdown
+    Reference,
     /// Say what policy says of a release, and why; exits 0 for every verdict
     Explain {
         /// A record id, a unique beginning of at least 12 characters, PUBLISHER/NAME@VERSION or PUBLISHER/NAME:CHANNEL
@@ -47,6 +49,13 @@ pub(super) fn check(face: &Face, dir: &NodeDir, file: Option<PathBuf>) -> Outcom
     face.print(&value, |page| {
         page.line(Cell::new(format!("{} can be read. It says:", path.display()), Tone::Good));
         page.paragraph(&summary);
+    })
+}
+
+/// Prints the reference. The node need not run.
+pub(super) fn reference(face: &Face) -> Outcome {
+    face.print(&json!({"reference": REFERENCE}), |page| {
+        REFERENCE.lines().for_each(|line| page.line(line));
     })
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use rialto_protocol::UnixSeconds;
+use rialto_protocol::bounded::Name;
 use rialto_protocol::channel::{ChannelName, Floor};
 use rialto_protocol::ids::{ImageId, PublicKey};
 use rialto_protocol::record::Record;
@@ -13,7 +14,8 @@ use rialto_web::api::{ApiError, VerdictKind};
 use super::Node;
 use crate::catalog::SharedRecord;
 use crate::trust::{
-    Accepted, Action, ChannelFacts, Decision, Facts, Policy, PolicyState, Reading, Verdict, judge, revocation_subjects,
+    Accepted, Action, ChannelFacts, Decision, Facts, Inside, Policy, PolicyState, Reading, Verdict, judge,
+    revocation_subjects,
 };
 
 /// A release, what bears on it, and the verdict.
@@ -33,6 +35,11 @@ pub(super) struct Gathered {
     channels: Vec<(ChannelName, Floor, Vec<SharedRecord>)>,
     /// The delegations of its publisher that bear on these.
     delegations: Vec<SharedRecord>,
+    /// The bill of materials that it names, where policy asks what is inside.
+    inside: Option<Inside>,
+    /// Advisories of signers of policy on what is inside.
+    advisories: Vec<SharedRecord>,
+    federation: Name,
 }
 
 impl Gathered {
@@ -51,13 +58,16 @@ impl Gathered {
             revocations: of(&self.revocations),
             channels: channels.collect(),
             delegations: of(&self.delegations),
+            inside: self.inside.clone(),
+            advisories: of(&self.advisories),
+            federation: Some(self.federation.clone()),
         }
     }
 
     /// The release, and all that bears on it.
     fn records(&self) -> impl Iterator<Item = &SharedRecord> {
         let heads = self.channels.iter().flat_map(|(_, _, heads)| heads);
-        let about_it = self.endorsements.iter().chain(&self.revocations);
+        let about_it = self.endorsements.iter().chain(&self.revocations).chain(&self.advisories);
         [&self.record].into_iter().chain(about_it).chain(heads).chain(&self.delegations)
     }
 }
@@ -102,7 +112,17 @@ impl Node {
                 channels.push((channel, floor, heads));
             }
         }
-        let mut gathered = Gathered { record, endorsements, revocations: Vec::new(), channels, delegations };
+        let (inside, advisories) = self.inside_of(&record, &endorsements, policies);
+        let mut gathered = Gathered {
+            record,
+            endorsements,
+            revocations: Vec::new(),
+            channels,
+            delegations,
+            inside,
+            advisories,
+            federation: self.config.federation.clone(),
+        };
         let facts = gathered.facts();
         let mut subjects = revocation_subjects(None, &gathered.record, &facts);
         for policy in policies {

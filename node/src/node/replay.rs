@@ -49,7 +49,10 @@ impl Node {
             let release = decision.release;
             ApiError::not_found(format!("the release of decision {number}, {release}, is not at hand any more"))
         })?;
-        let replayed = evaluate(&policy, release, &facts_among(&held), decision.at).explanation();
+        let mut facts = facts_among(&held);
+        facts.federation = Some(self.config.federation.clone());
+        facts.inside = release.body.release().and_then(|release| release.sbom).map(|image| self.inside(&image));
+        let replayed = evaluate(&policy, release, &facts, decision.at).explanation();
         let is_same = is_same(&decision, &replayed);
         Ok(Replay {
             decision: number,
@@ -128,6 +131,7 @@ fn facts_among(records: &[SharedRecord]) -> Facts<'_> {
         match &record.body {
             Body::Endorsement(_) => facts.endorsements.push(record.as_ref()),
             Body::Revocation(_) => facts.revocations.push(record.as_ref()),
+            Body::Advisory(_) => facts.advisories.push(record.as_ref()),
             Body::Delegation(_) => facts.delegations.push(record.as_ref()),
             Body::Channel(head) => heads.entry(head.into()).or_default().push(record.as_ref()),
             _ => {}

@@ -14,9 +14,11 @@ mod decisions;
 mod evidence;
 mod file;
 mod floors;
+mod inside;
 mod lines;
 mod parse;
 mod policy;
+mod reference;
 mod requirement;
 mod starter;
 mod statements;
@@ -29,6 +31,8 @@ mod words;
 mod ancestors;
 #[cfg(test)]
 mod freshness_tests;
+#[cfg(test)]
+mod inside_tests;
 #[cfg(test)]
 mod parse_tests;
 #[cfg(test)]
@@ -44,7 +48,9 @@ pub use decisions::{Action, Decision, DecisionError, DecisionLog, Line, LineHash
 pub use evidence::{Evidence, EvidenceError};
 pub use file::{PolicyFile, PolicyState, judge, read_policy};
 pub use floors::{FloorError, Floors, Place, Signed};
+pub use inside::Inside;
 pub use policy::{MAX_POLICY_BYTES, OnRevoke, Policy, PolicyError, Update};
+pub use reference::REFERENCE;
 pub use starter::starter_policy;
 pub use statements::Statement;
 pub use verdict::{ChannelFacts, Facts, Verdict, evaluate, revocation_subjects};

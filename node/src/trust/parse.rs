@@ -7,13 +7,13 @@ use std::sync::Arc;
 
 use rialto_protocol::bounded::Name;
 use rialto_protocol::ids::PublicKey;
-use rialto_protocol::record::Arch;
+use rialto_protocol::record::{Arch, Severity};
 use rialto_web::api::VerdictKind;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::policy::{MAX_POLICY_BYTES, Match, OnRevoke, Policy, PolicyError, Requirement, Role, Rule, Signer, Update};
-use super::words::{self, Age, Glob, Size, Words, is_plain, nearest, shown};
+use super::words::{self, Age, Glob, Size, SizeRange, Words, is_plain, nearest, shown};
 
 /// What explanations and logs call the decisions that no rule of the file made; no rule may take such a name.
 pub(super) const DEFAULT_RULE: &str = "default";
@@ -57,7 +57,11 @@ pub(super) fn policy(text: &str) -> Result<Policy, PolicyError> {
         Some(value) => reader.default(value)?,
         None => VerdictKind::Hold,
     };
-    let role_keys: BTreeSet<PublicKey> = roles_keys(names.roles.values()).copied().collect();
+    let mut role_keys: BTreeSet<PublicKey> = roles_keys(names.roles.values()).copied().collect();
+    let mut requirements = rules.iter().flat_map(|rule| &rule.require);
+    if requirements.any(|requirement| matches!(requirement, Requirement::RebuiltBy { role: None, .. })) {
+        role_keys.extend(petnames.keys());
+    }
     Ok(Policy {
         text: text.into(),
         hash: blake3::hash(text.as_bytes()).to_hex().to_string(),
@@ -273,7 +277,18 @@ impl Reader<'_> {
         let tags = each("tags")?
             .map(|words| words.iter().map(|word| self.name(word)).collect::<Result<_, _>>())
             .transpose()?;
-        Ok(Match { publishers, names: patterns, arch, tags })
+        let sizes = each("size")?
+            .map(|words| {
+                words
+                    .iter()
+                    .map(|(text, span)| SizeRange::parse(text).map_err(|problem| self.refuse(span, problem)))
+                    .collect()
+            })
+            .transpose()?;
+        let federations = each("federation")?
+            .map(|words| words.iter().map(|word| self.name(word)).collect::<Result<_, _>>())
+            .transpose()?;
+        Ok(Match { publishers, names: patterns, arch, tags, sizes, federations })
     }
 
     fn publisher(&self, word: &Word<'_>, names: &Names) -> Result<Arc<Signer>, PolicyError> {
@@ -335,6 +350,26 @@ impl Reader<'_> {
                 Ok(count) if count > 0 => Ok(Requirement::MaxVcpus(count)),
                 _ => refused(format!("'{}' is not a number of processors, from 1", shown(count))),
             },
+            ("provenance", None) if rest.is_some() => {
+                refused("after the colon stands a role, or the URI of a builder".into())
+            }
+            ("provenance", rest) => self.provenance(rest.unwrap_or_default(), span, names),
+            ("rebuilt-by", Some(rest)) => self.rebuilt_by(rest, span, names),
+            ("no-advisory", Some(rest)) => {
+                let (severity, role) = rest.split_once(':').map_or((rest, None), |(word, role)| (word, Some(role)));
+                let severity = match self.word((severity, span.clone()), &words::SEVERITY)? {
+                    "low" => Severity::Low,
+                    "medium" => Severity::Medium,
+                    "high" => Severity::High,
+                    _ => Severity::Critical,
+                };
+                let role = role.map(|role| self.role(role, span, names)).transpose()?;
+                Ok(Requirement::NoAdvisory { severity, role })
+            }
+            ("licence", Some(listed)) => self.licence(listed, span),
+            ("rebuilt-by", None) => refused("`rebuilt-by` needs a number of signers: \"rebuilt-by:2\"".into()),
+            ("no-advisory", None) => refused("`no-advisory` needs a severity: \"no-advisory:high\"".into()),
+            ("licence", None) => refused("`licence` needs SPDX licences: \"licence:MIT|Apache-2.0\"".into()),
             ("not-revoked-by", Some(role)) => Ok(Requirement::NotRevokedBy(self.role(role, span, names)?)),
             ("signed-by", Some(role)) => Ok(Requirement::SignedBy(self.role(role, span, names)?)),
             ("endorsed-by", Some(rest)) => {
@@ -355,6 +390,59 @@ impl Reader<'_> {
             ("max-age", None) => refused("`max-age` needs a length of time: \"max-age:90d\"".into()),
             (word, _) => refused(format!("`{word}` needs a role: \"{word}:ROLE\"")),
         }
+    }
+
+    /// `provenance[:ROLE][:BUILDER]`, where the builder is a URI.
+    fn provenance(&self, rest: &str, span: &Range<usize>, names: &Names) -> Result<Requirement, PolicyError> {
+        if rest.is_empty() {
+            return Ok(Requirement::Provenance { role: None, builder: None });
+        }
+        let (first, after) = rest.split_once(':').map_or((rest, None), |(first, after)| (first, Some(after)));
+        let is_uri = after.is_some_and(|after| after.starts_with("//"));
+        let is_role = names.roles.keys().any(|role| **role == *first) && !is_uri;
+        let (role, builder) = match (is_role, after) {
+            (true, after) => (Some(self.role(first, span, names)?), after),
+            (false, Some(_)) => (None, Some(rest)),
+            (false, None) => (Some(self.role(first, span, names)?), None),
+        };
+        if builder.is_some_and(|uri| !is_predicate(uri) || !uri.contains(':')) {
+            let message = format!("a builder is named by a URI of at most {MAX_PREDICATE_BYTES} bytes without spaces");
+            return Err(self.refuse(span, message));
+        }
+        Ok(Requirement::Provenance { role, builder: builder.map(str::to_owned) })
+    }
+
+    /// `rebuilt-by:N[:ROLE]`
+    fn rebuilt_by(&self, rest: &str, span: &Range<usize>, names: &Names) -> Result<Requirement, PolicyError> {
+        let (count, role) = rest.split_once(':').map_or((rest, None), |(count, role)| (count, Some(role)));
+        let role = role.map(|role| self.role(role, span, names)).transpose()?;
+        let (there, what) = match &role {
+            Some(role) => (role.signers.len(), "in the role"),
+            None => (names.signers.len(), "in [signers]"),
+        };
+        match count.parse::<usize>() {
+            Ok(count) if (1..=there).contains(&count) => Ok(Requirement::RebuiltBy { count, role }),
+            _ => {
+                let message = format!("'{}' is not from 1 to {there}, the number of signers {what}", shown(count));
+                Err(self.refuse(span, message))
+            }
+        }
+    }
+
+    /// `licence:A|B|C`
+    fn licence(&self, listed: &str, span: &Range<usize>) -> Result<Requirement, PolicyError> {
+        let allowed: Vec<String> = listed.split('|').map(|name| name.trim().to_owned()).collect();
+        for name in &allowed {
+            if let Err(error) = spdx::Licensee::parse(name) {
+                let message = format!(
+                    "'{}' is no licence of SPDX, such as MIT, GPL-2.0-only or \"Apache-2.0 WITH LLVM-exception\": {}",
+                    shown(name),
+                    error.reason
+                );
+                return Err(self.refuse(span, message));
+            }
+        }
+        Ok(Requirement::Licence(allowed))
     }
 
     fn role(&self, text: &str, span: &Range<usize>, names: &Names) -> Result<Arc<Role>, PolicyError> {

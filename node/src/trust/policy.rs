@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use rialto_protocol::bounded::Name;
 use rialto_protocol::ids::PublicKey;
-use rialto_protocol::record::Arch;
+use rialto_protocol::record::{Arch, Severity};
 use rialto_web::api::VerdictKind;
 
 use super::statements::Statements;
-use super::words::{Age, Glob, Size};
+use super::words::{Age, Glob, Size, SizeRange};
 use super::{parse, summary};
 
 /// A policy file is at most this long: room for several thousand signers, and nothing that would slow a node down.
@@ -27,7 +27,8 @@ pub struct Policy {
     pub(super) rules: Vec<Rule>,
     /// The rule named `default`, which fits every release.
     pub(super) default: Rule,
-    /// Every key of a role, ascending, each once.
+    /// Every key whose statements are listened to, ascending, each once: those of roles, and of all signers where a rule counts
+    /// whoever has rebuilt a release.
     pub(super) role_keys: Vec<PublicKey>,
     /// What was read of statements, and who has signed them: never more than can be found out again.
     pub(super) statements: Arc<Statements>,
@@ -111,6 +112,12 @@ impl Policy {
         requirements.into_iter().any(|requirement| matches!(requirement, Requirement::ChannelFresh(_)))
     }
 
+    /// Whether any rule asks what is inside of releases.
+    pub fn asks_what_is_inside(&self) -> bool {
+        let requirements = self.rules.iter().flat_map(|rule| &rule.require);
+        requirements.into_iter().any(|requirement| matches!(requirement, Requirement::NoAdvisory { .. }))
+    }
+
     /// Whether two keys are one signer here: the same key, or two that the policy lists under one name.
     pub(super) fn is_one_signer(&self, a: &PublicKey, b: &PublicKey) -> bool {
         a == b || matches!((self.petname(a), self.petname(b)), (Some(a), Some(b)) if a == b)
@@ -157,12 +164,16 @@ pub(super) struct Match {
     pub(super) names: Option<Vec<Glob>>,
     pub(super) arch: Option<Vec<Arch>>,
     pub(super) tags: Option<Vec<Name>>,
+    /// Of the disks together.
+    pub(super) sizes: Option<Vec<SizeRange>>,
+    /// Of the node that judges: the releases themselves are of none.
+    pub(super) federations: Option<Vec<Name>>,
 }
 
 impl Match {
     /// Whether there is nothing that it leaves out.
     pub(super) fn is_everything(&self) -> bool {
-        matches!(self, Self { publishers: None, names: None, arch: None, tags: None })
+        matches!(self, Self { publishers: None, names: None, arch: None, tags: None, sizes: None, federations: None })
     }
 }
 
@@ -187,6 +198,14 @@ pub(super) enum Requirement {
     Sbom,
     /// A channel of its publisher's points at it now, by a head that is no older than this where an age is given.
     ChannelFresh(Option<Age>),
+    /// It is known how it was built: by whom, where that is given, as enough of a role say, where that is given.
+    Provenance { role: Option<Arc<Role>>, builder: Option<String> },
+    /// So many others have built it again, and come to the same images; of a role, where that is given.
+    RebuiltBy { count: usize, role: Option<Arc<Role>> },
+    /// It is known what is inside of it, and no advisory of this severity or worse bears on that; of a role, where that is given.
+    NoAdvisory { severity: Severity, role: Option<Arc<Role>> },
+    /// Its licence can be met with these.
+    Licence(Vec<String>),
 }
 
 impl Requirement {
@@ -216,6 +235,17 @@ impl fmt::Display for Requirement {
             Self::Sbom => f.write_str("sbom"),
             Self::ChannelFresh(None) => f.write_str("channel-fresh"),
             Self::ChannelFresh(Some(age)) => write!(f, "channel-fresh:{age}"),
+            Self::Provenance { role, builder } => {
+                let parts = [role.as_ref().map(|role| role.name.to_string()), builder.clone()];
+                parts.into_iter().flatten().try_fold(f.write_str("provenance")?, |(), part| write!(f, ":{part}"))
+            }
+            Self::RebuiltBy { count, role: None } => write!(f, "rebuilt-by:{count}"),
+            Self::RebuiltBy { count, role: Some(role) } => write!(f, "rebuilt-by:{count}:{}", role.name),
+            Self::NoAdvisory { severity, role: None } => write!(f, "no-advisory:{}", severity.as_str()),
+            Self::NoAdvisory { severity, role: Some(role) } => {
+                write!(f, "no-advisory:{}:{}", severity.as_str(), role.name)
+            }
+            Self::Licence(allowed) => write!(f, "licence:{}", allowed.join("|")),
         }
     }
 }

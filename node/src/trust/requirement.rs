@@ -1,6 +1,7 @@
 //! Whether a release meets one requirement of a rule, by which records, or what is missing.
 
 use std::fmt::Display;
+use std::sync::Arc;
 
 use rialto_protocol::UnixSeconds;
 use rialto_protocol::channel::{self, Authority, ChannelName, Flaw, Floor, Known};
@@ -30,7 +31,7 @@ pub(super) fn check(case: &Case<'_>, requirement: &Requirement) -> Checked {
         Requirement::NotRevokedBy(role) => case.not_revoked_by(role),
         Requirement::MaxAge(age) => case.age_within(age),
         Requirement::MaxSize(max) => {
-            let bytes = case.release.disks.iter().fold(0u64, |sum, disk| sum.saturating_add(disk.bytes));
+            let bytes = case.disk_bytes();
             case.within("its disks have", ByteSize(bytes), bytes <= max.bytes, max)
         }
         Requirement::MaxMemory(max) => {
@@ -46,16 +47,30 @@ pub(super) fn check(case: &Case<'_>, requirement: &Requirement) -> Checked {
             None => (false, "its publisher names no SBOM with it".to_owned(), Vec::new()),
         },
         Requirement::ChannelFresh(age) => case.channel_fresh(age.as_ref()),
+        Requirement::Provenance { role, builder } => case.provenance(role.as_deref(), builder.as_deref()),
+        Requirement::RebuiltBy { count, role } => case.rebuilt_by(*count, role.as_deref()),
+        Requirement::NoAdvisory { severity, role } => case.no_advisory(*severity, role.as_deref()),
+        Requirement::Licence(allowed) => case.licence(allowed),
     };
     Checked { shown: RequirementOutcome { name: requirement.to_string(), met, because }, used }
 }
 
 /// Asks every signer of a role, and counts signers: a signer with two keys, or two endorsements, counts once.
 fn count(role: &Role, done: &str, ask: impl Fn(&Signer) -> Result<RecordId, String>) -> (bool, String, Vec<RecordId>) {
+    count_of(&role.signers, role.threshold, done, ask)
+}
+
+/// As [`count`], of any signers.
+pub(super) fn count_of(
+    signers: &[Arc<Signer>],
+    needed: usize,
+    done: &str,
+    ask: impl Fn(&Signer) -> Result<RecordId, String>,
+) -> (bool, String, Vec<RecordId>) {
     let mut used = Vec::new();
     let mut for_it = Vec::new();
     let mut missing = Vec::new();
-    for signer in &role.signers {
+    for signer in signers {
         match ask(signer) {
             Ok(record) => {
                 used.push(record);
@@ -64,7 +79,7 @@ fn count(role: &Role, done: &str, ask: impl Fn(&Signer) -> Result<RecordId, Stri
             Err(reason) => missing.push(reason),
         }
     }
-    let (count, needed) = (for_it.len(), role.threshold);
+    let count = for_it.len();
     let by = format!("{done} by {}", listed(for_it, " and "));
     match (count >= needed, count) {
         (true, _) => (true, by, used),
@@ -74,7 +89,7 @@ fn count(role: &Role, done: &str, ask: impl Fn(&Signer) -> Result<RecordId, Stri
 }
 
 /// Joins the first few of a list, and counts the rest.
-fn listed(mut items: Vec<String>, with: &str) -> String {
+pub(super) fn listed(mut items: Vec<String>, with: &str) -> String {
     /// A role may have hundreds of signers, and a sentence may not.
     const SHOWN: usize = 8;
     let others = items.len().saturating_sub(SHOWN);
@@ -121,7 +136,7 @@ impl Case<'_> {
                 None => record.is_signed_by(key),
             };
             for key in signer.keys.iter().filter(is_signed_by) {
-                match self.flaw_of(record, endorsement, key, role, predicate) {
+                match self.flaw_of(record, endorsement, key, Some(role), predicate) {
                     None => return Ok(record.id),
                     Some(flaw) => reason = format!("{name}'s endorsement {} does not count: {flaw}", record.id),
                 }
@@ -130,13 +145,13 @@ impl Case<'_> {
         Err(reason)
     }
 
-    /// Why an endorsement signed with `key` does not count for `role`.
-    fn flaw_of(
+    /// Why an endorsement signed with `key` does not count, for `role` where that is given.
+    pub(super) fn flaw_of(
         &self,
         record: &Verified<Record>,
         endorsement: &Endorsement,
         key: &PublicKey,
-        role: &Role,
+        role: Option<&Role>,
         predicate: Option<&str>,
     ) -> Option<String> {
         if let Some(wanted) = predicate.filter(|wanted| **wanted != *endorsement.predicate) {
@@ -156,6 +171,7 @@ impl Case<'_> {
         if let Some(expired) = endorsement.expires.filter(|expires| *expires <= self.now) {
             return Some(format!("it expired on {}", time_shown(expired)));
         }
+        let role = role?;
         let max_age = role.max_age.as_ref()?;
         // When it was brought here is not its signer's word.
         let made = match &statement {
@@ -188,10 +204,11 @@ impl Case<'_> {
         copies.into_iter().find_map(|copy| self.withdrawn.by_own_signer(copy, &signers))
     }
 
-    /// The keys of roles that have signed the statement of an endorsement; none where it carries none.
+    /// The keys of roles and of the publisher that have signed the statement of an endorsement; none where it carries none.
     pub(super) fn statement_signers(&self, record: &Verified<Record>) -> Vec<PublicKey> {
         let Some(statement) = self.policy.statement(record) else { return Vec::new() };
-        self.policy.keys_of_roles().filter(|key| statement.is_signed_by(key)).copied().collect()
+        let keys = self.policy.keys_of_roles().chain([&self.release.publisher]);
+        keys.filter(|key| statement.is_signed_by(key)).copied().collect()
     }
 
     /// Whether fewer signers of a role than its threshold have revoked the release or its publisher's key. What its

@@ -90,6 +90,12 @@ fn subject(matches: &Match) -> String {
     if let Some(tags) = &matches.tags {
         subject.push_str(&format!(", tagged {}", alternatives(tags)));
     }
+    if let Some(sizes) = &matches.sizes {
+        subject.push_str(&format!(", with disks of {}", alternatives(sizes)));
+    }
+    if let Some(federations) = &matches.federations {
+        subject.push_str(&format!(", in the federation {}", alternatives(federations)));
+    }
     subject
 }
 
@@ -109,6 +115,23 @@ fn condition(requirement: &Requirement) -> String {
         Requirement::MaxVcpus(count) => format!("they ask for at most {count} processors"),
         Requirement::MaxAge(age) => format!("they are at most {age} old"),
         Requirement::Sbom => "they name an SBOM".to_owned(),
+        Requirement::Provenance { role, builder } => {
+            let by = builder.as_ref().map(|builder| format!(" by {builder}")).unwrap_or_default();
+            match role {
+                Some(role) => format!("{} vouch for how they were built{by}", role.name),
+                None if builder.is_some() => format!("their publisher vouches that they were built{by}"),
+                None => "it is said how they were built".to_owned(),
+            }
+        }
+        Requirement::RebuiltBy { count, role } => {
+            let of = role.as_ref().map(|role| format!(" of {}", role.name)).unwrap_or_default();
+            format!("{count} others{of} have rebuilt them")
+        }
+        Requirement::NoAdvisory { severity, role } => {
+            let of = role.as_ref().map(|role| format!(" of {}", role.name)).unwrap_or_default();
+            format!("no advisory{of} of severity {} or worse bears on what is inside of them", severity.as_str())
+        }
+        Requirement::Licence(allowed) => format!("their licence can be met with {}", allowed.join(" or ")),
         Requirement::ChannelFresh(None) => "a channel of their publisher's points at them now".to_owned(),
         Requirement::ChannelFresh(Some(age)) => {
             format!("a channel of their publisher's points at them now, as said at most {age} ago")

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use rialto_protocol::UnixSeconds;
+use rialto_protocol::bounded::Name;
 use rialto_protocol::channel::{ChannelName, Floor};
 use rialto_protocol::ids::RecordId;
 use rialto_protocol::record::{Record, Release, RevocationSubject};
@@ -11,6 +12,7 @@ use rialto_web::api::{Explanation, RequirementOutcome, VerdictKind};
 
 use super::accepted::Accepted;
 use super::clock::Doubt;
+use super::inside::Inside;
 use super::parse::{NO_RULE, REVOCATION_RULE};
 use super::policy::{OnRevoke, Policy, Requirement, Rule, Update};
 use super::requirement::{self, Checked};
@@ -30,6 +32,12 @@ pub struct Facts<'a> {
     pub channels: Vec<ChannelFacts<'a>>,
     /// The delegations of its publisher that bear on the appliance.
     pub delegations: Vec<&'a Verified<Record>>,
+    /// The bill of materials that it names, where it names one and policy asks for it.
+    pub inside: Option<Inside>,
+    /// Advisories on packages that are inside.
+    pub advisories: Vec<&'a Verified<Record>>,
+    /// The federation of the node that judges.
+    pub federation: Option<Name>,
 }
 
 /// What is known of one channel.
@@ -64,6 +72,7 @@ pub fn revocation_subjects(
     let of_roles = of_roles.into_iter().flat_map(|policy| policy.keys_of_roles());
     let of_release = release.signers().chain(release.body.release().map(|release| &release.publisher));
     let keys = of_release.chain(endorsements.iter().flat_map(|record| record.signers()));
+    let keys = keys.chain(facts.advisories.iter().flat_map(|record| record.signers()));
     let keys = keys.chain(facts.channel_records().flat_map(|record| record.signers())).chain(of_roles);
     keys.map(|key| RevocationSubject::Key(*key))
         .chain([RevocationSubject::Release(release.id)])
@@ -252,6 +261,9 @@ pub(super) struct Case<'a> {
     /// The channels of its appliance, of its publisher only.
     pub(super) channels: Vec<ChannelFacts<'a>>,
     pub(super) delegations: Vec<&'a Verified<Record>>,
+    pub(super) inside: Option<Inside>,
+    pub(super) advisories: Vec<&'a Verified<Record>>,
+    federation: Option<Name>,
     pub(super) now: UnixSeconds,
 }
 
@@ -285,6 +297,9 @@ impl<'a> Case<'a> {
             withdrawn: Withdrawn::new(Some(policy), &facts.revocations),
             channels: facts.channels.iter().filter(is_its_own).cloned().collect(),
             delegations: facts.delegations.clone(),
+            inside: facts.inside.clone(),
+            advisories: facts.advisories.clone(),
+            federation: facts.federation.clone(),
             now,
         }
     }
@@ -297,7 +312,17 @@ impl<'a> Case<'a> {
         matches.publishers.as_ref().is_none_or(|signers| signers.iter().any(|signer| is_by(&signer.keys)))
             && matches.names.as_ref().is_none_or(|globs| globs.iter().any(|glob| glob.fits(&release.name)))
             && matches.arch.as_ref().is_none_or(|arch| arch.contains(&release.arch))
+            && matches.sizes.as_ref().is_none_or(|sizes| sizes.iter().any(|size| size.holds(self.disk_bytes())))
+            && matches
+                .federations
+                .as_ref()
+                .is_none_or(|names| self.federation.as_ref().is_some_and(|ours| names.contains(ours)))
             && matches.tags.as_ref().is_none_or(|tags| tags.iter().any(|tag| release.tags.contains(tag)))
+    }
+
+    /// Of all disks together, in bytes.
+    pub(super) fn disk_bytes(&self) -> u64 {
+        self.release.disks.iter().fold(0u64, |sum, disk| sum.saturating_add(disk.bytes))
     }
 
     fn is_signed_by_publisher(&self) -> bool {
@@ -420,10 +445,11 @@ impl<'a> Case<'a> {
     }
 
     fn considered(&self) -> Vec<RecordId> {
-        let keys = self.endorsements.iter().copied().chain([self.record]).flat_map(|record| record.signers());
         let of_statements: BTreeSet<_> =
             self.endorsements.iter().flat_map(|record| self.statement_signers(record)).collect();
-        let keys = keys.chain([&self.release.publisher]).chain(&of_statements);
+        let keys = self.endorsements.iter().copied().chain([self.record]).flat_map(|record| record.signers());
+        let of_advisories = self.advisories.iter().flat_map(|record| record.signers());
+        let keys = keys.chain([&self.release.publisher]).chain(&of_statements).chain(of_advisories);
         let keys = keys.map(|key| RevocationSubject::Key(*key));
         let records = self.endorsements.iter().map(|record| RevocationSubject::Endorsement(record.id));
         let subjects: BTreeSet<_> = keys.chain(records).chain([RevocationSubject::Release(self.record.id)]).collect();
@@ -433,7 +459,7 @@ impl<'a> Case<'a> {
                 || !self.statement_signers(record).is_empty()
         };
         let channels = self.channels.iter().flat_map(|facts| &facts.heads).chain(&self.delegations).copied();
-        let mut ids: Vec<RecordId> = (self.endorsements.iter().copied().chain(revocations))
+        let mut ids: Vec<RecordId> = (self.endorsements.iter().chain(&self.advisories).copied().chain(revocations))
             .filter(is_named)
             .chain(channels)
             .map(|record| record.id)

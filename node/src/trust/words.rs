@@ -26,18 +26,8 @@ pub(super) const RULE: Words = Words {
 };
 pub(super) const MATCH: Words = Words {
     place: "in `match`",
-    known: &["publisher", "name", "arch", "tags"],
-    planned: &[
-        "channel",
-        "component",
-        "federation",
-        "licence",
-        "license",
-        "recipe",
-        "requirements",
-        "summary",
-        "version",
-    ],
+    known: &["publisher", "name", "arch", "tags", "size", "federation"],
+    planned: &["channel", "component", "licence", "license", "recipe", "requirements", "summary", "version"],
 };
 pub(super) const REQUIREMENT: Words = Words {
     place: "in `require`",
@@ -51,9 +41,15 @@ pub(super) const REQUIREMENT: Words = Words {
         "max-size",
         "max-memory",
         "max-vcpus",
+        "provenance",
+        "rebuilt-by",
+        "no-advisory",
+        "licence",
     ],
-    planned: &["licence", "license", "no-advisory", "provenance", "rebuilt-by"],
+    planned: &[],
 };
+pub(super) const SEVERITY: Words =
+    Words { place: "in `no-advisory`", known: &["low", "medium", "high", "critical"], planned: &[] };
 pub(super) const DEFAULT: Words = Words { place: "in [default]", known: &["then"], planned: &["on-revoke", "update"] };
 pub(super) const THEN: Words = Words { place: "as `then`", known: &["accept", "hold", "reject"], planned: &[] };
 pub(super) const OTHERWISE: Words = Words { place: "as `otherwise`", known: &["hold", "reject"], planned: &[] };
@@ -63,7 +59,10 @@ pub(super) const UPDATE: Words = Words { place: "as `update`", known: &["never",
 pub(super) const ARCH: Words = Words { place: "as `arch`", known: &["x86_64", "aarch64"], planned: &[] };
 
 /// Other people's names for the words of this file, which no edit distance leads to.
-const ALIASES: [(&str, &str); 9] = [
+const ALIASES: [(&str, &str); 12] = [
+    ("license", "licence"),
+    ("moderate", "medium"),
+    ("important", "high"),
     ("amd64", "x86_64"),
     ("x64", "x86_64"),
     ("arm64", "aarch64"),
@@ -182,6 +181,38 @@ impl Size {
 impl std::fmt::Display for Size {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.written)
+    }
+}
+
+/// Bounds of a size as the file writes them: `<= 20 GiB`, `>= 1 GiB`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct SizeRange {
+    is_most: bool,
+    bound: Size,
+}
+
+impl SizeRange {
+    /// Reads `<=` or `>=` and a size; `Err` says what is wrong with it.
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
+        let most = text.strip_prefix("<=").map(|rest| (true, rest));
+        let Some((is_most, rest)) = most.or_else(|| text.strip_prefix(">=").map(|rest| (false, rest))) else {
+            return Err(format!(
+                "'{}' is no bound: write \"<= 20 GiB\" for at most, or \">= 1 GiB\" for at least",
+                shown(text)
+            ));
+        };
+        Ok(Self { is_most, bound: Size::parse(rest.trim())? })
+    }
+
+    /// Whether so many bytes are within it.
+    pub(super) fn holds(&self, bytes: u64) -> bool {
+        if self.is_most { bytes <= self.bound.bytes } else { bytes >= self.bound.bytes }
+    }
+}
+
+impl std::fmt::Display for SizeRange {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}", if self.is_most { "at most" } else { "at least" }, self.bound)
     }
 }
 

@@ -9,6 +9,9 @@ use crate::ids::RecordId;
 /// The predicate of `rialto endorse` where none is named: a person ran the release and it did what it says.
 pub const PREDICATE_TESTED: &str = "https://rialto.example/predicate/tested/v1";
 
+/// Somebody has built the release again from what it says that it was built from, and come to the same images.
+pub const PREDICATE_REBUILT: &str = "https://rialto.example/predicate/rebuilt/v1";
+
 /// A statement about one release by someone who is not necessarily its publisher.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -13,7 +13,7 @@ pub use advisory::{Advisory, Severity};
 pub use channel::Channel;
 pub use context::{ContextError, ContextInput, ContextSchema, InputType};
 pub use delegation::{DelegatedRole, Delegation, DelegationError, MAX_DELEGATED_NAMES, MAX_DELEGATES};
-pub use endorsement::{Endorsement, EndorsementBody, PREDICATE_TESTED};
+pub use endorsement::{Endorsement, EndorsementBody, PREDICATE_REBUILT, PREDICATE_TESTED};
 pub use recipe::{Component, MAX_INLINE_BYTES, Recipe, Source};
 pub use release::{Arch, Boot, Disk, DiskFormat, Firmware, Release, Requirements};
 pub use revocation::{Revocation, RevocationSubject};

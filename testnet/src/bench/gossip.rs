@@ -27,23 +27,23 @@ const NEWS: usize = 4_096;
 type News = (usize, Instant);
 
 pub(super) fn measure(bench: &Bench) -> Result<Vec<Row>> {
-    let mut sites: Vec<Site> = Vec::new();
+    let mut sites: Vec<(Site, String)> = Vec::new();
     for number in 0..NODES {
         let plan = Plan::new(&format!("gossip{number}"), FEDERATION);
         // Each knows two that are there already, and finds the others through them.
-        let known = [0, number / 2].into_iter().filter_map(|known| sites.get(known));
+        let known = [0, number / 2].into_iter().filter_map(|known| sites.get(known)).map(|(site, _)| site);
         let plan = known.into_iter().try_fold(plan, Plan::knows)?;
         let mut site = Site::init(&bench.rialto, &bench.base, &plan)?;
         site.start()?;
-        site.new_key("news")?;
-        sites.push(site);
+        let key = site.new_key("news")?;
+        sites.push((site, key));
     }
-    for site in &sites {
+    for (site, _) in &sites {
         let is_met = |status: &serde_json::Value| status["peers"].as_u64() >= Some(PEERS);
         site.until(WITHIN, "peers", &["status"], is_met)?;
     }
     let (tell, news) = sync_channel(NEWS);
-    for (number, site) in sites.iter().enumerate() {
+    for (number, (site, _)) in sites.iter().enumerate() {
         listen(number, site, tell.clone())?;
     }
     // The first one is for the meshes to settle.
@@ -62,19 +62,18 @@ pub(super) fn measure(bench: &Bench) -> Result<Vec<Row>> {
         p99.push(at(0.99), f64::NAN);
         median.push(at(0.5), f64::NAN);
     }
-    for site in sites {
+    for (site, _) in sites {
         bench.remove(site)?;
     }
     Ok(vec![p99, median])
 }
 
 /// Publishes a record at a node; gives the seconds from when it was in that node's catalog until it was in each other's.
-fn publish(sites: &[Site], publisher: usize, what: &str, news: &Receiver<News>) -> Result<Vec<f64>> {
+fn publish(sites: &[(Site, String)], publisher: usize, what: &str, news: &Receiver<News>) -> Result<Vec<f64>> {
     // Nothing else changes a catalog: what is there by now is of the record before.
     while news.try_recv().is_ok() {}
-    let key = format!("{:064x}", publisher + 1);
-    let subject = key.parse::<rialto_protocol::ids::PublicKey>().map_or(key, |key| key.to_string());
-    sites[publisher].json(&["revoke", &subject, "--key", "news", "--reason", what])?;
+    let (site, key) = &sites[publisher];
+    site.json(&["revoke", key, "--key", "news", "--reason", what])?;
     let mut arrived = BTreeMap::new();
     let started = Instant::now();
     while arrived.len() < sites.len() {

@@ -181,9 +181,7 @@ impl Course<'_> {
                     let first = random.u64(..heartbeat);
                     self.has_it(site, first, &mut timeline);
                     for &peer in &self.meshes[site] {
-                        if self.states[peer].arrived_at.is_none() {
-                            timeline.after(latency, Event::Record(peer));
-                        }
+                        timeline.after(latency, Event::Record(peer));
                     }
                 }
                 Event::Heartbeat(site) => {

@@ -4,7 +4,7 @@ use super::*;
 
 /// A federation with one signer for each story: what the tests have time for. By command, there is more of everything.
 fn small(seed: u64, sites: usize) -> Siege {
-    Siege { signers: 6, opinions: 40, flood: 10, partitions: 1, deadline_seconds: 400, ..Siege::new(seed, sites) }
+    Siege { signers: 6, opinions: 24, flood: 8, partitions: 1, deadline_seconds: 400, ..Siege::new(seed, sites) }
 }
 
 fn hold(seeds: std::ops::Range<u64>) {
