@@ -33,7 +33,7 @@ pub(crate) use judge::Judged;
 pub(crate) use reference::fetch_target;
 use scrub::Scrub;
 
-use crate::api::Api;
+use crate::api::{Api, Verdicts};
 use crate::catalog::{Catalog, CatalogError};
 use crate::config::{Config, Membership, Serve};
 use crate::convert::Scratch;
@@ -147,6 +147,8 @@ pub(crate) struct Node {
     /// Held from the look at a channel to the head that moves it.
     pub(crate) signing: tokio::sync::Mutex<()>,
     head_signed: tokio::sync::Notify,
+    /// What policy said of releases a moment ago.
+    pub(crate) verdicts: Mutex<Verdicts>,
     /// Something about a revoked release is to be done again, or more of it.
     look_at_revocations: tokio::sync::Notify,
     /// Records that wait for signatures of keys that are held elsewhere.
@@ -221,6 +223,7 @@ pub async fn run(
         stuck_channels: Mutex::default(),
         signing: tokio::sync::Mutex::default(),
         head_signed: tokio::sync::Notify::new(),
+        verdicts: Mutex::default(),
         look_at_revocations: tokio::sync::Notify::new(),
         desk: SigningDesk::default(),
         deployer,

@@ -203,6 +203,11 @@ impl Envelope {
         }
     }
 
+    /// The payload's bytes.
+    pub fn payload(&self) -> &[u8] {
+        &self.payload
+    }
+
     /// The keys that it claims to be signed by, ascending.
     pub fn keys(&self) -> impl ExactSizeIterator<Item = &PublicKey> + Clone {
         self.signatures.keys()

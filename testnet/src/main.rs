@@ -53,6 +53,9 @@ enum Command {
     /// What the benchmark `index` does in processes of its own
     #[command(subcommand, hide = true)]
     IndexStep(bench::index::Step),
+    /// What the benchmark `catalog` does in processes of its own
+    #[command(subcommand, hide = true)]
+    CatalogStep(bench::catalog::Step),
     /// Simulates sites in virtual time and checks what must hold among them
     Sim(sim::command::SimArguments),
 }
@@ -65,6 +68,7 @@ fn main() -> ExitCode {
         Command::Bench(arguments) => run_bench(&arguments),
         Command::Raw(arguments) => bench::raw::run(&arguments).map_err(Into::into),
         Command::IndexStep(step) => run_index_step(&step),
+        Command::CatalogStep(step) => run_catalog_step(&step),
         Command::Sim(arguments) => sim::command::run(&arguments).map_err(Into::into),
     };
     match result {
@@ -86,6 +90,11 @@ fn build_appliance(out: Option<PathBuf>) -> anyhow::Result<()> {
 
 fn run_index_step(step: &bench::index::Step) -> anyhow::Result<()> {
     writeln!(io::stdout(), "{}", bench::index::run(step)?)?;
+    Ok(())
+}
+
+fn run_catalog_step(step: &bench::catalog::Step) -> anyhow::Result<()> {
+    writeln!(io::stdout(), "{}", bench::catalog::run(step)?)?;
     Ok(())
 }
 

@@ -181,6 +181,12 @@ fn every_command_prints_one_value_with_the_fields_that_scripts_rely_on() -> Outc
     assert_eq!(fetched["image"], added["image"]);
     has_fields(&site.json(&["search", "hello"])?, &["total", "releases"]);
     assert_eq!(site.json(&["search", "goodbye"])?["total"], 0);
+    let narrowed =
+        site.json(&["search", "hel", "--arch", "x86_64", "--within", "1d", "--limit", "1", "--page", "1"])?;
+    assert_eq!((&narrowed["total"], &narrowed["facets"]["archs"][0]["value"]), (&1.into(), &"x86_64".into()));
+    assert_eq!(site.json(&["search", "--arch", "aarch64"])?["total"], 0);
+    assert_eq!(site.json(&["search", "--tag", "no-such-tag"])?["total"], 0);
+    assert_eq!(site.json(&["search", "--publisher", "nobody"])?["total"], 0);
 
     let note = shown(&stage.file("note.txt", "boots, answers")?);
     let uri = "https://example.org/looked-at/v1";

@@ -21,9 +21,9 @@ use futures::Stream;
 use rialto_protocol::ids::ImageId;
 
 pub use catalog::{
-    ContextInputShown, EndorseRequest, EndorsementShown, FieldShown, HistoryEvent, HistoryKind, PublishRequest,
-    Published, Recorded, ReleaseDetails, ReleaseImage, ReleaseSummary, RevocationShown, RevokeRequest, SearchPage,
-    SearchQuery, SignerShown, StatementExport, StatementShown,
+    ContextInputShown, EndorseRequest, EndorsementShown, FacetCount, FieldShown, HistoryEvent, HistoryKind,
+    PublishRequest, Published, Recorded, ReleaseDetails, ReleaseImage, ReleaseSummary, RevocationShown, RevokeRequest,
+    SearchFacets, SearchPage, SearchQuery, SignerShown, StatementExport, StatementShown,
 };
 pub use channels::{ChannelShown, ChannelWorth, DelegateRequest, Delegated, Movers, RotateRequest, SetChannelRequest};
 pub use error::{ApiError, ErrorCode};

@@ -139,9 +139,14 @@ pub(crate) fn search_query(query: &str) -> Result<SearchQuery, Refusal> {
             "q" => search.q = value,
             "verdict" if value.is_empty() => search.verdict = None,
             "verdict" => search.verdict = Some(verdict(&value)?),
+            "publisher" => search.publisher = short(&name, value)?,
+            "tag" => search.tag = short(&name, value)?,
+            "arch" => search.arch = short(&name, value)?,
+            "within" if value.is_empty() => search.within_seconds = None,
+            "within" => search.within_seconds = Some(number(&name, &value)? as u64),
             "offset" => search.offset = number(&name, &value)?,
             "limit" => search.limit = number(&name, &value)?,
-            _ => return Err(unknown(&name, "q, verdict, offset and limit")),
+            _ => return Err(unknown(&name, "q, publisher, tag, arch, verdict, within, offset and limit")),
         }
     }
     if search.limit == 0 {
@@ -149,6 +154,15 @@ pub(crate) fn search_query(query: &str) -> Result<SearchQuery, Refusal> {
     }
     search.limit = search.limit.min(MAX_LIMIT);
     Ok(search)
+}
+
+/// A value that a form may leave empty.
+fn short(name: &str, value: String) -> Result<Option<String>, Refusal> {
+    match value.len() {
+        0 => Ok(None),
+        1..=200 => Ok(Some(value)),
+        length => Err(Refusal::usage(format!("{name} has {length} bytes; at most 200 are allowed"))),
+    }
 }
 
 fn verdict(text: &str) -> Result<VerdictKind, Refusal> {
@@ -244,7 +258,24 @@ mod tests {
         let search = search_query("q=batch+w%C3%B6rker&verdict=hold&offset=50&limit=1000").unwrap();
         assert_eq!(
             search,
-            SearchQuery { q: "batch wörker".into(), verdict: Some(VerdictKind::Hold), offset: 50, limit: MAX_LIMIT }
+            SearchQuery {
+                q: "batch wörker".into(),
+                verdict: Some(VerdictKind::Hold),
+                offset: 50,
+                limit: MAX_LIMIT,
+                ..SearchQuery::default()
+            }
+        );
+        assert_eq!(
+            search_query("publisher=cern&tag=batch&arch=aarch64&within=3600&verdict=").unwrap(),
+            SearchQuery {
+                publisher: Some("cern".into()),
+                tag: Some("batch".into()),
+                arch: Some("aarch64".into()),
+                within_seconds: Some(3600),
+                limit: DEFAULT_LIMIT,
+                ..SearchQuery::default()
+            }
         );
         assert_eq!(search_query("").unwrap().limit, DEFAULT_LIMIT);
         for bad in [
@@ -252,6 +283,8 @@ mod tests {
             "q=1&q=2",
             "verdict=maybe",
             "offset=-1",
+            "within=soon",
+            &format!("tag={}", "x".repeat(201)),
             "limit=x",
             &format!("q={}", "x".repeat(MAX_SEARCH_BYTES + 1)),
         ] {

@@ -134,7 +134,11 @@ routes! {
     Rates GET "/api/v1/rates" Session () Json("Rates"), "How much may be sent and received.";
     ChangeRates POST "/api/v1/rates" Socket ("ChangeRates") Json("Rates"), "Sends and receives at other rates, until the node is restarted.";
     Releases GET "/api/v1/releases" Session () Json("SearchPage"), "Searches the catalog, newest first."
-        [("q", "string", "Words that must all occur."), ("verdict", "string", "Only releases with this verdict: accept, hold or reject."),
+        [("q", "string", "Words that must all occur, or begin a word that does."),
+         ("publisher", "string", "Only of this publisher: a petname, a fingerprint, or a key."),
+         ("tag", "string", "Only with this tag."), ("arch", "string", "Only for this architecture: x86_64 or aarch64."),
+         ("within", "integer", "Only those issued in the last so many seconds."),
+         ("verdict", "string", "Only releases with this verdict: accept, hold or reject."),
          ("offset", "integer", "How many to skip."), ("limit", "integer", "How many to list; at most 200, 50 where absent.")];
     Release GET "/api/v1/releases/{release}" Session () Json("ReleaseDetails"), "Everything about one release.";
     Explain GET "/api/v1/releases/{release}/explain" Session () Json("Explanation"), "What policy says of a release, and why.";

@@ -2,6 +2,7 @@
 
 mod history;
 mod metrics;
+mod search;
 mod statements;
 mod view;
 
@@ -27,8 +28,7 @@ use crate::publish::{DiskSource, SourceFile};
 use crate::signing::Signer;
 use crate::store::StoredImage;
 
-/// Releases on a page where nothing is said, and at most.
-const PAGE: (usize, usize) = (50, 200);
+pub(crate) use search::Verdicts;
 
 /// Channels in one answer.
 const MAX_CHANNELS: usize = 1_000;
@@ -83,17 +83,7 @@ impl Backend for Api {
 
     async fn search(&self, query: SearchQuery) -> Result<SearchPage> {
         let node = Arc::clone(&self.0);
-        blocking(move || {
-            let limit = if query.limit == 0 { PAGE.0 } else { query.limit.min(PAGE.1) };
-            let mut found = node.catalog.releases(&query.q, |key| node.petname(key));
-            if let Some(wanted) = query.verdict {
-                found.retain(|record| node.judge(Arc::clone(record)).verdict.kind() == wanted);
-            }
-            let total = found.len();
-            let page = found.into_iter().skip(query.offset).take(limit);
-            Ok(SearchPage { total, releases: page.map(|record| view::summary(&node, &node.judge(record))).collect() })
-        })
-        .await?
+        blocking(move || search::search(&node, &query)).await?
     }
 
     async fn release(&self, release: &str) -> Result<ReleaseDetails> {

@@ -3,7 +3,7 @@
 //! Everything here happens in memory; the frames that make it durable are collected, and every step can be undone
 //! should they not reach the disk.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use rialto_protocol::UnixSeconds;
@@ -13,20 +13,14 @@ use rialto_protocol::ids::{Hash, PublicKey, RecordId};
 use rialto_protocol::record::{Body, MAX_AHEAD_SECONDS, Record, RevocationSubject};
 use rialto_protocol::signed::{Envelope, Verified};
 
-use super::Outcome;
 use super::arrival::Arrival;
-use super::budget::{Budget, Charge, Evicted, Payer};
+use super::budget::{Budget, Evicted, Payer};
 use super::gossip::{Ignored, unfit};
-use super::index::{Held, Index};
-use super::log::Frame;
-
-/// Ids of versions that a version with more signatures replaced, and ids not taken for now; the oldest are forgotten first.
-const MAX_REMEMBERED: usize = 16_384;
-/// Superseded heads that are remembered, so that one that contradicts such a head is noticed; the oldest are forgotten
-/// first. A head has about 600 bytes.
-const MAX_SUPERSEDED_HEADS: usize = 4_096;
-/// A head with more signatures than this takes is not worth remembering.
-const MAX_SUPERSEDED_BYTES: usize = 4_096;
+use super::index::{Held, Index, Kind, Slot, Taken};
+use super::log::{Frame, Place, Reader};
+use super::remembered::{Below, Remains, Remembered};
+use super::search::Query;
+use super::{Outcome, SharedRecord};
 
 /// The catalog in memory.
 #[derive(Debug)]
@@ -43,12 +37,83 @@ pub(super) struct Holdings {
     refused: Remembered<UnixSeconds>,
     /// The keys that policy names; `None` until a policy was read, and until then nothing is evicted.
     named: Option<BTreeSet<PublicKey>>,
+    /// Whether what there is was charged to its payers: not while the log is read.
+    is_charging: bool,
     next_arrival: u64,
+    /// Where records are read from.
+    pub(super) reader: Option<Reader>,
+    /// What is put in and not in the log yet.
+    pending: HashMap<RecordId, AtHand>,
+}
+
+/// A record, with its arrivals.
+#[derive(Debug, Clone)]
+pub(super) struct AtHand {
+    pub(super) record: SharedRecord,
+    pub(super) arrivals: Arc<[Arrival]>,
+}
+
+/// Where a record can be had without the catalog's lock.
+#[derive(Debug)]
+pub(super) enum Found {
+    AtHand(AtHand),
+    InLog(Address),
+}
+
+/// A record in the log.
+#[derive(Debug)]
+pub(super) struct Address {
+    pub(super) sync_id: Hash,
+    reader: Reader,
+    place: Place,
+}
+
+impl Address {
+    /// Reads the envelope, as it was verified before it was written.
+    pub(super) fn envelope(&self) -> Option<Vec<u8>> {
+        match self.reader.frame(self.place)? {
+            Frame::Record { envelope, .. } => Some(envelope),
+            Frame::Evicted { .. } => None,
+        }
+    }
+
+    /// Reads the record and verifies it again: what lies on a disk could have been changed.
+    pub(super) fn read(&self) -> Option<AtHand> {
+        let Frame::Record { source, arrivals, envelope } = self.reader.frame(self.place)? else { return None };
+        match Envelope::decode(&envelope).and_then(Envelope::verify) {
+            Ok(record) if record.sync_id() == self.sync_id => {
+                let arrivals = arrivals_of(arrivals, source.as_deref(), record.signers());
+                Some(AtHand { record: Arc::new(record), arrivals })
+            }
+            Ok(record) => {
+                tracing::error!(id = %record.id, "the records log has another record than it had; it is left out");
+                None
+            }
+            Err(error) => {
+                tracing::error!(%error, "the records log has been tampered with: a record does not verify; it is left out");
+                None
+            }
+        }
+    }
+}
+
+/// The arrivals of a record: where the log did not keep them, one at an unknown time.
+fn arrivals_of<'a>(
+    arrivals: Vec<Arrival>,
+    source: Option<&str>,
+    signers: impl Iterator<Item = &'a PublicKey>,
+) -> Arc<[Arrival]> {
+    if !arrivals.is_empty() {
+        return Arc::from(arrivals);
+    }
+    Arc::new([Arrival { at: None, from: source.map(Arc::from), keys: signers.copied().collect() }])
 }
 
 /// What a batch did, so that it can be made durable or undone.
 #[derive(Debug, Default)]
 pub(super) struct Changes {
+    /// Where the log ends: there the frames will lie.
+    base: u64,
     /// Frames for the log.
     pub(super) frames: Vec<u8>,
     steps: Vec<Step>,
@@ -56,14 +121,54 @@ pub(super) struct Changes {
 
 #[derive(Debug)]
 enum Step {
-    Put { id: RecordId, before: Option<Held> },
-    Evicted { held: Held },
-    Superseded { held: Held },
+    Put { id: RecordId, before: Option<Taken> },
+    Evicted { taken: Taken },
+    Superseded { taken: Taken },
 }
 
 impl Changes {
+    /// Of a batch whose frames will lie at the end of the log.
+    pub(super) fn at(base: u64) -> Self {
+        Self { base, ..Self::default() }
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.steps.is_empty() && self.frames.is_empty()
+    }
+}
+
+/// A record that is put in.
+struct Coming {
+    at_hand: AtHand,
+    source: Option<Arc<str>>,
+    /// Its place in the order, where it has one.
+    arrival: Option<u64>,
+}
+
+/// A record as the log says that it is. Only heads and delegations are verified: the others are before they are handed
+/// out.
+#[derive(Debug)]
+pub(super) struct Claimed {
+    record: Record,
+    signers: Arc<[PublicKey]>,
+    sync_id: Hash,
+    verified: Option<SharedRecord>,
+    envelope_bytes: usize,
+}
+
+impl Claimed {
+    /// Reads an envelope of the log.
+    pub(super) fn read(envelope: &[u8]) -> Result<Self, rialto_protocol::signed::EnvelopeError> {
+        let bytes = envelope.len();
+        let envelope = Envelope::decode(envelope)?;
+        let record = envelope.claims()?;
+        let signers: Arc<[PublicKey]> = envelope.keys().copied().collect();
+        let sync_id = rialto_protocol::signed::sync_id(&record.id, signers.iter());
+        let verified = match record.body {
+            Body::Channel(_) | Body::Delegation(_) => Some(Arc::new(envelope.verify()?)),
+            _ => None,
+        };
+        Ok(Self { record, signers, sync_id, verified, envelope_bytes: bytes })
     }
 }
 
@@ -78,7 +183,28 @@ impl Holdings {
             below: Below::default(),
             refused: Remembered::default(),
             named: None,
+            is_charging: false,
             next_arrival: 0,
+            reader: None,
+            pending: HashMap::new(),
+        }
+    }
+
+    /// Where the record in a slot can be had.
+    pub(super) fn found(&self, slot: Slot) -> Option<Found> {
+        let held = self.index.held(slot)?;
+        if let Some(at_hand) = self.pending.get(&held.id) {
+            return Some(Found::AtHand(at_hand.clone()));
+        }
+        let reader = self.reader.clone()?;
+        Some(Found::InLog(Address { sync_id: held.sync_id, reader, place: held.place }))
+    }
+
+    /// The record in a slot. Reads it where it is not at hand.
+    fn read(&self, slot: Slot) -> Option<AtHand> {
+        match self.found(slot)? {
+            Found::AtHand(at_hand) => Some(at_hand),
+            Found::InLog(address) => address.read(),
         }
     }
 
@@ -90,6 +216,9 @@ impl Holdings {
         now: UnixSeconds,
         changes: &mut Changes,
     ) -> Outcome {
+        if !self.is_charging {
+            self.charge_all();
+        }
         if let Some(reason) = unfit(&record, &self.federation, now) {
             let again = match reason {
                 Ignored::TooFarAhead => record.header.issued.saturating_sub(MAX_AHEAD_SECONDS),
@@ -152,48 +281,63 @@ impl Holdings {
         changes: &mut Changes,
     ) -> Outcome {
         let id = record.id;
-        let (held, outcome) = match self.index.get(&id) {
-            // Records of one id have one payload: merging them cannot fail.
-            Some(before) => match before.record.merge(&record).ok().flatten() {
-                Some(merged) => {
-                    let added = record.signers().filter(|key| !before.record.is_signed_by(key)).copied().collect();
-                    let added = Arrival { at: Some(now), from: source.cloned(), keys: added };
-                    let arrivals = before.arrivals.iter().cloned().chain([added]).collect();
-                    (self.hold(merged, before.source.clone(), Some(before.arrival), arrivals), Outcome::Merged)
-                }
+        let arrives = |keys| Arrival { at: Some(now), from: source.cloned(), keys };
+        let known = self.index.slot(&id).and_then(|slot| Some((slot, self.index.held(slot)?.clone())));
+        let (coming, outcome) = match known {
+            Some((slot, before)) => {
+                let added: Vec<PublicKey> = record.signers().filter(|key| !before.is_signed_by(key)).copied().collect();
                 // Our own from now on, whoever brought it back to us.
-                None if source.is_none() && before.source.is_some() => {
-                    let record = Verified::clone(&before.record);
-                    (self.hold(record, None, Some(before.arrival), Arc::clone(&before.arrivals)), Outcome::Duplicate)
-                }
-                None => {
+                let becomes_own = source.is_none() && before.source.is_some();
+                if added.is_empty() && !becomes_own {
                     let sync_id = record.sync_id();
                     if sync_id != before.sync_id {
                         self.superseded.insert(sync_id, id);
                     }
                     return Outcome::Duplicate;
                 }
-            },
+                let outcome = if added.is_empty() { Outcome::Duplicate } else { Outcome::Merged };
+                let at_hand = match self.read(slot) {
+                    // Records of one id have one payload: merging them cannot fail.
+                    Some(at_hand) => match at_hand.record.merge(&record).ok().flatten() {
+                        Some(merged) => AtHand {
+                            record: Arc::new(merged),
+                            arrivals: at_hand.arrivals.iter().cloned().chain([arrives(added)]).collect(),
+                        },
+                        None => at_hand,
+                    },
+                    // Damaged: what comes now is what there is.
+                    None => {
+                        let arrivals = Arc::new([arrives(record.signers().copied().collect())]);
+                        AtHand { record: Arc::new(record), arrivals }
+                    }
+                };
+                let source = if becomes_own && outcome == Outcome::Duplicate { None } else { before.source };
+                (Coming { at_hand, source, arrival: Some(before.arrival) }, outcome)
+            }
             None if source.is_some() && self.evicted.contains(&record.sync_id()) => {
                 return Outcome::Ignored(Ignored::Evicted);
             }
             None => {
-                let arrival =
-                    Arrival { at: Some(now), from: source.cloned(), keys: record.signers().copied().collect() };
-                (self.hold(record, source.cloned(), None, Arc::new([arrival])), Outcome::New)
+                let arrivals = Arc::new([arrives(record.signers().copied().collect())]);
+                let at_hand = AtHand { record: Arc::new(record), arrivals };
+                (Coming { at_hand, source: source.cloned(), arrival: None }, Outcome::New)
             }
         };
-        let payers = held.charge.as_ref().map_or_else(Vec::new, |charge| charge.payers.clone());
-        self.put(held, changes);
+        let slot = self.put(coming, changes);
+        let payers = match self.index.held(slot) {
+            Some(held) if held.is_charged => Payer::of(held),
+            _ => Vec::new(),
+        };
         for payer in &payers {
             while self.budget.is_over(payer) {
                 // Until a policy was read, nobody knows whose records are to be kept: the newcomer goes.
                 let victim = match self.named {
-                    Some(_) => self.victim(payer).unwrap_or(id),
-                    None => id,
+                    Some(_) => self.victim(payer).or_else(|| self.index.slot(&id)),
+                    None => self.index.slot(&id),
                 };
-                self.evict(&victim, changes);
-                if self.index.get(&id).is_none() {
+                let Some(victim) = victim else { break };
+                self.evict(victim, changes);
+                if self.index.slot(&id).is_none() {
                     return Outcome::Ignored(Ignored::NoRoom);
                 }
             }
@@ -204,7 +348,8 @@ impl Holdings {
     /// What a record changes about channels: a head supersedes others, a delegation makes heads rightful, whose signers
     /// policy need not name for them to be kept.
     fn settle_after(&mut self, id: &RecordId, changes: &mut Changes) {
-        let Some(record) = self.index.get(id).map(|held| Arc::clone(&held.record)) else { return };
+        let decoded = self.index.slot(id).and_then(|slot| self.index.decoded(slot)).map(Arc::clone);
+        let Some(record) = decoded else { return };
         if let Some(head) = record.body.channel() {
             // A superseded proof may contradict no longer what it did.
             self.supersede(&head.into(), changes);
@@ -214,13 +359,14 @@ impl Holdings {
                 self.evicted.forgive(&delegation.keys().iter().copied().collect());
             }
             let under = self.index.channels.under(delegation.publisher(), delegation.sequence());
-            let under: Vec<RecordId> = under.map(|record| record.id).collect();
-            let mut channels = BTreeSet::new();
-            for id in under {
-                self.charge_again(&id);
-                let held = self.index.get(&id);
-                channels.extend(held.and_then(|held| held.record.body.channel()).map(ChannelName::from));
+            let under: Vec<SharedRecord> = under.cloned().collect();
+            for head in &under {
+                if let Some(slot) = self.index.slot(&head.id) {
+                    self.charge_again(slot);
+                }
             }
+            let channels: BTreeSet<ChannelName> =
+                under.iter().filter_map(|head| head.body.channel()).map(ChannelName::from).collect();
             for channel in channels {
                 self.supersede(&channel, changes);
             }
@@ -231,62 +377,96 @@ impl Holdings {
     fn supersede(&mut self, channel: &ChannelName, changes: &mut Changes) {
         let (_, superseded) = self.index.channels.settled(channel);
         for id in superseded {
-            let Some(held) = self.remove(&id) else { continue };
+            let Some(taken) = self.index.slot(&id).and_then(|slot| self.remove(slot)) else { continue };
             // Nobody is named as its signer: no policy makes it wanted again.
-            Frame::Evicted { sync_id: held.sync_id, signers: Vec::new() }.encode(&mut changes.frames);
-            self.refused.insert(held.sync_id, UnixSeconds::MAX);
-            if let Some(head) = held.record.body.channel() {
+            Frame::Evicted { sync_id: taken.held.sync_id, signers: Vec::new() }.encode(&mut changes.frames);
+            self.refused.insert(taken.held.sync_id, UnixSeconds::MAX);
+            if let Some(record) = taken.decoded()
+                && let Some(head) = record.body.channel()
+            {
                 let position = Position { epoch: head.epoch, sequence: head.sequence };
-                self.below.insert(channel.clone(), position, Remains::of(&held.record));
+                self.below.insert(channel.clone(), position, Remains::of(record));
             }
-            changes.steps.push(Step::Superseded { held });
+            changes.steps.push(Step::Superseded { taken });
         }
     }
 
     /// Charges a record anew, or keeps it, as what is known says now.
-    fn charge_again(&mut self, id: &RecordId) {
-        let Some(held) = self.index.get(id) else { return };
-        let (is_kept, was_kept) = (self.is_kept(&held.record, held.source.as_ref()), held.charge.is_none());
-        if is_kept != was_kept {
-            let (record, arrivals) = (Verified::clone(&held.record), Arc::clone(&held.arrivals));
-            let again = self.hold(record, held.source.clone(), Some(held.arrival), arrivals);
-            self.replace(again);
+    fn charge_again(&mut self, slot: Slot) {
+        let Some(held) = self.index.held(slot) else { return };
+        let (is_charged, held) = (!self.is_kept(slot, held), held.clone());
+        if is_charged == held.is_charged {
+            return;
+        }
+        match is_charged {
+            true => self.budget.charge(slot, &held),
+            false => self.budget.refund(&held),
+        }
+        self.index.charge(slot, is_charged);
+    }
+
+    /// Charges everything anew, the first that came first.
+    fn charge_all(&mut self) {
+        self.is_charging = true;
+        self.budget = self.budget.cleared();
+        let mut charged = Vec::new();
+        let slots: Vec<Slot> = self.index.iter().map(|(slot, _)| slot).collect();
+        for slot in slots {
+            let Some(held) = self.index.held(slot) else { continue };
+            let (arrival, is_charged) = (held.arrival, !self.is_kept(slot, held));
+            self.index.charge(slot, is_charged);
+            if is_charged {
+                charged.push((arrival, slot));
+            }
+        }
+        charged.sort_unstable();
+        for (_, slot) in charged {
+            if let Some(held) = self.index.held(slot) {
+                self.budget.charge(slot, held);
+            }
         }
     }
 
     /// Puts in what the log says, without a question: it was admitted when it was written.
-    pub(super) fn replay(&mut self, record: Verified<Record>, source: Option<String>, arrivals: Vec<Arrival>) {
-        let source: Option<Arc<str>> = source.map(Arc::from);
-        let held = match self.index.get(&record.id) {
-            Some(before) => {
-                let merged = before.record.merge(&record).ok().flatten();
-                let record = merged.unwrap_or_else(|| Verified::clone(&before.record));
-                // The later frame has all of them, where arrivals are kept at all.
-                let arrivals = if arrivals.is_empty() { Arc::clone(&before.arrivals) } else { Arc::from(arrivals) };
-                self.hold(record, source, Some(before.arrival), arrivals)
-            }
-            None if arrivals.is_empty() => {
-                let keys = record.signers().copied().collect();
-                let arrival = Arrival { at: None, from: source.clone(), keys };
-                self.hold(record, source, None, Arc::new([arrival]))
-            }
-            None => self.hold(record, source, None, Arc::from(arrivals)),
+    pub(super) fn replay(&mut self, claimed: Claimed, source: Option<String>, place: Place) {
+        let before = self.index.slot(&claimed.record.id).and_then(|slot| self.index.take(slot));
+        if let Some(before) = &before
+            && !before.held.signers.iter().all(|key| claimed.signers.binary_search(key).is_ok())
+        {
+            // Never written like this: the version with more signatures stays, the other one comes back by catch-up.
+            self.index.put_back(before.clone());
+            return;
+        }
+        let arrival = before.as_ref().map_or(self.next_arrival, |before| before.held.arrival);
+        self.next_arrival = self.next_arrival.max(arrival + 1);
+        self.evicted.remove(&claimed.sync_id);
+        let held = Held {
+            id: claimed.record.id,
+            sync_id: claimed.sync_id,
+            issued: claimed.record.header.issued,
+            arrival,
+            place,
+            is_charged: source.is_some(),
+            source: source.map(Arc::from),
+            signers: claimed.signers,
+            cost: claimed.envelope_bytes as u32,
+            kind: Kind::Other,
         };
-        self.put(held, &mut Changes::default());
+        self.index.put(held, &claimed.record.body, claimed.verified.as_ref(), before.as_ref());
     }
 
     /// Takes out what the log says was evicted.
     pub(super) fn replay_evicted(&mut self, sync_id: Hash, signers: Vec<PublicKey>) {
-        let held = self.index.by_sync_id(&sync_id).map(|held| held.record.id).and_then(|id| self.remove(&id));
+        let taken = self.index.by_sync_id(&sync_id).and_then(|slot| self.index.take(slot));
         if !signers.is_empty() {
-            self.evicted.insert(sync_id, signers);
-        } else if let Some(held) = held
-            && let Some(head) = held.record.body.channel()
+            self.evicted.insert(sync_id, Arc::from(signers));
+        } else if let Some(record) = taken.as_ref().and_then(Taken::decoded)
+            && let Some(head) = record.body.channel()
         {
             // Superseded, and remembered as before.
             self.refused.insert(sync_id, UnixSeconds::MAX);
             let position = Position { epoch: head.epoch, sequence: head.sequence };
-            self.below.insert(head.into(), position, Remains::of(&held.record));
+            self.below.insert(head.into(), position, Remains::of(record));
         }
     }
 
@@ -297,10 +477,7 @@ impl Holdings {
         let wanted: BTreeSet<PublicKey> = named.iter().chain(lent).copied().collect();
         self.evicted.forgive(&wanted);
         self.named = Some(named);
-        let all: Vec<RecordId> = self.index.iter().map(|held| held.record.id).collect();
-        for id in &all {
-            self.charge_again(id);
-        }
+        self.charge_all();
         // A log of a version that did not read heads holds them all.
         let channels: Vec<ChannelName> = self.index.channels.names().cloned().collect();
         for channel in &channels {
@@ -308,14 +485,14 @@ impl Holdings {
         }
         while let Some(payer) = self.budget.any_over() {
             let Some(victim) = self.victim(&payer) else { break };
-            self.evict(&victim, changes);
+            self.evict(victim, changes);
         }
     }
 
     /// The record behind a sync id: the version that it names, or one that has its signatures and more.
-    pub(super) fn behind(&self, sync_id: &Hash) -> Option<&Held> {
+    pub(super) fn behind(&self, sync_id: &Hash) -> Option<Slot> {
         let current = self.index.by_sync_id(sync_id);
-        current.or_else(|| self.superseded.get(sync_id).and_then(|id| self.index.get(id)))
+        current.or_else(|| self.superseded.get(sync_id).and_then(|id| self.index.slot(id)))
     }
 
     /// Whether we lack this version, and would take it.
@@ -325,121 +502,147 @@ impl Holdings {
             && self.refused.get(sync_id).is_none_or(|again| *again <= now)
     }
 
+    /// Everything of the batch is in the log.
+    pub(super) fn written(&mut self) {
+        self.pending = HashMap::new();
+    }
+
     /// Reverses what a batch did, last step first.
     pub(super) fn undo(&mut self, changes: Changes) {
+        self.pending = HashMap::new();
         for step in changes.steps.into_iter().rev() {
             match step {
                 Step::Put { id, before } => {
-                    self.remove(&id);
+                    if let Some(slot) = self.index.slot(&id) {
+                        self.remove(slot);
+                    }
                     if let Some(before) = before {
-                        self.replace(before);
+                        self.put_back(before);
                     }
                 }
-                Step::Evicted { held } => {
-                    self.evicted.remove(&held.sync_id);
-                    self.replace(held);
+                Step::Evicted { taken } => {
+                    self.evicted.remove(&taken.held.sync_id);
+                    self.put_back(taken);
                 }
-                Step::Superseded { held } => {
-                    self.refused.remove(&held.sync_id);
-                    self.replace(held);
+                Step::Superseded { taken } => {
+                    self.refused.remove(&taken.held.sync_id);
+                    self.put_back(taken);
                 }
             }
         }
     }
 
-    /// The frames of a log that holds nothing but what is present, in order of arrival, and what was evicted.
-    pub(super) fn frames(&self) -> impl Iterator<Item = Frame> {
-        let mut present: Vec<&Held> = self.index.iter().collect();
-        present.sort_unstable_by_key(|held| held.arrival);
-        let evicted = self
-            .evicted
-            .iter()
-            .map(|(sync_id, signers)| Frame::Evicted { sync_id, signers: signers.clone() })
-            .collect::<Vec<_>>();
-        let records = present.into_iter().map(|held| Frame::Record {
-            source: held.source.as_deref().map(str::to_owned),
-            arrivals: held.arrivals.to_vec(),
-            envelope: held.record.envelope().encode(),
-        });
-        evicted.into_iter().chain(self.below.iter().flat_map(Remains::frames)).chain(records)
+    /// The ids of the releases that fit, newest first.
+    pub(super) fn newest(&self, query: &Query<'_>) -> Vec<RecordId> {
+        let search = &self.index.search;
+        let rows = search.find(query);
+        let slots = search.newest_first(&rows).filter_map(|row| Some(search.row(row)?.slot));
+        slots.filter_map(|slot| Some(self.index.held(slot)?.id)).collect()
     }
 
     /// Bytes of the log that are not garbage.
     pub(super) fn live_bytes(&self) -> u64 {
-        self.index.live_bytes() + self.below.bytes
+        self.index.live_bytes() + self.below.bytes()
     }
 
-    fn hold(
-        &self,
-        record: Verified<Record>,
-        source: Option<Arc<str>>,
-        arrival: Option<u64>,
-        arrivals: Arc<[Arrival]>,
-    ) -> Held {
-        let arrival = arrival.unwrap_or(self.next_arrival);
-        let envelope = record.envelope().encode();
-        let charge = (!self.is_kept(&record, source.as_ref()))
-            .then(|| Charge::new(record.id, arrival, envelope.len() as u64, record.signers(), source.as_ref()));
-        let frame_bytes = Frame::encode_record(source.as_deref(), &arrivals, &envelope, &mut Vec::new());
-        Held { sync_id: record.sync_id(), record: Arc::new(record), source, arrival, arrivals, frame_bytes, charge }
+    /// Frames of what was evicted, and of superseded heads.
+    pub(super) fn remembered_frames(&self) -> Vec<u8> {
+        let mut frames = Vec::new();
+        for (sync_id, signers) in self.evicted.iter() {
+            Frame::Evicted { sync_id, signers: signers.to_vec() }.encode(&mut frames);
+        }
+        for remains in self.below.iter() {
+            remains.encode(&mut frames);
+        }
+        frames
+    }
+
+    /// The records in order of arrival, with their frames.
+    pub(super) fn in_order(&self) -> Vec<(Slot, Place)> {
+        let mut present: Vec<(u64, Slot, Place)> =
+            self.index.iter().map(|(slot, held)| (held.arrival, slot, held.place)).collect();
+        present.sort_unstable_by_key(|(arrival, ..)| *arrival);
+        present.into_iter().map(|(_, slot, place)| (slot, place)).collect()
     }
 
     /// Whether a record is outside the evictable part: this site's own, or of a known kind and by a named signer.
-    fn is_kept(&self, record: &Verified<Record>, source: Option<&Arc<str>>) -> bool {
+    fn is_kept(&self, slot: Slot, held: &Held) -> bool {
         let is_named = |key: &PublicKey| self.named.as_ref().is_some_and(|named| named.contains(key));
-        match &record.body {
-            _ if source.is_none() => true,
-            Body::Opaque => false,
+        match held.kind {
+            _ if held.source.is_none() => true,
+            Kind::Opaque => false,
             // Who moves a channel for a named publisher need not be named itself; who only claims to is nobody.
-            Body::Channel(head) => is_named(&head.publisher) && self.index.channels.place(record).is_some(),
-            _ => record.signers().any(is_named),
+            Kind::Head => self.index.decoded(slot).is_some_and(|record| {
+                let is_of_named = record.body.channel().is_some_and(|head| is_named(&head.publisher));
+                is_of_named && self.index.channels.place(record).is_some()
+            }),
+            _ => held.signers.iter().any(is_named),
         }
     }
 
-    fn put(&mut self, held: Held, changes: &mut Changes) {
-        let (id, sync_id) = (held.record.id, held.sync_id);
-        let envelope = held.record.envelope().encode();
-        Frame::encode_record(held.source.as_deref(), &held.arrivals, &envelope, &mut changes.frames);
-        let before = self.replace(held);
-        if let Some(before) = before.as_ref().filter(|before| before.sync_id != sync_id) {
-            self.superseded.insert(before.sync_id, id);
+    fn put(&mut self, coming: Coming, changes: &mut Changes) -> Slot {
+        let Coming { at_hand, source, arrival } = coming;
+        let (record, arrival) = (&at_hand.record, arrival.unwrap_or(self.next_arrival));
+        let envelope = record.envelope().encode();
+        let at = changes.base + changes.frames.len() as u64;
+        let bytes = Frame::encode_record(source.as_deref(), &at_hand.arrivals, &envelope, &mut changes.frames);
+        let (id, sync_id) = (record.id, record.sync_id());
+        let held = Held {
+            id,
+            sync_id,
+            issued: record.header.issued,
+            arrival,
+            // Frames and envelopes are bounded, far below 4 GiB.
+            place: Place { at, bytes: bytes as u32 },
+            source,
+            signers: record.signers().copied().collect(),
+            cost: envelope.len() as u32,
+            is_charged: false,
+            kind: Kind::Other,
+        };
+        self.next_arrival = self.next_arrival.max(arrival + 1);
+        let before = self.index.slot(&id).and_then(|slot| self.remove(slot));
+        let slot = self.index.put(held, &record.body, Some(record), before.as_ref());
+        self.charge_again(slot);
+        self.pending.insert(id, at_hand);
+        if let Some(before) = before.as_ref().filter(|before| before.held.sync_id != sync_id) {
+            self.superseded.insert(before.held.sync_id, id);
         }
         self.evicted.remove(&sync_id);
         changes.steps.push(Step::Put { id, before });
+        slot
     }
 
-    fn evict(&mut self, id: &RecordId, changes: &mut Changes) {
-        let Some(held) = self.remove(id) else { return };
-        let signers: Vec<_> = held.record.signers().copied().collect();
-        Frame::Evicted { sync_id: held.sync_id, signers: signers.clone() }.encode(&mut changes.frames);
-        self.evicted.insert(held.sync_id, signers);
-        changes.steps.push(Step::Evicted { held });
+    fn evict(&mut self, slot: Slot, changes: &mut Changes) {
+        let Some(taken) = self.remove(slot) else { return };
+        let Held { sync_id, signers, .. } = &taken.held;
+        Frame::Evicted { sync_id: *sync_id, signers: signers.to_vec() }.encode(&mut changes.frames);
+        self.evicted.insert(*sync_id, Arc::clone(signers));
+        changes.steps.push(Step::Evicted { taken });
     }
 
-    fn replace(&mut self, held: Held) -> Option<Held> {
-        self.next_arrival = self.next_arrival.max(held.arrival + 1);
-        let before = self.remove(&held.record.id);
-        if let Some(charge) = &held.charge {
-            self.budget.charge(charge);
+    fn put_back(&mut self, taken: Taken) {
+        let slot = self.index.put_back(taken);
+        if let Some(held) = self.index.held(slot).filter(|held| held.is_charged) {
+            self.budget.charge(slot, held);
         }
-        self.index.put(held);
-        before
     }
 
-    fn remove(&mut self, id: &RecordId) -> Option<Held> {
-        let held = self.index.take(id)?;
-        if let Some(charge) = &held.charge {
-            self.budget.refund(charge);
+    fn remove(&mut self, slot: Slot) -> Option<Taken> {
+        let taken = self.index.take(slot)?;
+        if taken.held.is_charged {
+            self.budget.refund(&taken.held);
         }
-        Some(held)
+        self.pending.remove(&taken.held.id);
+        Some(taken)
     }
 
-    /// What goes first of what is charged to this payer: the oldest, but no revocation before its subject.
-    fn victim(&self, payer: &Payer) -> Option<RecordId> {
-        self.budget.records(payer).find_map(|id| {
-            let held = self.index.get(&id)?;
-            match self.stands_over(held) {
-                Stand::Nothing => Some(id),
+    /// What goes first of what is charged to this payer, but no revocation before its subject.
+    fn victim(&self, payer: &Payer) -> Option<Slot> {
+        self.budget.records(payer).find_map(|slot| {
+            let held = self.index.held(slot)?;
+            match self.stands_over(slot, held) {
+                Stand::Nothing => Some(slot),
                 Stand::Evictable(subject) => Some(subject),
                 Stand::Kept => None,
             }
@@ -448,30 +651,28 @@ impl Holdings {
 
     /// What a revocation withdraws as a fact, where that is still here. Only the first such revocation of each subject
     /// is protected, so that no signer can fill the catalog with revocations of its own.
-    fn stands_over(&self, held: &Held) -> Stand {
-        let Some(revocation) = held.record.body.revocation() else { return Stand::Nothing };
-        let is_fact = |held: &Held| match &revocation.subject {
-            RevocationSubject::Key(key) => held.record.is_signed_by(key),
-            RevocationSubject::Release(id) | RevocationSubject::Endorsement(id) => self
-                .index
-                .get(id)
-                .is_some_and(|subject| held.record.signers().any(|key| subject.record.is_signed_by(key))),
+    fn stands_over(&self, slot: Slot, held: &Held) -> Stand {
+        let Some(subject) = self.index.subject(slot) else { return Stand::Nothing };
+        let is_fact = |held: &Held| match subject {
+            RevocationSubject::Key(key) => held.is_signed_by(key),
+            RevocationSubject::Release(id) | RevocationSubject::Endorsement(id) => {
+                self.index.get(id).is_some_and(|of| held.signers.iter().any(|key| of.is_signed_by(key)))
+            }
         };
-        let first =
-            self.index.revocations(&revocation.subject).filter(|held| is_fact(held)).map(|held| held.arrival).min();
+        let all = self.index.revocations(subject).filter_map(|slot| self.index.held(slot));
+        let first = all.filter(|held| is_fact(held)).map(|held| held.arrival).min();
         if first != Some(held.arrival) {
             return Stand::Nothing;
         }
-        match revocation.subject {
-            RevocationSubject::Key(key) if self.index.keeps_of(&key) => Stand::Kept,
+        match subject {
+            RevocationSubject::Key(key) if self.index.keeps_of(key) => Stand::Kept,
             RevocationSubject::Key(key) => {
-                let payer = Payer::Key(key);
-                let other = self.budget.records(&payer).find(|id| *id != held.record.id);
+                let other = self.budget.records(&Payer::Key(*key)).find(|other| *other != slot);
                 other.map_or(Stand::Nothing, Stand::Evictable)
             }
-            RevocationSubject::Release(id) | RevocationSubject::Endorsement(id) => match self.index.get(&id) {
-                Some(subject) if subject.charge.is_none() => Stand::Kept,
-                Some(_) => Stand::Evictable(id),
+            RevocationSubject::Release(id) | RevocationSubject::Endorsement(id) => match self.index.slot(id) {
+                Some(of) if self.index.held(of).is_some_and(|held| !held.is_charged) => Stand::Kept,
+                Some(of) => Stand::Evictable(of),
                 None => Stand::Nothing,
             },
         }
@@ -483,147 +684,7 @@ enum Stand {
     /// Nothing: it can go.
     Nothing,
     /// Its subject, which can go before it.
-    Evictable(RecordId),
+    Evictable(Slot),
     /// Its subject, which is kept.
     Kept,
-}
-
-/// What is remembered of a superseded head: all of it, so that it can be put beside one that contradicts it.
-#[derive(Debug, Clone)]
-struct Remains {
-    record: Verified<Record>,
-}
-
-impl Remains {
-    fn of(record: &Verified<Record>) -> Self {
-        Self { record: record.clone() }
-    }
-
-    /// In the log, a head that comes and goes at once. Who brought it does not matter any more.
-    fn frames(&self) -> [Frame; 2] {
-        let envelope = self.record.envelope().encode();
-        let gone = Frame::Evicted { sync_id: self.record.sync_id(), signers: Vec::new() };
-        [Frame::Record { source: Some("?".to_owned()), arrivals: Vec::new(), envelope }, gone]
-    }
-
-    /// Appends its frames; gives the number of their bytes.
-    fn encode(&self, out: &mut Vec<u8>) -> u64 {
-        self.frames().iter().map(|frame| frame.encode(out)).sum()
-    }
-}
-
-/// A bounded memory of superseded heads, which the log keeps as well.
-#[derive(Debug, Default)]
-struct Below {
-    heads: BTreeMap<(ChannelName, Position), BTreeMap<RecordId, (Remains, u64)>>,
-    order: VecDeque<(ChannelName, Position, RecordId)>,
-    /// Bytes that they take in a log.
-    bytes: u64,
-}
-
-impl Below {
-    /// A remembered head in this place that is another one.
-    fn contradicting(&self, channel: &ChannelName, position: Position, id: RecordId) -> Option<Verified<Record>> {
-        let there = self.heads.get(&(channel.clone(), position))?;
-        there.iter().find(|(other, _)| **other != id).map(|(_, (remains, _))| remains.record.clone())
-    }
-
-    /// All of them, the oldest first.
-    fn iter(&self) -> impl Iterator<Item = &Remains> {
-        let found = self.order.iter().filter_map(|(channel, position, id)| {
-            self.heads.get(&(channel.clone(), *position)).and_then(|there| there.get(id))
-        });
-        found.map(|(remains, _)| remains)
-    }
-
-    /// Remembers a head; `false` where it is remembered already, or not worth it.
-    fn insert(&mut self, channel: ChannelName, position: Position, remains: Remains) -> bool {
-        if remains.record.envelope().encode().len() > MAX_SUPERSEDED_BYTES {
-            return false;
-        }
-        let (id, place) = (remains.record.id, (channel, position));
-        let there = self.heads.entry(place.clone()).or_default();
-        if there.contains_key(&id) {
-            return false;
-        }
-        let bytes = remains.encode(&mut Vec::new());
-        there.insert(id, (remains, bytes));
-        self.bytes += bytes;
-        self.order.push_back((place.0, place.1, id));
-        while self.order.len() > MAX_SUPERSEDED_HEADS {
-            let Some((channel, position, id)) = self.order.pop_front() else { break };
-            let place = (channel, position);
-            if let Some(there) = self.heads.get_mut(&place) {
-                if let Some((_, bytes)) = there.remove(&id) {
-                    self.bytes -= bytes;
-                }
-                if there.is_empty() {
-                    self.heads.remove(&place);
-                }
-            }
-        }
-        true
-    }
-}
-
-/// A bounded memory of ids; the oldest are forgotten first.
-#[derive(Debug)]
-struct Remembered<T> {
-    values: HashMap<Hash, T>,
-    order: VecDeque<Hash>,
-}
-
-impl<T> Default for Remembered<T> {
-    fn default() -> Self {
-        Self { values: HashMap::new(), order: VecDeque::new() }
-    }
-}
-
-impl<T> Remembered<T> {
-    fn get(&self, id: &Hash) -> Option<&T> {
-        self.values.get(id)
-    }
-
-    fn remove(&mut self, id: &Hash) {
-        if self.values.remove(id).is_some() {
-            self.order.retain(|other| other != id);
-        }
-    }
-
-    fn insert(&mut self, id: Hash, value: T) {
-        if self.values.insert(id, value).is_none() {
-            self.order.push_back(id);
-        }
-        while self.order.len() > MAX_REMEMBERED {
-            if let Some(oldest) = self.order.pop_front() {
-                self.values.remove(&oldest);
-            }
-        }
-    }
-}
-
-/// Reads and checks envelopes, on as many threads as the machine has where there are many.
-pub(super) fn verify_all<B: AsRef<[u8]> + Sync>(
-    envelopes: &[B],
-) -> Vec<Result<Verified<Record>, rialto_protocol::signed::EnvelopeError>> {
-    /// Below this, starting threads costs more than it saves.
-    const WORTH_A_THREAD: usize = 64;
-    let verify = |bytes: &B| Envelope::decode(bytes.as_ref()).and_then(Envelope::verify);
-    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(envelopes.len() / WORTH_A_THREAD);
-    if threads < 2 {
-        return envelopes.iter().map(verify).collect();
-    }
-    let share = envelopes.len().div_ceil(threads);
-    std::thread::scope(|scope| {
-        let verify = &verify;
-        let workers: Vec<_> = envelopes
-            .chunks(share)
-            .map(|part| (part, scope.spawn(move || part.iter().map(verify).collect::<Vec<_>>())))
-            .collect();
-        // A worker that panicked is done again here, where the panic reaches the caller.
-        let finish = |(part, worker): (&[B], std::thread::ScopedJoinHandle<'_, Vec<_>>)| {
-            worker.join().unwrap_or_else(|_| part.iter().map(verify).collect())
-        };
-        workers.into_iter().flat_map(finish).collect()
-    })
 }

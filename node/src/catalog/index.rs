@@ -1,58 +1,125 @@
-//! The records in memory, and the ways to find them. Rebuilt from the log at every open.
+//! What the catalog knows of each record without reading it, and the ways to find one. Rebuilt from the log at every open.
+//!
+//! A record takes about 300 bytes here, whatever its length: its envelope stays in the log. Look-ups go through ordered
+//! sets of 64-bit hashes (with a secret of this process, so that nobody can make them meet) and slots; whoever reads the
+//! record checks what it was looked up by.
 
-use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::hash::{BuildHasher as _, Hash as StdHash, RandomState};
 use std::sync::Arc;
 
 use rialto_protocol::UnixSeconds;
-use rialto_protocol::bounded::{Name, Text, Version};
+use rialto_protocol::bounded::{Name, Text};
 use rialto_protocol::ids::{Hash, ImageId, PublicKey, RecordId};
-use rialto_protocol::record::{Body, Record, Release, RevocationSubject};
-use rialto_protocol::signed::Verified;
+use rialto_protocol::record::{Body, Release, RevocationSubject};
+use rialto_protocol::sync::SyncSet;
 
-use super::arrival::Arrival;
-use super::budget::Charge;
+use super::SharedRecord;
 use super::channels::Channels;
+use super::interned::Interned;
+use super::log::Place;
+use super::search::{RowNumber, Search};
 
-/// A record as the catalog holds it.
+/// Where a record's entry is, while it is there.
+pub(super) type Slot = u32;
+
+/// What each word of a release costs in the index, in bytes: most are in a dictionary of their own.
+const WORD_BYTES: usize = 48;
+/// What a signature takes in an envelope, in bytes, about.
+const SIGNATURE_BYTES: usize = 116;
+
+/// A record as the index holds it.
 #[derive(Debug, Clone)]
 pub(super) struct Held {
-    pub(super) record: Arc<Verified<Record>>,
+    pub(super) id: RecordId,
     pub(super) sync_id: Hash,
-    /// The peer that first brought it; `None` for this site's own.
-    pub(super) source: Option<Arc<str>>,
+    pub(super) issued: UnixSeconds,
     /// Order of arrival.
     pub(super) arrival: u64,
-    /// When it came, and each of the signatures that came later; at least one.
-    pub(super) arrivals: Arc<[Arrival]>,
-    /// Bytes of its frame in the log.
-    pub(super) frame_bytes: u64,
-    /// What it costs in the evictable part; `None` where it is kept.
-    pub(super) charge: Option<Charge>,
+    /// Its frame in the log.
+    pub(super) place: Place,
+    /// The peer that first brought it; `None` for this site's own.
+    pub(super) source: Option<Arc<str>>,
+    /// Whose signatures it has, ascending.
+    pub(super) signers: Arc<[PublicKey]>,
+    /// What it costs where it is charged, in bytes: its envelope, and its words in the index.
+    pub(super) cost: u32,
+    /// Whether it is charged to the evictable part, or kept.
+    pub(super) is_charged: bool,
+    pub(super) kind: Kind,
+}
+
+impl Held {
+    pub(super) fn is_signed_by(&self, key: &PublicKey) -> bool {
+        self.signers.binary_search(key).is_ok()
+    }
+}
+
+/// What a record is, and what it is found by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// A release that its publisher signed.
+    Release(RowNumber),
+    /// Of the release that this stands for.
+    Endorsement(u64),
+    /// On the package that this stands for.
+    Advisory(u64),
+    Revocation,
+    Head,
+    Delegation,
+    /// Of a kind that nothing is looked up by, or a release that its publisher did not sign.
+    Other,
+    /// Of a kind or version unknown here.
+    Opaque,
+}
+
+/// A record that was taken out, with what puts it back.
+#[derive(Debug, Clone)]
+pub(super) struct Taken {
+    pub(super) held: Held,
+    subject: Option<RevocationSubject>,
+    decoded: Option<SharedRecord>,
+}
+
+impl Taken {
+    /// The head or delegation.
+    pub(super) fn decoded(&self) -> Option<&SharedRecord> {
+        self.decoded.as_ref()
+    }
 }
 
 /// The records, by everything they are looked for.
 #[derive(Debug, Default)]
 pub(super) struct Index {
-    records: BTreeMap<RecordId, Held>,
-    by_sync_id: HashMap<Hash, RecordId>,
-    releases: BTreeSet<(Reverse<UnixSeconds>, RecordId)>,
-    by_version: BTreeMap<(PublicKey, Name, Version), BTreeSet<RecordId>>,
-    by_image: BTreeMap<ImageId, BTreeSet<RecordId>>,
-    endorsements: BTreeMap<RecordId, BTreeSet<RecordId>>,
-    revocations: BTreeMap<RevocationSubject, BTreeSet<RecordId>>,
-    /// By the package that they are about.
-    advisories: BTreeMap<Text<256>, BTreeSet<RecordId>>,
+    slots: Vec<Option<Held>>,
+    free: Vec<Slot>,
+    /// The first 8 bytes of ids and sync ids are as good as a hash, and keep the order.
+    by_id: BTreeSet<(u64, Slot)>,
+    by_sync_id: BTreeSet<(u64, Slot)>,
+    pub(super) search: Search,
+    by_appliance: BTreeSet<(u64, RowNumber)>,
+    by_image: BTreeSet<(u64, RowNumber)>,
+    endorsements: BTreeSet<(u64, Slot)>,
+    advisories: BTreeSet<(u64, Slot)>,
+    revocations: BTreeMap<RevocationSubject, BTreeSet<Slot>>,
+    subjects: HashMap<Slot, RevocationSubject>,
+    /// Heads and delegations: few, and looked at all the time.
+    decoded: HashMap<Slot, SharedRecord>,
     /// Heads of channels, and who may move them.
     pub(super) channels: Channels,
     /// How many kept records each key signed.
     kept_by_key: HashMap<PublicKey, usize>,
     live_bytes: u64,
+    /// What is reconciled; `None` while the log is read.
+    sync_set: Option<SyncSet>,
+    sources: Interned<str>,
+    signers: Interned<[PublicKey]>,
+    secret: RandomState,
 }
 
 impl Index {
     pub(super) fn len(&self) -> usize {
-        self.records.len()
+        self.by_id.len()
     }
 
     /// Bytes of the log that frames of present records take.
@@ -60,63 +127,118 @@ impl Index {
         self.live_bytes
     }
 
+    /// What is to be reconciled with a peer.
+    pub(super) fn sync_set(&self) -> SyncSet {
+        self.sync_set.clone().unwrap_or_default()
+    }
+
+    /// Ends the reading of the log: from here on, everything is kept in order as it comes.
+    pub(super) fn settle(&mut self) {
+        self.sync_set = Some(self.iter().map(|(_, held)| (held.issued, held.sync_id)).collect());
+        self.number_anew();
+    }
+
+    /// Puts search in order where it is worth it.
+    pub(super) fn tidy(&mut self) {
+        if self.search.is_disordered() {
+            self.number_anew();
+        }
+    }
+
+    fn number_anew(&mut self) {
+        self.search.number_anew();
+        self.by_appliance.clear();
+        self.by_image.clear();
+        let rows = self.search.all().iter().collect::<Vec<_>>();
+        for number in rows {
+            if let Some(slot) = self.search.row(number).map(|row| row.slot)
+                && let Some(held) = self.slots.get_mut(slot as usize).and_then(Option::as_mut)
+            {
+                held.kind = Kind::Release(number);
+            }
+            self.list_row(number);
+        }
+    }
+
+    pub(super) fn held(&self, slot: Slot) -> Option<&Held> {
+        self.slots.get(slot as usize)?.as_ref()
+    }
+
+    /// The head or delegation in a slot.
+    pub(super) fn decoded(&self, slot: Slot) -> Option<&SharedRecord> {
+        self.decoded.get(&slot)
+    }
+
+    /// What the revocation in a slot withdraws.
+    pub(super) fn subject(&self, slot: Slot) -> Option<&RevocationSubject> {
+        self.subjects.get(&slot)
+    }
+
+    pub(super) fn slot(&self, id: &RecordId) -> Option<Slot> {
+        slots_of(&self.by_id, beginning(&id.hash())).find(|slot| self.held(*slot).is_some_and(|held| held.id == *id))
+    }
+
     pub(super) fn get(&self, id: &RecordId) -> Option<&Held> {
-        self.records.get(id)
+        self.held(self.slot(id)?)
     }
 
-    pub(super) fn by_sync_id(&self, sync_id: &Hash) -> Option<&Held> {
-        self.by_sync_id.get(sync_id).and_then(|id| self.records.get(id))
+    pub(super) fn by_sync_id(&self, sync_id: &Hash) -> Option<Slot> {
+        let mut slots = slots_of(&self.by_sync_id, beginning(sync_id));
+        slots.find(|slot| self.held(*slot).is_some_and(|held| held.sync_id == *sync_id))
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Held> {
-        self.records.values()
+    pub(super) fn iter(&self) -> impl Iterator<Item = (Slot, &Held)> {
+        (0..).zip(&self.slots).filter_map(|(slot, held)| Some((slot, held.as_ref()?)))
     }
 
-    /// Records from `first` on, in the order of their hashes.
+    /// The ids from `first` on, almost in the order of their hashes: those that begin with the same 8 bytes are in none.
     pub(super) fn from(&self, first: RecordId) -> impl Iterator<Item = &Held> {
-        self.records.range(first..).map(|(_, held)| held)
+        let from = self.by_id.range((beginning(&first.hash()), 0)..);
+        from.filter_map(|(_, slot)| self.held(*slot))
     }
 
-    /// Releases that their publisher signed, newest first.
-    pub(super) fn releases(&self) -> impl Iterator<Item = &Held> {
-        self.releases.iter().filter_map(|(_, id)| self.records.get(id))
-    }
-
-    pub(super) fn version(&self, key: &(PublicKey, Name, Version)) -> impl Iterator<Item = &Held> {
-        self.all(self.by_version.get(key))
-    }
-
-    /// Releases that name an image.
-    pub(super) fn image(&self, image: &ImageId) -> impl Iterator<Item = &Held> {
-        self.all(self.by_image.get(image))
+    /// The releases of one appliance, and (hardly ever) others: the highest sequence first.
+    pub(super) fn appliance(&self, publisher: &PublicKey, name: &Name) -> Vec<Slot> {
+        self.by_sequence(slots_of(&self.by_appliance, self.stands_for(&(publisher, name))))
     }
 
     /// The highest sequence among the releases of one appliance.
     pub(super) fn highest_sequence(&self, publisher: &PublicKey, name: &Name) -> Option<u64> {
-        self.appliance(publisher, name).map(|release| release.sequence).max()
+        let rows = slots_of(&self.by_appliance, self.stands_for(&(publisher, name)));
+        rows.filter_map(|number| Some(self.search.row(number)?.sequence)).max()
     }
 
-    /// The releases of one appliance.
-    pub(super) fn appliance(&self, publisher: &PublicKey, name: &Name) -> impl Iterator<Item = &Release> {
-        // No version sorts before "0".
-        let first = Version::try_from("0").ok().map(|first| (*publisher, name.clone(), first));
-        let (publisher, name) = (*publisher, name.clone());
-        let versions = first.into_iter().flat_map(|first| self.by_version.range(first..));
-        let versions = versions.take_while(move |((key, of, _), _)| *key == publisher && *of == name);
-        versions.flat_map(|(_, ids)| ids).filter_map(|id| self.records.get(id)?.record.body.release())
+    /// Releases of the appliances that have a release which names an image, the highest sequence first.
+    pub(super) fn relatives(&self, image: &ImageId) -> Vec<Slot> {
+        let of_image = slots_of(&self.by_image, self.stands_for(image));
+        let appliances: BTreeSet<u64> =
+            of_image.filter_map(|number| Some(self.search.row(number)?.appliance)).collect();
+        self.by_sequence(appliances.into_iter().flat_map(|appliance| slots_of(&self.by_appliance, appliance)))
     }
 
-    pub(super) fn endorsements(&self, release: &RecordId) -> impl Iterator<Item = &Held> {
-        self.all(self.endorsements.get(release))
+    fn by_sequence(&self, rows: impl Iterator<Item = RowNumber>) -> Vec<Slot> {
+        let mut rows: Vec<_> = rows.filter_map(|number| self.search.row(number)).collect();
+        rows.sort_by_key(|row| std::cmp::Reverse(row.sequence));
+        rows.into_iter().map(|row| row.slot).collect()
     }
 
-    pub(super) fn revocations(&self, subject: &RevocationSubject) -> impl Iterator<Item = &Held> {
-        self.all(self.revocations.get(subject))
+    /// Releases that name an image.
+    pub(super) fn image(&self, image: &ImageId) -> impl Iterator<Item = Slot> {
+        let rows = slots_of(&self.by_image, self.stands_for(image));
+        rows.filter_map(|number| Some(self.search.row(number)?.slot))
+    }
+
+    pub(super) fn endorsements(&self, release: &RecordId) -> impl Iterator<Item = Slot> {
+        slots_of(&self.endorsements, self.stands_for(release))
     }
 
     /// Advisories on a package, of whatever ecosystem.
-    pub(super) fn advisories(&self, package: &Text<256>) -> impl Iterator<Item = &Held> {
-        self.all(self.advisories.get(package))
+    pub(super) fn advisories(&self, package: &Text<256>) -> impl Iterator<Item = Slot> {
+        slots_of(&self.advisories, self.stands_for(&**package))
+    }
+
+    pub(super) fn revocations(&self, subject: &RevocationSubject) -> impl Iterator<Item = Slot> {
+        self.revocations.get(subject).into_iter().flatten().copied()
     }
 
     /// Whether a kept record is signed by this key.
@@ -124,82 +246,202 @@ impl Index {
         self.kept_by_key.contains_key(key)
     }
 
-    fn all<'a>(&'a self, ids: Option<&'a BTreeSet<RecordId>>) -> impl Iterator<Item = &'a Held> {
-        ids.into_iter().flatten().filter_map(|id| self.records.get(id))
+    /// Moves a record's frame.
+    pub(super) fn place(&mut self, slot: Slot, place: Place) {
+        if let Some(held) = self.slots.get_mut(slot as usize).and_then(Option::as_mut) {
+            self.live_bytes = self.live_bytes - u64::from(held.place.bytes) + u64::from(place.bytes);
+            held.place = place;
+        }
     }
 
-    /// Puts a record in, in the place of the version held before, which is given back.
-    pub(super) fn put(&mut self, held: Held) -> Option<Held> {
-        let before = self.take(&held.record.id);
-        let id = held.record.id;
-        self.live_bytes += held.frame_bytes;
-        self.by_sync_id.insert(held.sync_id, id);
-        if held.charge.is_none() {
-            held.record.signers().for_each(|key| *self.kept_by_key.entry(*key).or_default() += 1);
+    /// Whether a record is charged from now on, or kept.
+    pub(super) fn charge(&mut self, slot: Slot, is_charged: bool) {
+        let Some(held) = self.slots.get_mut(slot as usize).and_then(Option::as_mut) else { return };
+        if std::mem::replace(&mut held.is_charged, is_charged) != is_charged {
+            let signers = Arc::clone(&held.signers);
+            self.count_kept(&signers, !is_charged);
         }
-        match &held.record.body {
-            Body::Release(release) if held.record.is_signed_by(&release.publisher) => {
-                self.releases.insert((Reverse(held.record.header.issued), id));
-                let version = (release.publisher, release.name.clone(), release.version.clone());
-                self.by_version.entry(version).or_default().insert(id);
-                for image in release.images() {
-                    self.by_image.entry(image).or_default().insert(id);
+    }
+
+    /// Puts in what is not there: a record of this body. Heads and delegations need to be verified. Where another version
+    /// of it was `before`, what is found by that one is found by this one.
+    pub(super) fn put(
+        &mut self,
+        mut held: Held,
+        body: &Body,
+        verified: Option<&SharedRecord>,
+        before: Option<&Taken>,
+    ) -> Slot {
+        let slot = self.free.last().copied().unwrap_or(self.slots.len() as Slot);
+        let mut taken_subject = None;
+        let mut decoded = None;
+        held.kind = match (body, before.map(|before| before.held.kind)) {
+            (Body::Release(_), Some(Kind::Release(row))) => {
+                // Its words, and what the signatures take that came.
+                if let Some(before) = before {
+                    let added = held.signers.len().saturating_sub(before.held.signers.len());
+                    held.cost = before.held.cost.saturating_add((added * SIGNATURE_BYTES) as u32);
                 }
+                Kind::Release(row)
             }
-            Body::Endorsement(endorsement) => {
-                self.endorsements.entry(endorsement.subject).or_default().insert(id);
+            (Body::Release(release), _) if held.is_signed_by(&release.publisher) => {
+                let (row, words) = self.add_row(slot, release, held.issued);
+                // A release has 160 words at most.
+                held.cost = held.cost.saturating_add((words * WORD_BYTES) as u32);
+                // As if it had been taken out: it is put in below.
+                self.search.remove(row);
+                Kind::Release(row)
             }
-            Body::Revocation(revocation) => {
-                self.revocations.entry(revocation.subject).or_default().insert(id);
+            (Body::Endorsement(endorsement), _) => Kind::Endorsement(self.stands_for(&endorsement.subject)),
+            (Body::Advisory(advisory), _) => Kind::Advisory(self.stands_for(&*advisory.package)),
+            (Body::Revocation(revocation), _) => {
+                taken_subject = Some(revocation.subject);
+                Kind::Revocation
             }
-            Body::Channel(_) => self.channels.put(&held.record),
-            Body::Delegation(_) => self.channels.put_delegation(&held.record),
-            Body::Advisory(advisory) => {
-                self.advisories.entry(advisory.package.clone()).or_default().insert(id);
-            }
-            Body::Release(_) | Body::Recipe(_) | Body::Component(_) | Body::Opaque => {}
+            (Body::Channel(_), _) if verified.is_some() => Kind::Head,
+            (Body::Delegation(_), _) if verified.is_some() => Kind::Delegation,
+            (Body::Opaque, _) => Kind::Opaque,
+            _ => Kind::Other,
+        };
+        if matches!(held.kind, Kind::Head | Kind::Delegation) {
+            decoded = verified.cloned();
         }
-        self.records.insert(id, held);
-        before
+        self.put_back(Taken { held, subject: taken_subject, decoded })
+    }
+
+    /// Puts back what was taken out.
+    pub(super) fn put_back(&mut self, taken: Taken) -> Slot {
+        let Taken { mut held, subject, decoded } = taken;
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(None);
+            (self.slots.len() - 1) as Slot
+        });
+        held.source = held.source.map(|source| self.sources.share(source));
+        held.signers = self.signers.share(held.signers);
+        self.live_bytes += u64::from(held.place.bytes);
+        self.by_id.insert((beginning(&held.id.hash()), slot));
+        self.by_sync_id.insert((beginning(&held.sync_id), slot));
+        if let Some(set) = &mut self.sync_set {
+            set.insert(held.issued, held.sync_id);
+        }
+        if !held.is_charged {
+            self.count_kept(&held.signers, true);
+        }
+        match held.kind {
+            Kind::Release(row) => {
+                self.search.restore(row, slot);
+                self.list_row(row);
+            }
+            Kind::Endorsement(subject) => {
+                self.endorsements.insert((subject, slot));
+            }
+            Kind::Advisory(package) => {
+                self.advisories.insert((package, slot));
+            }
+            Kind::Revocation | Kind::Head | Kind::Delegation | Kind::Other | Kind::Opaque => {}
+        }
+        if let Some(subject) = subject {
+            self.revocations.entry(subject).or_default().insert(slot);
+            self.subjects.insert(slot, subject);
+        }
+        if let Some(record) = decoded {
+            match held.kind {
+                Kind::Head => self.channels.put(&record),
+                _ => self.channels.put_delegation(&record),
+            }
+            self.decoded.insert(slot, record);
+        }
+        self.slots[slot as usize] = Some(held);
+        slot
     }
 
     /// Takes a record out.
-    pub(super) fn take(&mut self, id: &RecordId) -> Option<Held> {
-        fn forget<K: Ord>(map: &mut BTreeMap<K, BTreeSet<RecordId>>, key: &K, id: &RecordId) {
-            if let Some(ids) = map.get_mut(key) {
-                ids.remove(id);
-                if ids.is_empty() {
-                    map.remove(key);
-                }
+    pub(super) fn take(&mut self, slot: Slot) -> Option<Taken> {
+        let held = self.slots.get_mut(slot as usize)?.take()?;
+        self.free.push(slot);
+        self.live_bytes -= u64::from(held.place.bytes);
+        self.by_id.remove(&(beginning(&held.id.hash()), slot));
+        self.by_sync_id.remove(&(beginning(&held.sync_id), slot));
+        if let Some(set) = &mut self.sync_set {
+            set.remove(held.issued, held.sync_id);
+        }
+        if !held.is_charged {
+            self.count_kept(&held.signers, false);
+        }
+        if let Kind::Release(row) = held.kind {
+            self.unlist_row(row);
+            self.search.remove(row);
+        }
+        if let Kind::Endorsement(subject) = held.kind {
+            self.endorsements.remove(&(subject, slot));
+        }
+        if let Kind::Advisory(package) = held.kind {
+            self.advisories.remove(&(package, slot));
+        }
+        let subject = self.subjects.remove(&slot);
+        if let Some(subject) = &subject
+            && let Some(slots) = self.revocations.get_mut(subject)
+        {
+            slots.remove(&slot);
+            if slots.is_empty() {
+                self.revocations.remove(subject);
             }
         }
-        let held = self.records.remove(id)?;
-        self.live_bytes -= held.frame_bytes;
-        self.by_sync_id.remove(&held.sync_id);
-        if held.charge.is_none() {
-            for key in held.record.signers() {
-                if let Some(count) = self.kept_by_key.get_mut(key) {
-                    *count -= 1;
-                    if *count == 0 {
-                        self.kept_by_key.remove(key);
-                    }
-                }
+        let decoded = self.decoded.remove(&slot);
+        if let Some(record) = &decoded {
+            match held.kind {
+                Kind::Head => self.channels.take(record),
+                _ => self.channels.take_delegation(record),
             }
         }
-        match &held.record.body {
-            Body::Release(release) => {
-                self.releases.remove(&(Reverse(held.record.header.issued), *id));
-                let version = (release.publisher, release.name.clone(), release.version.clone());
-                forget(&mut self.by_version, &version, id);
-                release.images().iter().for_each(|image| forget(&mut self.by_image, image, id));
-            }
-            Body::Endorsement(endorsement) => forget(&mut self.endorsements, &endorsement.subject, id),
-            Body::Revocation(revocation) => forget(&mut self.revocations, &revocation.subject, id),
-            Body::Channel(_) => self.channels.take(&held.record),
-            Body::Delegation(_) => self.channels.take_delegation(&held.record),
-            Body::Advisory(advisory) => forget(&mut self.advisories, &advisory.package, id),
-            Body::Recipe(_) | Body::Component(_) | Body::Opaque => {}
-        }
-        Some(held)
+        held.source.iter().for_each(|source| self.sources.release(source));
+        self.signers.release(&held.signers);
+        Some(Taken { held, subject, decoded })
     }
+
+    fn add_row(&mut self, slot: Slot, release: &Release, issued: UnixSeconds) -> (RowNumber, usize) {
+        let appliance = self.stands_for(&(&release.publisher, &release.name));
+        let images: Vec<u64> = release.images().iter().map(|image| self.stands_for(image)).collect();
+        self.search.add(slot, release, issued, appliance, &images)
+    }
+
+    fn list_row(&mut self, number: RowNumber) {
+        let Some(row) = self.search.row(number) else { return };
+        self.by_appliance.insert((row.appliance, number));
+        self.by_image.extend(self.search.images(number).iter().map(|image| (*image, number)));
+    }
+
+    fn unlist_row(&mut self, number: RowNumber) {
+        let Some(row) = self.search.row(number) else { return };
+        self.by_appliance.remove(&(row.appliance, number));
+        for image in self.search.images(number) {
+            self.by_image.remove(&(*image, number));
+        }
+    }
+
+    fn count_kept(&mut self, signers: &[PublicKey], comes: bool) {
+        for key in signers {
+            if comes {
+                *self.kept_by_key.entry(*key).or_default() += 1;
+            } else if let Some(count) = self.kept_by_key.get_mut(key) {
+                *count -= 1;
+                if *count == 0 {
+                    self.kept_by_key.remove(key);
+                }
+            }
+        }
+    }
+
+    fn stands_for(&self, value: &(impl StdHash + ?Sized)) -> u64 {
+        self.secret.hash_one(value)
+    }
+}
+
+/// The first 8 bytes of a hash, as a number of the same order.
+fn beginning(hash: &Hash) -> u64 {
+    hash.0.first_chunk().copied().map_or(0, u64::from_be_bytes)
+}
+
+fn slots_of(set: &BTreeSet<(u64, u32)>, stands_for: u64) -> impl Iterator<Item = u32> {
+    set.range((stands_for, 0)..=(stands_for, u32::MAX)).map(|(_, slot)| *slot)
 }

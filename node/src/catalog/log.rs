@@ -18,6 +18,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rialto_protocol::ids::{Hash, PublicKey};
 use rialto_protocol::signed::{MAX_ENVELOPE_BYTES, MAX_ISSUERS};
@@ -29,6 +30,8 @@ const HEADER: &[u8] = b"rialto-records-2\n";
 /// The header of a log without arrivals. It is read; an earlier version would take what is appended to it for damage, and
 /// so the header is made a new one first.
 const FIRST_HEADER: &[u8] = b"rialto-records-1\n";
+/// Where the first frame begins.
+pub(super) const START: u64 = HEADER.len() as u64;
 const FRAME_HEAD_BYTES: usize = 8;
 const RECORD_WITHOUT_ARRIVALS: u8 = 1;
 const EVICTED: u8 = 2;
@@ -41,6 +44,15 @@ pub(super) const MAX_SOURCE_BYTES: usize = 128;
 const BATCH: usize = 1_024;
 /// Bytes looked through at once for the next sound frame.
 const SEARCH_BYTES: usize = 1 << 20;
+
+/// Where a frame lies in the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Place {
+    /// Where it begins.
+    pub(super) at: u64,
+    /// Its length, its head included.
+    pub(super) bytes: u32,
+}
 
 /// What one frame says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -126,7 +138,7 @@ fn encode_frame(body: &[u8], out: &mut Vec<u8>) -> u64 {
 /// The open log. Every method blocks on the disk.
 #[derive(Debug)]
 pub(super) struct Log {
-    file: File,
+    file: Arc<File>,
     path: PathBuf,
     /// Bytes that are known to be good; whatever lies behind them is cut off before the next append.
     length: u64,
@@ -138,7 +150,7 @@ impl Log {
     ///
     /// # Errors
     /// The file cannot be read or written, or is of a newer format.
-    pub(super) fn open(directory: &Path, mut each: impl FnMut(Vec<Frame>)) -> Result<Self, CatalogError> {
+    pub(super) fn open(directory: &Path, mut each: impl FnMut(Vec<(Place, Frame)>)) -> Result<Self, CatalogError> {
         let path = directory.join("records.log");
         // What an interrupted compaction left; the log itself is still whole.
         let _ = std::fs::remove_file(unfinished(&path));
@@ -148,7 +160,7 @@ impl Log {
             .create(true)
             .open(&path)
             .map_err(|error| CatalogError::io("open", &path, error))?;
-        let mut log = Self { file, path, length: 0, is_dirty: false };
+        let mut log = Self { file: Arc::new(file), path, length: 0, is_dirty: false };
         let size = log.file.metadata().map_err(|error| log.failed("read", error))?.len();
         log.read_header(size)?;
         log.replay(size, &mut each)?;
@@ -188,7 +200,7 @@ impl Log {
     fn read_header(&mut self, size: u64) -> Result<(), CatalogError> {
         let mut header = Vec::new();
         let wanted = HEADER.len() as u64;
-        (&self.file).take(wanted).read_to_end(&mut header).map_err(|error| self.failed("read", error))?;
+        (&*self.file).take(wanted).read_to_end(&mut header).map_err(|error| self.failed("read", error))?;
         if header == FIRST_HEADER {
             // Not through the log's own handle, which only ever appends.
             let file = OpenOptions::new().write(true).open(&self.path).map_err(|error| self.failed("open", error))?;
@@ -210,7 +222,7 @@ impl Log {
         sync_directory(&self.path)
     }
 
-    fn replay(&mut self, size: u64, each: &mut impl FnMut(Vec<Frame>)) -> Result<(), CatalogError> {
+    fn replay(&mut self, size: u64, each: &mut impl FnMut(Vec<(Place, Frame)>)) -> Result<(), CatalogError> {
         let file = self.file.try_clone().map_err(|error| self.failed("read", error))?;
         let mut reader = BufReader::with_capacity(1 << 20, file);
         reader.seek(SeekFrom::Start(self.length)).map_err(|error| self.failed("read", error))?;
@@ -219,9 +231,9 @@ impl Log {
             let read = read_frame(&mut reader, size - at, &mut body).map_err(|error| self.failed("read", error))?;
             match read.and_then(|bytes| Some((Frame::decode(&body)?, bytes))) {
                 Some((frame, bytes)) => {
+                    batch.push((Place { at, bytes: bytes as u32 }, frame));
                     at += bytes;
                     self.length = at;
-                    batch.push(frame);
                 }
                 None => {
                     let next = self.next_sound(at, size).map_err(|error| self.failed("read", error))?;
@@ -291,7 +303,7 @@ impl Log {
             self.file.set_len(self.length).map_err(|error| self.failed("mend", error))?;
         }
         self.is_dirty = true;
-        if let Err(error) = (&self.file).write_all(frames).and_then(|()| self.file.sync_data()) {
+        if let Err(error) = (&*self.file).write_all(frames).and_then(|()| self.file.sync_data()) {
             // Cut off what was written of it. Where even that fails, the next append or open does it.
             self.is_dirty = self.file.set_len(self.length).is_err();
             return Err(self.failed("append to", error));
@@ -301,11 +313,15 @@ impl Log {
         Ok(())
     }
 
-    /// Replaces the log by one with these frames only. A crash leaves the old one or the new one.
+    /// Replaces the log by one with these encoded frames only, one behind the other. A crash leaves the old one or the new
+    /// one. Who still reads the old one can go on.
     ///
     /// # Errors
-    /// The disk is full or broken; the old log is still in use.
-    pub(super) fn rewrite(&mut self, frames: impl Iterator<Item = Frame>) -> Result<(), CatalogError> {
+    /// The disk is full or broken, or a frame could not be had; the old log is still in use.
+    pub(super) fn rewrite(
+        &mut self,
+        frames: impl Iterator<Item = std::io::Result<Vec<u8>>>,
+    ) -> Result<(), CatalogError> {
         let unfinished = unfinished(&self.path);
         let written = write_whole(&unfinished, frames).and_then(|(file, length)| {
             std::fs::rename(&unfinished, &self.path)?;
@@ -313,8 +329,12 @@ impl Log {
         });
         match written {
             Ok((file, length)) => {
-                (self.file, self.length, self.is_dirty) = (file, length, false);
-                sync_directory(&self.path)
+                (self.file, self.length, self.is_dirty) = (Arc::new(file), length, false);
+                // It is the log from here on. Should the power fail before the disk knows, the old one is still whole.
+                if let Err(error) = sync_directory(&self.path) {
+                    tracing::warn!(%error, "the compacted records log may not be in its place after a power loss");
+                }
+                Ok(())
             }
             Err(error) => {
                 let _ = std::fs::remove_file(&unfinished);
@@ -323,7 +343,12 @@ impl Log {
         }
     }
 
-    /// Bytes of the file.
+    /// Reads from the log as it is now.
+    pub(super) fn reader(&self) -> Reader {
+        Reader { file: Arc::clone(&self.file), path: Arc::from(self.path.as_path()) }
+    }
+
+    /// Bytes of the file: where the next frame will begin.
     pub(super) fn length(&self) -> u64 {
         self.length
     }
@@ -331,11 +356,44 @@ impl Log {
     /// Writes to another file from now on: for tests of a disk that fails.
     #[cfg(test)]
     pub(super) fn use_file(&mut self, file: File) {
-        self.file = file;
+        self.file = Arc::new(file);
     }
 
     fn failed(&self, what: &'static str, error: std::io::Error) -> CatalogError {
         CatalogError::io(what, &self.path, error)
+    }
+}
+
+/// Reads single frames, while others write. What a compaction replaced stays readable for who has it.
+#[derive(Debug, Clone)]
+pub(super) struct Reader {
+    file: Arc<File>,
+    path: Arc<Path>,
+}
+
+impl Reader {
+    /// The bytes of a frame.
+    pub(super) fn bytes(&self, place: Place) -> std::io::Result<Vec<u8>> {
+        let mut bytes = vec![0; place.bytes as usize];
+        self.file.read_exact_at(&mut bytes, place.at)?;
+        match is_sound_frame(&bytes) {
+            true => Ok(bytes),
+            false => Err(std::io::Error::new(std::io::ErrorKind::InvalidData, "the frame is damaged")),
+        }
+    }
+
+    /// A frame; `None`, with a warning in the log, where it cannot be read any more.
+    pub(super) fn frame(&self, place: Place) -> Option<Frame> {
+        match self.bytes(place) {
+            Ok(bytes) => Frame::decode(&bytes[FRAME_HEAD_BYTES..]),
+            Err(error) => {
+                tracing::error!(
+                    file = %self.path.display(), at = place.at, %error,
+                    "a record cannot be read from the records log; after a restart it comes back by catch-up"
+                );
+                None
+            }
+        }
     }
 }
 
@@ -372,15 +430,15 @@ fn read_head(head: [u8; FRAME_HEAD_BYTES]) -> (usize, u32) {
     (u32::from_le_bytes([a, b, c, d]) as usize, u32::from_le_bytes([e, f, g, h]))
 }
 
-fn write_whole(path: &Path, frames: impl Iterator<Item = Frame>) -> std::io::Result<(File, u64)> {
+fn write_whole(path: &Path, frames: impl Iterator<Item = std::io::Result<Vec<u8>>>) -> std::io::Result<(File, u64)> {
     let file = OpenOptions::new().read(true).append(true).create_new(true).open(path)?;
     let mut writer = BufWriter::with_capacity(1 << 20, file);
     writer.write_all(HEADER)?;
-    let (mut length, mut bytes) = (HEADER.len() as u64, Vec::new());
+    let mut length = START;
     for frame in frames {
-        bytes.clear();
-        length += frame.encode(&mut bytes);
-        writer.write_all(&bytes)?;
+        let frame = frame?;
+        length += frame.len() as u64;
+        writer.write_all(&frame)?;
     }
     let file = writer.into_inner().map_err(std::io::IntoInnerError::into_error)?;
     file.sync_all()?;

@@ -1,7 +1,9 @@
 //! The records this site knows: an append-only log, and an index that can be rebuilt from it.
 //!
-//! [`Catalog`] is what other rooms hold: cheap to clone, safe to share. Looking things up takes short locks and never
-//! touches the disk. Inserting blocks on the disk (one fsync a batch): call it off the async threads.
+//! [`Catalog`] is what other rooms hold: cheap to clone, safe to share. In memory are an index and the heads of channels
+//! with their delegations; a record that is looked up is read from the log and *verified again* (about 60 µs) where that
+//! was not done lately, so what a catalog hands out never rests on what a disk says. Inserting blocks on the disk (one
+//! fsync a batch): call it off the async threads.
 //!
 //! Records of signers that policy names are kept in full, and on them sites converge; so are this site's own. Everything
 //! else shares a bounded part from which the oldest is evicted; records of unknown kinds and versions belong there too,
@@ -14,9 +16,15 @@ mod budget;
 mod channels;
 mod gossip;
 mod index;
+mod interned;
 mod log;
+mod parallel;
+mod remembered;
+mod search;
 #[cfg(test)]
 mod tests;
+mod verified;
+mod words;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -26,16 +34,20 @@ use rialto_protocol::UnixSeconds;
 use rialto_protocol::bounded::{Name, Text, Version};
 use rialto_protocol::channel::ChannelName;
 use rialto_protocol::ids::{Hash, ImageId, PublicKey, RecordId};
-use rialto_protocol::record::{Record, Release, RevocationSubject};
+use rialto_protocol::record::{Record, RevocationSubject};
 use rialto_protocol::signed::{EnvelopeError, Verified};
 use rialto_protocol::sync::SyncSet;
 use tokio::sync::watch;
 
 pub use arrival::Arrival;
 pub use gossip::{GossipVerdict, Ignored, gossip_verdict};
+pub use search::{Facets, Petname, Query};
 
-use admission::{Changes, Holdings, verify_all};
-use log::{Frame, Log, MAX_SOURCE_BYTES};
+use admission::{AtHand, Changes, Claimed, Found, Holdings};
+use index::Slot;
+use log::{Frame, Log, MAX_SOURCE_BYTES, Place, START};
+use parallel::{in_parallel, verify_all};
+use verified::Lately;
 
 /// A record of the catalog, shared.
 pub type SharedRecord = Arc<Verified<Record>>;
@@ -122,14 +134,12 @@ struct Shared {
     log: Mutex<Log>,
     /// Held for moments only.
     holdings: RwLock<Holdings>,
-    /// The sync set of a revision.
-    sync_set: Mutex<Option<(u64, SyncSet)>>,
+    lately: Mutex<Lately>,
     revision: watch::Sender<u64>,
 }
 
 impl Catalog {
-    /// Opens the catalog in `directory`, or creates one there. Blocks: every record is read and verified again, at
-    /// about 20,000 a second and core.
+    /// Opens the catalog in `directory`, or creates one there. Blocks: every record is read, about 30,000 a second and core.
     ///
     /// Nothing is evicted before [`Catalog::set_named`] was called for the first time.
     ///
@@ -139,9 +149,11 @@ impl Catalog {
         std::fs::create_dir_all(directory).map_err(|error| CatalogError::io("create", directory, error))?;
         let mut holdings = Holdings::new(federation, budget_bytes);
         let log = Log::open(directory, |frames| replay(&mut holdings, frames))?;
+        holdings.reader = Some(log.reader());
+        holdings.index.settle();
         let (revision, _) = watch::channel(0);
         let (log, holdings) = (Mutex::new(log), RwLock::new(holdings));
-        Ok(Self { shared: Arc::new(Shared { log, holdings, sync_set: Mutex::new(None), revision }) })
+        Ok(Self { shared: Arc::new(Shared { log, holdings, lately: Mutex::default(), revision }) })
     }
 
     /// Inserts one encoded envelope. Blocks on the disk; see [`Catalog::insert_batch`].
@@ -191,7 +203,7 @@ impl Catalog {
     /// The log cannot be written. The keys are in force all the same; nothing is evicted.
     pub fn set_named(&self, keys: impl IntoIterator<Item = PublicKey>) -> Result<(), CatalogError> {
         let mut log = self.log();
-        let mut changes = Changes::default();
+        let mut changes = Changes::at(log.length());
         self.write().set_named(keys.into_iter().collect::<BTreeSet<_>>(), &mut changes);
         self.make_durable(&mut log, changes)
     }
@@ -213,28 +225,35 @@ impl Catalog {
 
     /// The record with this id.
     pub fn get(&self, id: &RecordId) -> Option<SharedRecord> {
-        self.read().index.get(id).map(|held| Arc::clone(&held.record))
+        self.one(|holdings| holdings.index.slot(id))
     }
 
     /// When a record reached this site and from whom: first the record itself, then every later signature that was added
     /// to it. `None` where it is not known here.
     pub fn arrivals(&self, id: &RecordId) -> Option<Arc<[Arrival]>> {
-        self.read().index.get(id).map(|held| Arc::clone(&held.arrivals))
+        Some(self.with_arrivals(id)?.arrivals)
     }
 
     /// A record as it was known here at a time: with the signatures that had arrived by then; `None` where none had.
     /// What came when arrivals were not kept yet counts as known always.
     pub fn known_at(&self, id: &RecordId, at: UnixSeconds) -> Option<SharedRecord> {
-        let (record, arrivals) = {
-            let holdings = self.read();
-            let held = holdings.index.get(id)?;
-            (Arc::clone(&held.record), Arc::clone(&held.arrivals))
-        };
+        let AtHand { record, arrivals } = self.with_arrivals(id)?;
         let later = arrivals.iter().filter(|arrival| arrival.at.is_some_and(|arrived| arrived > at));
         let later: BTreeSet<PublicKey> = later.flat_map(|arrival| arrival.keys.iter().copied()).collect();
         match later.is_empty() {
             true => Some(record),
             false => record.without_signers(&later).map(Arc::new),
+        }
+    }
+
+    fn with_arrivals(&self, id: &RecordId) -> Option<AtHand> {
+        let found = {
+            let holdings = self.read();
+            holdings.index.slot(id).and_then(|slot| holdings.found(slot))?
+        };
+        match found {
+            Found::AtHand(at_hand) => Some(at_hand),
+            Found::InLog(address) => address.read(),
         }
     }
 
@@ -248,38 +267,57 @@ impl Catalog {
             return Err(FindError::TooShort(shown()));
         }
         let first = first_with_prefix(prefix).ok_or_else(|| FindError::NotFound(shown()))?;
-        let holdings = self.read();
-        let mut fitting = holdings.index.from(first).take_while(|held| held.record.id.to_string().starts_with(prefix));
-        match (fitting.next(), fitting.next()) {
-            (Some(held), None) => Ok(Arc::clone(&held.record)),
-            (Some(_), Some(_)) => Err(FindError::Ambiguous(shown())),
-            (None, _) => Err(FindError::NotFound(shown())),
+        let found = {
+            let holdings = self.read();
+            let fits = |id: &RecordId| id.to_string().starts_with(prefix);
+            // Ids that begin with the same 8 bytes as the first are in no order.
+            let near = holdings.index.from(first).map(|held| held.id);
+            let near = near.take_while(|id| id.hash().0[..8] == first.hash().0[..8] || fits(id));
+            near.filter(fits).take(2).collect::<Vec<_>>()
+        };
+        match found[..] {
+            [id] => self.get(&id).ok_or_else(|| FindError::NotFound(shown())),
+            [] => Err(FindError::NotFound(shown())),
+            _ => Err(FindError::Ambiguous(shown())),
         }
     }
 
-    /// Releases in which every word of `words` occurs, newest first: in name, publisher (the petname that `petname` gives,
-    /// or the key's fingerprint), version, summary, description or tags. All of them for no words.
+    /// Releases in which every word of `words` begins a word, newest first: of name, publisher (the petname that `petname`
+    /// gives, or the key's fingerprint), version, summary, description or tags. All of them for no words: each is read and
+    /// verified, so [`Catalog::search`] is for whoever needs a page of them.
     pub fn releases(&self, words: &str, petname: impl Fn(&PublicKey) -> Option<String>) -> Vec<SharedRecord> {
-        let words: Vec<String> = words.split_whitespace().map(str::to_lowercase).collect();
-        let all: Vec<SharedRecord> = self.read().index.releases().map(|held| Arc::clone(&held.record)).collect();
-        if words.is_empty() {
-            return all;
+        let query = Query { words, petname: Some(&petname), ..Query::default() };
+        let found = self.read().newest(&query);
+        found.iter().filter_map(|id| self.get(id)).collect()
+    }
+
+    /// Finds releases, newest first: how many there are, how many of which sort (of each sort the `most` commonest), and
+    /// the ids of those from `skip` on, at most `limit`.
+    pub fn search(&self, query: &Query<'_>, skip: usize, limit: usize, most: usize) -> Page {
+        let holdings = self.read();
+        let search = &holdings.index.search;
+        let rows = search.find(query);
+        let slots = search.newest_first(&rows).skip(skip).take(limit).filter_map(|row| Some(search.row(row)?.slot));
+        Page {
+            total: rows.len() as usize,
+            facets: search.facets(&rows, most),
+            releases: slots.filter_map(|slot| Some(holdings.index.held(slot)?.id)).collect(),
         }
-        let fits = |record: &SharedRecord| {
-            record.body.release().is_some_and(|release| {
-                let text = searchable(release, petname(&release.publisher));
-                words.iter().all(|word| text.contains(word.as_str()))
-            })
-        };
-        all.into_iter().filter(fits).collect()
+    }
+
+    /// The ids of all releases that their publisher signed, newest first.
+    pub fn release_ids(&self) -> Vec<RecordId> {
+        self.read().newest(&Query::default())
     }
 
     /// The releases of one version of an appliance, signed by `publisher`, the highest sequence first. Several where the
     /// publisher used a version twice.
     pub fn version(&self, publisher: &PublicKey, name: &Name, version: &Version) -> Vec<SharedRecord> {
-        let key = (*publisher, name.clone(), version.clone());
-        let mut found = shared(self.read().index.version(&key));
-        found.sort_by_key(|record| std::cmp::Reverse(record.body.release().map(|release| release.sequence)));
+        let mut found = self.all(|holdings| holdings.index.appliance(publisher, name));
+        found.retain(|record| {
+            let release = record.body.release();
+            release.is_some_and(|of| of.publisher == *publisher && of.name == *name && of.version == *version)
+        });
         found
     }
 
@@ -290,22 +328,39 @@ impl Catalog {
 
     /// The releases that name this image.
     pub fn releases_of(&self, image: &ImageId) -> Vec<SharedRecord> {
-        shared(self.read().index.image(image))
+        let mut found = self.all(|holdings| holdings.index.image(image).collect());
+        found.retain(|record| record.body.release().is_some_and(|release| release.images().contains(image)));
+        found
     }
 
     /// The other images of the appliances that this image belongs to, the latest releases' first: what it is probably
     /// like. At most `count`.
     pub fn relatives_of(&self, image: &ImageId, count: usize) -> Vec<ImageId> {
-        let state = self.read();
-        let index = &state.index;
-        let own = index.image(image).filter_map(|held| held.record.body.release());
-        let family = own.flat_map(|release| index.appliance(&release.publisher, &release.name)).collect();
-        newest_images(family, count, Some(image))
+        let releases = self.ids(|holdings| holdings.index.relatives(image));
+        self.newest_images(releases, count, Some(image))
     }
 
     /// The images of an appliance, those of the newest releases first; at most `count`.
     pub fn images_of_appliance(&self, publisher: &PublicKey, name: &Name, count: usize) -> Vec<ImageId> {
-        newest_images(self.read().index.appliance(publisher, name).collect(), count, None)
+        let releases = self.ids(|holdings| holdings.index.appliance(publisher, name));
+        self.newest_images(releases, count, None)
+    }
+
+    /// The images of releases, each once and without `other`; at most `count`. Reads no more releases than that takes.
+    fn newest_images(&self, releases: Vec<RecordId>, count: usize, other: Option<&ImageId>) -> Vec<ImageId> {
+        let mut images = Vec::new();
+        for id in releases {
+            if images.len() >= count {
+                break;
+            }
+            let Some(record) = self.get(&id) else { continue };
+            for image in record.body.release().iter().flat_map(|release| release.images()) {
+                if images.len() < count && Some(&image) != other && !images.contains(&image) {
+                    images.push(image);
+                }
+            }
+        }
+        images
     }
 
     /// The highest sequence among the releases of an appliance that are known here.
@@ -315,17 +370,25 @@ impl Catalog {
 
     /// What is said of a release.
     pub fn endorsements_of(&self, release: &RecordId) -> Vec<SharedRecord> {
-        shared(self.read().index.endorsements(release))
+        let mut found = self.all(|holdings| holdings.index.endorsements(release).collect());
+        found.retain(|record| record.body.endorsement().is_some_and(|said| said.subject == *release));
+        found.sort_by_key(|record| record.id);
+        found
     }
 
     /// Advisories on a package, of whatever ecosystem.
     pub fn advisories_on(&self, package: &Text<256>) -> Vec<SharedRecord> {
-        shared(self.read().index.advisories(package))
+        let mut found = self.all(|holdings| holdings.index.advisories(package).collect());
+        found.retain(|record| record.body.advisory().is_some_and(|advisory| advisory.package == *package));
+        found.sort_by_key(|record| record.id);
+        found
     }
 
     /// Who withdrew this. Whether a revocation is a fact or an opinion is the policy's question.
     pub fn revocations_of(&self, subject: &RevocationSubject) -> Vec<SharedRecord> {
-        shared(self.read().index.revocations(subject))
+        let mut found = self.all(|holdings| holdings.index.revocations(subject).collect());
+        found.sort_by_key(|record| record.id);
+        found
     }
 
     /// The rightful heads of a channel: the highest, and where two contradict each other, the two. At most three, in one
@@ -352,9 +415,8 @@ impl Catalog {
     /// Whoever has published a release or moved a channel, as far as is known here.
     pub fn publishers(&self) -> BTreeSet<PublicKey> {
         let state = self.read();
-        let of_releases = state.index.releases().filter_map(|held| held.record.body.release());
         let of_channels = state.index.channels.names().map(|channel| channel.publisher);
-        of_releases.map(|release| release.publisher).chain(of_channels).collect()
+        state.index.search.publishers().copied().chain(of_channels).collect()
     }
 
     /// The publishers of whose heads and delegations some came since this was asked last; at first, all.
@@ -373,22 +435,21 @@ impl Catalog {
         self.read().index.channels.all_delegations(publisher).cloned().collect()
     }
 
-    /// What is here to be reconciled with a peer. Made once for each revision.
+    /// What is here to be reconciled with a peer: as it is now, whatever comes later. Costs next to nothing.
     pub fn sync_set(&self) -> SyncSet {
-        let revision = *self.shared.revision.borrow();
-        let mut cached = self.shared.sync_set.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, set)) = cached.as_ref().filter(|(of, _)| *of == revision) {
-            return set.clone();
-        }
-        let set: SyncSet = self.read().index.iter().map(|held| (held.record.header.issued, held.sync_id)).collect();
-        *cached = Some((revision, set.clone()));
-        set
+        self.read().index.sync_set()
     }
 
     /// The encoded envelope behind a sync id: that version, or one with its signatures and more.
     pub fn envelope(&self, sync_id: &Hash) -> Option<Vec<u8>> {
-        let record = self.read().behind(sync_id).map(|held| Arc::clone(&held.record))?;
-        Some(record.envelope().encode())
+        let found = {
+            let holdings = self.read();
+            holdings.behind(sync_id).and_then(|slot| holdings.found(slot))?
+        };
+        match found {
+            Found::AtHand(at_hand) => Some(at_hand.record.envelope().encode()),
+            Found::InLog(address) => address.envelope(),
+        }
     }
 
     /// Whether this version is lacking here and would be taken: not known, not evicted, not refused lately.
@@ -409,7 +470,7 @@ impl Catalog {
     ) -> Result<Vec<Outcome>, CatalogError> {
         let source = source.map(peer_name);
         let mut log = self.log();
-        let mut changes = Changes::default();
+        let mut changes = Changes::at(log.length());
         let mut outcomes = Vec::with_capacity(records.len());
         {
             let mut holdings = self.write();
@@ -430,21 +491,85 @@ impl Catalog {
             return Ok(());
         }
         let written = log.append(&changes.frames);
-        if written.is_err() {
-            self.write().undo(changes);
+        {
+            let mut holdings = self.write();
+            match written {
+                Ok(()) => {
+                    holdings.written();
+                    holdings.index.tidy();
+                }
+                Err(_) => holdings.undo(changes),
+            }
         }
         // Also after an undo: a sync set may have been made of what is no longer so.
         self.shared.revision.send_modify(|revision| *revision += 1);
         written?;
-        let holdings = self.read();
-        let garbage = log.length().saturating_sub(holdings.live_bytes());
+        let garbage = log.length().saturating_sub(self.read().live_bytes());
         if log.length() > WORTH_COMPACTING_BYTES && garbage > log.length() / 2 {
             // The log as it is stays good where this fails; the next insertion tries again.
-            if let Err(error) = log.rewrite(holdings.frames()) {
+            if let Err(error) = self.compact(log) {
                 tracing::warn!(%error, "the records log could not be compacted");
             }
         }
         Ok(())
+    }
+
+    /// Writes the log anew, with nothing but what is present, in order of arrival, and what is remembered of others. Records can be
+    /// looked up meanwhile.
+    fn compact(&self, log: &mut Log) -> Result<(), CatalogError> {
+        let reader = log.reader();
+        let (remembered, present) = {
+            let holdings = self.read();
+            (holdings.remembered_frames(), holdings.in_order())
+        };
+        let mut at = START + remembered.len() as u64;
+        let records = present.iter().map(|(_, place)| reader.bytes(*place));
+        // Nobody else changes anything: the log is ours.
+        log.rewrite(std::iter::once(Ok(remembered)).chain(records))?;
+        let mut holdings = self.write();
+        for (slot, place) in present {
+            holdings.index.place(slot, Place { at, ..place });
+            at += u64::from(place.bytes);
+        }
+        holdings.reader = Some(log.reader());
+        Ok(())
+    }
+
+    fn ids(&self, find: impl FnOnce(&Holdings) -> Vec<Slot>) -> Vec<RecordId> {
+        let holdings = self.read();
+        find(&holdings).into_iter().filter_map(|slot| Some(holdings.index.held(slot)?.id)).collect()
+    }
+
+    /// The record in the slot that is found, verified.
+    fn one(&self, find: impl FnOnce(&Holdings) -> Option<Slot>) -> Option<SharedRecord> {
+        let found = {
+            let holdings = self.read();
+            find(&holdings).and_then(|slot| holdings.found(slot))?
+        };
+        self.verified(found)
+    }
+
+    /// The records in the slots that are found, verified.
+    fn all(&self, find: impl FnOnce(&Holdings) -> Vec<Slot>) -> Vec<SharedRecord> {
+        let found: Vec<Found> = {
+            let holdings = self.read();
+            find(&holdings).into_iter().filter_map(|slot| holdings.found(slot)).collect()
+        };
+        found.into_iter().filter_map(|found| self.verified(found)).collect()
+    }
+
+    fn verified(&self, found: Found) -> Option<SharedRecord> {
+        let address = match found {
+            Found::AtHand(at_hand) => return Some(at_hand.record),
+            Found::InLog(address) => address,
+        };
+        let lately = || self.shared.lately.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(record) = lately().get(&address.sync_id) {
+            return Some(record);
+        }
+        let record = address.read()?.record;
+        lately().put(address.sync_id, Arc::clone(&record));
+        Some(record)
     }
 
     // A thread that panicked while it held a lock left nothing half-done that the log does not mend at the next open.
@@ -461,23 +586,28 @@ impl Catalog {
     }
 }
 
-fn replay(holdings: &mut Holdings, frames: Vec<Frame>) {
-    let envelopes: Vec<&[u8]> = frames
-        .iter()
-        .filter_map(|frame| match frame {
-            Frame::Record { envelope, .. } => Some(envelope.as_slice()),
-            Frame::Evicted { .. } => None,
-        })
-        .collect();
-    let mut verified = verify_all(&envelopes).into_iter();
-    for frame in frames {
-        match frame {
-            Frame::Evicted { sync_id, signers } => holdings.replay_evicted(sync_id, signers),
-            Frame::Record { source, arrivals, .. } => match verified.next() {
-                Some(Ok(record)) => holdings.replay(record, source, arrivals),
-                Some(Err(error)) => tracing::warn!(%error, "a record of the log is left out"),
-                None => {}
-            },
+/// What a search found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Page {
+    /// How many there are in all.
+    pub total: usize,
+    /// How many of them are of which sort.
+    pub facets: Facets,
+    /// The ids that were asked for, newest first.
+    pub releases: Vec<RecordId>,
+}
+
+fn replay(holdings: &mut Holdings, frames: Vec<(Place, Frame)>) {
+    let read = in_parallel(&frames, |(_, frame)| match frame {
+        Frame::Record { envelope, .. } => Some(Claimed::read(envelope)),
+        Frame::Evicted { .. } => None,
+    });
+    for ((place, frame), claimed) in frames.into_iter().zip(read) {
+        match (frame, claimed) {
+            (Frame::Evicted { sync_id, signers }, _) => holdings.replay_evicted(sync_id, signers),
+            (Frame::Record { source, .. }, Some(Ok(claimed))) => holdings.replay(claimed, source, place),
+            (Frame::Record { .. }, Some(Err(error))) => tracing::warn!(%error, "a record of the log is left out"),
+            (Frame::Record { .. }, None) => {}
         }
     }
 }
@@ -486,35 +616,6 @@ fn replay(holdings: &mut Holdings, frames: Vec<Frame>) {
 fn peer_name(source: &str) -> Arc<str> {
     let end = source.floor_char_boundary(MAX_SOURCE_BYTES);
     Arc::from(if source.is_empty() { "?" } else { &source[..end] })
-}
-
-/// The images of releases, those of the newest first, each once and without `other`; at most `count`.
-fn newest_images(mut releases: Vec<&Release>, count: usize, other: Option<&ImageId>) -> Vec<ImageId> {
-    releases.sort_by_key(|release| std::cmp::Reverse(release.sequence));
-    let mut images = Vec::new();
-    for image in releases.iter().flat_map(|release| release.images()) {
-        if images.len() < count && Some(&image) != other && !images.contains(&image) {
-            images.push(image);
-        }
-    }
-    images
-}
-
-fn shared<'a>(found: impl Iterator<Item = &'a index::Held>) -> Vec<SharedRecord> {
-    found.map(|held| Arc::clone(&held.record)).collect()
-}
-
-fn searchable(release: &Release, petname: Option<String>) -> String {
-    let publisher = petname.unwrap_or_else(|| release.publisher.fingerprint());
-    let mut text = format!("{publisher}/{}@{}\n{}\n", release.name, release.version, release.summary);
-    if let Some(description) = &release.description {
-        text.push_str(description);
-    }
-    for tag in release.tags.iter() {
-        text.push('\n');
-        text.push_str(tag);
-    }
-    text.to_lowercase()
 }
 
 /// The lowest id whose text begins with this; `None` where no id's text can.

@@ -1,10 +1,13 @@
 //! `rialto search [WORDS]`: the releases this site knows.
 
+use std::time::Duration;
+
 use clap::{Args, ValueEnum};
-use rialto_web::api::{ReleaseSummary, SearchPage, VerdictKind};
+use rialto_web::api::{FacetCount, ReleaseSummary, SearchPage, VerdictKind};
 
 use super::output::{Cell, Face, Outcome, Tone, span};
 use crate::client::{Client, segment};
+use crate::units::parse_duration;
 
 /// Characters of a release's id in a list: more than the 12 that are enough where they are unique.
 const SHOWN_ID: usize = 20;
@@ -12,8 +15,20 @@ const SHOWN_ID: usize = 20;
 /// What to look for.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// Words that must all occur in name, publisher, summary, description or tags
+    /// Words, each of which must begin a word of name, publisher, version, summary, description or tags
     words: Vec<String>,
+    /// Only of this publisher: a petname, or a fingerprint (~…)
+    #[arg(long, value_name = "NAME")]
+    publisher: Option<String>,
+    /// Only with this tag
+    #[arg(long)]
+    tag: Option<String>,
+    /// Only for this architecture: x86_64 or aarch64
+    #[arg(long)]
+    arch: Option<String>,
+    /// Only those issued lately, for example 30d
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    within: Option<Duration>,
     /// Only releases with this verdict
     #[arg(long, value_enum)]
     verdict: Option<Verdict>,
@@ -23,6 +38,12 @@ pub(super) struct Arguments {
     /// How many to list, at most 200
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=200))]
     limit: u16,
+    /// Which page to list, instead of --offset
+    #[arg(long, default_value_t = 1, conflicts_with = "offset", value_parser = clap::value_parser!(u32).range(1..))]
+    page: u32,
+    /// Also say how many there are of each publisher, tag, architecture and verdict
+    #[arg(long)]
+    facets: bool,
 }
 
 /// A verdict, as an option.
@@ -44,15 +65,15 @@ impl From<Verdict> for VerdictKind {
 }
 
 pub(super) async fn run(face: &Face, client: &Client, arguments: Arguments) -> Outcome {
-    let verdict =
-        arguments.verdict.map_or(String::new(), |verdict| format!("&verdict={}", VerdictKind::from(verdict).as_str()));
-    let is_narrowed = !arguments.words.is_empty() || arguments.verdict.is_some();
-    let words = segment(&arguments.words.join(" "));
-    let path = format!("releases?q={words}{verdict}&offset={}&limit={}", arguments.offset, arguments.limit);
+    let (path, offset) = address(&arguments);
+    let is_narrowed = !arguments.words.is_empty()
+        || arguments.verdict.is_some()
+        || arguments.within.is_some()
+        || [&arguments.publisher, &arguments.tag, &arguments.arch].iter().any(|value| value.is_some());
     let found: SearchPage = client.get(&path).await?;
     face.print(&found, |page| {
-        if found.releases.is_empty() {
-            return page.line(match (is_narrowed, arguments.offset) {
+        if found.releases.is_empty() && found.next.is_none() {
+            return page.line(match (is_narrowed, offset) {
                 (false, 0) => "no releases yet: they come from peers (rialto peers), or from here (rialto publish)",
                 _ => "no release fits",
             });
@@ -61,11 +82,54 @@ pub(super) async fn run(face: &Face, client: &Client, arguments: Arguments) -> O
             ["VERDICT", "RELEASE", "ID", "AGE", "SIZE", "HERE", "SUMMARY"],
             found.releases.iter().map(row).collect(),
         );
-        let last = arguments.offset + found.releases.len();
-        if last < found.total {
-            page.line(Cell::new(format!("{} more: --offset {last}", found.total - last), Tone::Faint));
+        if arguments.facets {
+            let facets = &found.facets;
+            let sorts = [
+                ("publisher", &facets.publishers),
+                ("tag", &facets.tags),
+                ("architecture", &facets.archs),
+                ("verdict", &facets.verdicts),
+            ];
+            for (sort, counts) in sorts.into_iter().filter(|(_, counts)| !counts.is_empty()) {
+                page.heading(format!("by {sort}"));
+                page.table(["HOW MANY", "WHICH"], counts.iter().map(counted).collect());
+            }
+        }
+        if let Some(next) = found.next {
+            let more = match found.is_exact {
+                true => format!("{} more: --offset {next}", found.total.saturating_sub(next)),
+                false => format!("more, among {} that were not judged yet: --offset {next}", found.total - next),
+            };
+            page.line(Cell::new(more, Tone::Faint));
         }
     })
+}
+
+/// What to ask for, and how many that skips.
+fn address(arguments: &Arguments) -> (String, usize) {
+    let limit = usize::from(arguments.limit);
+    let pages = usize::try_from(arguments.page - 1).unwrap_or(usize::MAX);
+    let offset = arguments.offset.max(pages.saturating_mul(limit));
+    let mut path = format!("releases?q={}", segment(&arguments.words.join(" ")));
+    let verdict = arguments.verdict.map(|verdict| VerdictKind::from(verdict).as_str().to_owned());
+    let within = arguments.within.map(|within| within.as_secs().to_string());
+    for (name, value) in [
+        ("publisher", &arguments.publisher),
+        ("tag", &arguments.tag),
+        ("arch", &arguments.arch),
+        ("verdict", &verdict),
+        ("within", &within),
+    ] {
+        if let Some(value) = value {
+            path.push_str(&format!("&{name}={}", segment(value)));
+        }
+    }
+    path.push_str(&format!("&offset={offset}&limit={limit}"));
+    (path, offset)
+}
+
+fn counted(facet: &FacetCount) -> [Cell; 2] {
+    [Cell::number(facet.count), (&facet.value).into()]
 }
 
 fn row(release: &ReleaseSummary) -> [Cell; 7] {

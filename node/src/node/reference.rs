@@ -86,12 +86,12 @@ impl Node {
         name: &str,
         version: &str,
     ) -> Result<SharedRecord, ApiError> {
-        let mut found = self.catalog.releases("", |_| None);
-        found.retain(|record| {
-            record.body.release().is_some_and(|release| {
-                *release.name == *name && *release.version == *version && self.shown(&release.publisher) == publisher
-            })
-        });
+        let mut found = Vec::new();
+        if let (Ok(name), Ok(version)) = (name.try_into(), version.try_into()) {
+            // A publisher with a petname is called by nothing else.
+            let keys = self.keys_called(publisher).into_iter().filter(|key| self.shown(key) == publisher);
+            found.extend(keys.flat_map(|key| self.catalog.version(&key, &name, &version)));
+        }
         match found.len() {
             0 => Err(ApiError::not_found(format!("no release here is called {reference}"))
                 .with_hint("list what is known here with: rialto search")),

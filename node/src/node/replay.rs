@@ -83,7 +83,7 @@ impl Node {
         let policies = [old, new];
         let [old, new] = &policies;
         let now = self.now();
-        let releases = self.catalog.releases("", |_| None);
+        let releases = self.catalog.release_ids();
         let mut diff = PolicyDiff {
             old: old.hash().to_owned(),
             new: new.hash().to_owned(),
@@ -92,7 +92,8 @@ impl Node {
             changes: Vec::new(),
         };
         let instances = self.deployer.releases();
-        for record in releases {
+        for id in releases {
+            let Some(record) = self.catalog.get(&id) else { continue };
             let gathered = self.gather(Arc::clone(&record), &policies);
             let facts = gathered.facts();
             let before = evaluate(old, &record, &facts, now).kind();

@@ -40,6 +40,11 @@ impl SyncSet {
         self.length == 0
     }
 
+    /// The time and sync id of each, in order.
+    pub fn iter(&self) -> impl Iterator<Item = (UnixSeconds, Hash)> {
+        self.walk_from(0).map(|item| (item.timestamp, Hash(*item.id)))
+    }
+
     /// Puts a version of a record in: its `issued` and its sync id. Says whether it was not there before.
     pub fn insert(&mut self, issued: UnixSeconds, id: Hash) -> bool {
         let item = item(issued, id);

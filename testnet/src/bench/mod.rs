@@ -4,6 +4,7 @@
 //! Nothing here asserts a speed: a figure depends on the machine. What holds is the ratio of two figures whose runs took
 //! turns in the same minute; the table gives its median and spread, and marks what it must reach (✓ or ✗).
 
+pub mod catalog;
 mod catch_up;
 mod gossip;
 mod hostile;
@@ -103,6 +104,8 @@ pub enum Name {
     Memory,
     /// A store of 3.3 million chunks: how it opens, what it holds of memory, how fast it finds, and its index built anew.
     Index,
+    /// A catalog of a million records: taking them in, opening, searching, memory, and finding what is missing.
+    Catalog,
     /// What is received twice when the fetcher is killed at 30, 60 and 90 %.
     Resume,
     /// Nine of ten holders lie, stall or trickle, beside the honest one alone.
@@ -205,6 +208,7 @@ impl Bench {
             Name::Versions => versions::measure(self),
             Name::Memory => memory::measure(self),
             Name::Index => index::measure(self),
+            Name::Catalog => catalog::measure(self),
             Name::Resume => resume::measure(self),
             Name::Hostile => hostile::measure(self),
             Name::CatchUp => catch_up::measure(self),

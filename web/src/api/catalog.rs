@@ -9,10 +9,18 @@ use super::{ChannelShown, Explanation, VerdictKind};
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SearchQuery {
-    /// Words that must all occur in name, publisher, summary, description or tags.
+    /// Words, each of which must begin a word of name, publisher, version, summary, description or tags.
     pub q: String,
     /// Only releases with this verdict.
     pub verdict: Option<VerdictKind>,
+    /// Only of this publisher: a petname, a fingerprint (`~…`), or a key.
+    pub publisher: Option<String>,
+    /// Only with this tag.
+    pub tag: Option<String>,
+    /// Only for this architecture.
+    pub arch: Option<String>,
+    /// Only those issued in the last so many seconds.
+    pub within_seconds: Option<u64>,
     /// How many to skip.
     pub offset: usize,
     /// How many to list; at most 200, 50 where 0.
@@ -20,12 +28,44 @@ pub struct SearchQuery {
 }
 
 /// What was found, newest first.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct SearchPage {
-    /// How many there are in all.
+    /// How many there are in all; where that is not exact, how many there are whatever their verdict.
     pub total: usize,
+    /// Whether every release that `total` counts fits: not where a verdict is asked for, and there are too many to judge
+    /// them all.
+    #[serde(default)]
+    pub is_exact: bool,
+    /// The `offset` of the next page, where there is more.
+    #[serde(default)]
+    pub next: Option<usize>,
+    /// How many there are of which sort, the commonest first.
+    #[serde(default)]
+    pub facets: SearchFacets,
     /// This page of them.
     pub releases: Vec<ReleaseSummary>,
+}
+
+/// How many of the releases found are of which sort; of each sort the 20 commonest.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SearchFacets {
+    /// By publisher, as `publisher` takes it.
+    pub publishers: Vec<FacetCount>,
+    /// By tag.
+    pub tags: Vec<FacetCount>,
+    /// By architecture.
+    pub archs: Vec<FacetCount>,
+    /// By verdict, whichever was asked for; empty where there are too many to judge them all.
+    pub verdicts: Vec<FacetCount>,
+}
+
+/// One value, and how many releases have it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FacetCount {
+    /// The value.
+    pub value: String,
+    /// How many.
+    pub count: u64,
 }
 
 /// One line of the catalog.

@@ -3,12 +3,14 @@
 use maud::{Markup, html};
 
 use super::{Place, frame, text};
-use crate::api::{Backend, ReleaseSummary, SearchPage, SearchQuery, Status, VerdictKind};
+use crate::api::{Backend, FacetCount, ReleaseSummary, SearchFacets, SearchPage, SearchQuery, Status, VerdictKind};
 use crate::reply::{Refusal, Response};
 use crate::rest;
 
 /// Releases on one page: a screen or two.
 const PAGE: usize = 25;
+/// Links of one kind that narrow a search.
+const FACETS: usize = 10;
 
 /// `/`
 pub(super) async fn page(status: &Status, query: &str, backend: &dyn Backend) -> Result<Response, Refusal> {
@@ -22,7 +24,7 @@ pub(super) async fn page(status: &Status, query: &str, backend: &dyn Backend) ->
         form.search role="search" method="get" action="/" {
             label.unseen for="q" { "Search the catalog" }
             input id="q" name="q" type="search" value=(search.q) placeholder="Search appliances, publishers, tags" autocomplete="off" maxlength="200" data-search;
-            @if let Some(verdict) = search.verdict { input type="hidden" name="verdict" value=(verdict.as_str()); }
+            @for (name, value) in narrowed(&search) { input type="hidden" name=(name) value=(value); }
             button type="submit" { "Search" }
         }
         (chips(&search))
@@ -33,6 +35,7 @@ pub(super) async fn page(status: &Status, query: &str, backend: &dyn Backend) ->
                     @for release in &found.releases { li { (card(release)) } }
                 }
             }
+            (facets(&search, &found.facets))
             (paging(&search, &found))
         }
     };
@@ -57,11 +60,72 @@ fn chips(search: &SearchQuery) -> Markup {
     }
 }
 
+/// What a search asks for beside words, as its address has it.
+fn narrowed(search: &SearchQuery) -> Vec<(&'static str, String)> {
+    let values = [
+        ("verdict", search.verdict.map(|verdict| verdict.as_str().to_owned())),
+        ("publisher", search.publisher.clone()),
+        ("tag", search.tag.clone()),
+        ("arch", search.arch.clone()),
+        ("within", search.within_seconds.map(|seconds| seconds.to_string())),
+    ];
+    values.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
+}
+
+/// Links that narrow the search, or widen it again.
+fn facets(search: &SearchQuery, facets: &SearchFacets) -> Markup {
+    let first = SearchQuery { offset: 0, ..search.clone() };
+    let publisher = |publisher: Option<String>| SearchQuery { publisher, ..first.clone() };
+    let tag = |tag: Option<String>| SearchQuery { tag, ..first.clone() };
+    let arch = |arch: Option<String>| SearchQuery { arch, ..first.clone() };
+    let ages = [(1, "a day"), (7, "a week"), (30, "30 days"), (365, "a year")];
+    html! {
+        nav.facets aria-label="Narrow the search" {
+            (facet("Publisher", &facets.publishers, search.publisher.as_deref(), publisher))
+            (facet("Tag", &facets.tags, search.tag.as_deref(), tag))
+            (facet("Architecture", &facets.archs, search.arch.as_deref(), arch))
+            p {
+                span.quiet { "Issued within " }
+                @for (days, words) in ages {
+                    @let within_seconds = days * 86_400;
+                    @let is_chosen = search.within_seconds == Some(within_seconds);
+                    a href=(address(&SearchQuery { within_seconds: (!is_chosen).then_some(within_seconds), ..first.clone() }))
+                        aria-current=[is_chosen.then_some("true")] { (words) }
+                    " "
+                }
+            }
+        }
+    }
+}
+
+/// One kind of link. Where one value is chosen, it is a link that leaves it out.
+fn facet(
+    name: &str,
+    counts: &[FacetCount],
+    chosen: Option<&str>,
+    with: impl Fn(Option<String>) -> SearchQuery,
+) -> Markup {
+    html! {
+        @if let Some(chosen) = chosen {
+            p { span.quiet { (name) " " } a href=(address(&with(None))) aria-current="true" { bdi { (text::line(chosen)) } " ✕" } }
+        } @else if counts.len() > 1 {
+            p {
+                span.quiet { (name) " " }
+                @for count in counts.iter().take(FACETS) {
+                    a href=(address(&with(Some(count.value.clone())))) { bdi { (text::line(&count.value)) } span.quiet { " " (count.count) } }
+                    " "
+                }
+            }
+        }
+    }
+}
+
 fn summary(search: &SearchQuery, found: &SearchPage) -> Markup {
     let noun = text::count(found.total as u64, "release", "releases");
     html! {
         @if found.total > 0 {
             p.summary role="status" {
+                @if !found.is_exact { "Of " }
                 (noun)
                 @if !search.q.is_empty() { " for “" bdi { (text::line(&search.q)) } "”" }
                 ", newest first"
@@ -101,7 +165,7 @@ fn nothing(status: &Status, search: &SearchQuery) -> Markup {
             @if search.offset > 0 {
                 h2 { "This page is empty" }
                 p { a href=(address(&SearchQuery { offset: 0, ..search.clone() })) { "Back to the first page" } }
-            } @else if !search.q.is_empty() || search.verdict.is_some() {
+            } @else if !search.q.is_empty() || !narrowed(search).is_empty() {
                 h2 { "Nothing fits" }
                 p { "No release fits this search. Try fewer words, or " a href="/" { "look at all releases" } "." }
             } @else {
@@ -122,13 +186,15 @@ fn nothing(status: &Status, search: &SearchQuery) -> Markup {
 
 fn paging(search: &SearchQuery, found: &SearchPage) -> Markup {
     let last = search.offset.saturating_add(found.releases.len());
-    let newer = (search.offset > 0).then(|| search.offset.saturating_sub(PAGE));
-    let older = (last < found.total && !found.releases.is_empty()).then_some(last);
+    // Where the page before began, only a browser's own history knows of a search that is not exact.
+    let newer = (search.offset > 0).then(|| if found.is_exact { search.offset.saturating_sub(PAGE) } else { 0 });
+    let older = found.next;
     html! {
         @if newer.is_some() || older.is_some() {
             nav.paging aria-label="Pages of results" {
                 @if let Some(offset) = newer { a rel="prev" href=(address(&SearchQuery { offset, ..search.clone() })) { "← Newer" } } @else { span {} }
-                span.quiet { (search.offset + 1) "–" (last) " of " (found.total) }
+                @if found.is_exact { span.quiet { (search.offset + 1) "–" (last) " of " (found.total) } }
+                @else { span.quiet { "judged as far as this page" } }
                 @if let Some(offset) = older { a rel="next" href=(address(&SearchQuery { offset, ..search.clone() })) { "Older →" } } @else { span {} }
             }
         }
@@ -140,8 +206,8 @@ fn address(search: &SearchQuery) -> String {
     if !search.q.is_empty() {
         query.append_pair("q", &search.q);
     }
-    if let Some(verdict) = search.verdict {
-        query.append_pair("verdict", verdict.as_str());
+    for (name, value) in narrowed(search) {
+        query.append_pair(name, &value);
     }
     if search.offset > 0 {
         query.append_pair("offset", &search.offset.to_string());

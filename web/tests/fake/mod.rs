@@ -594,11 +594,25 @@ impl Backend for Fake {
         let fits = |summary: &&ReleaseSummary| {
             let text = format!("{} {} {} {}", summary.publisher, summary.name, summary.summary, summary.tags.join(" "))
                 .to_lowercase();
+            let is = |wanted: &Option<String>, value: &str| wanted.as_deref().is_none_or(|wanted| wanted == value);
             query.verdict.is_none_or(|verdict| verdict == summary.verdict)
+                && is(&query.publisher, &summary.publisher)
+                && is(&query.arch, &summary.arch)
+                && query.tag.as_ref().is_none_or(|tag| summary.tags.contains(tag))
                 && query.q.split_whitespace().all(|word| text.contains(&word.to_lowercase()))
         };
         let all: Vec<_> = self.releases.iter().map(|details| &details.summary).filter(fits).cloned().collect();
-        Ok(SearchPage { total: all.len(), releases: all.into_iter().skip(query.offset).take(query.limit).collect() })
+        let total = all.len();
+        let count = |value: &str| FacetCount { value: value.into(), count: 1 };
+        let facets = SearchFacets {
+            publishers: all.iter().map(|summary| count(&summary.publisher)).collect(),
+            tags: all.iter().flat_map(|summary| &summary.tags).map(|tag| count(tag)).collect(),
+            archs: all.iter().map(|summary| count(&summary.arch)).collect(),
+            verdicts: all.iter().map(|summary| count(summary.verdict.as_str())).collect(),
+        };
+        let releases: Vec<_> = all.into_iter().skip(query.offset).take(query.limit).collect();
+        let next = query.offset + releases.len();
+        Ok(SearchPage { total, is_exact: true, next: (next < total).then_some(next), facets, releases })
     }
     async fn release(&self, release: &str) -> Result<ReleaseDetails> {
         self.found(release)

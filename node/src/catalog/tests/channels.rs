@@ -105,8 +105,7 @@ fn a_contradiction_below_the_highest_head_is_proved_over_a_restart() {
         catalog.set_named([public(&cern)]).unwrap();
         order.into_iter().for_each(|envelope| drop(put(&catalog, envelope)));
         if is_compacted {
-            let holdings = catalog.read();
-            catalog.log().rewrite(holdings.frames()).unwrap();
+            catalog.compact(&mut catalog.log()).unwrap();
         }
         drop(catalog);
         let catalog = open(directory.path());

@@ -1,0 +1,103 @@
+//! The words that a release is found by, and the words of a question.
+
+use std::collections::BTreeSet;
+
+use rialto_protocol::record::Release;
+
+/// Words of one release: what a description has beyond these is not searched.
+const MAX_WORDS: usize = 160;
+/// A longer word is cut, in bytes.
+const MAX_WORD_BYTES: usize = 40;
+/// Words of one question: more are not looked at.
+const MAX_ASKED: usize = 16;
+
+/// The words of a release in lower case: name, version, tags and summary before the description.
+pub(super) fn of_release(release: &Release) -> BTreeSet<String> {
+    let mut words = BTreeSet::new();
+    words.insert(cut(&release.version.to_lowercase()).to_owned());
+    let tags = release.tags.iter().map(|tag| &**tag);
+    let texts = [&*release.name].into_iter().chain(tags).chain([&*release.summary]);
+    for text in texts.chain(release.description.as_deref()) {
+        for word in text.split_whitespace() {
+            add(word, &mut words);
+            if words.len() >= MAX_WORDS {
+                return words;
+            }
+        }
+    }
+    words
+}
+
+/// What has no space in it, and its parts: `batch-worker` is found as such, by `batch` and by `worker`.
+fn add(word: &str, words: &mut BTreeSet<String>) {
+    let word = word.trim_matches(|c: char| !c.is_alphanumeric());
+    if word.is_empty() {
+        return;
+    }
+    let word = word.to_lowercase();
+    let parts = word.split(|c: char| !c.is_alphanumeric()).filter(|part| part.len() < word.len());
+    for part in parts.filter(|part| part.chars().nth(1).is_some()).take(8) {
+        words.insert(cut(part).to_owned());
+    }
+    words.insert(cut(&word).to_owned());
+}
+
+/// The words of a question: what lies between spaces, `/` and `@`, so that `cern/batch@1.0` asks for three.
+pub(super) fn of_question(text: &str) -> Vec<String> {
+    let words = text.split(|c: char| c.is_whitespace() || matches!(c, '/' | '@' | ','));
+    let trimmed = words.map(|word| word.trim_matches(|c: char| !c.is_alphanumeric() && c != '~'));
+    let mut asked: Vec<String> = Vec::new();
+    for word in trimmed.filter(|word| !word.is_empty()) {
+        let word = cut_asked(&word.to_lowercase()).to_owned();
+        if asked.len() < MAX_ASKED && !asked.contains(&word) {
+            asked.push(word);
+        }
+    }
+    asked
+}
+
+/// Whether what a publisher is called here answers to a word.
+pub(super) fn fits_name(called: &str, word: &str) -> bool {
+    let called = called.to_lowercase();
+    called.starts_with(word) || called.split(|c: char| !c.is_alphanumeric()).any(|part| part.starts_with(word))
+}
+
+fn cut(word: &str) -> &str {
+    &word[..word.floor_char_boundary(MAX_WORD_BYTES)]
+}
+
+/// Fingerprints are longer than what is kept of a word.
+fn cut_asked(word: &str) -> &str {
+    if word.starts_with('~') { word } else { cut(word) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(text: &str) -> Vec<String> {
+        let mut words = BTreeSet::new();
+        text.split_whitespace().for_each(|word| add(word, &mut words));
+        words.into_iter().collect()
+    }
+
+    #[test]
+    fn a_word_is_found_as_a_whole_and_by_its_parts() {
+        assert_eq!(words("batch-worker, (HTCondor)"), ["batch", "batch-worker", "htcondor", "worker"]);
+        assert_eq!(words("A x-y … Grüße! --"), ["a", "grüße", "x-y"]);
+        assert_eq!(words(&"ä".repeat(100)), ["ä".repeat(20)]);
+    }
+
+    #[test]
+    fn a_question_is_cut_where_a_reference_is() {
+        assert_eq!(of_question("cern/batch-worker@1.2+b~1 CERN"), ["cern", "batch-worker", "1.2+b~1"]);
+        assert_eq!(of_question("~abcd… \"quoted\" - "), ["~abcd", "quoted"]);
+        assert_eq!(of_question(&"a b c d e f g h i j k l m n o p q r s t".repeat(9)).len(), MAX_ASKED);
+    }
+
+    #[test]
+    fn a_petname_answers_to_its_beginning_and_its_parts() {
+        assert!(fits_name("CERN-it", "cern") && fits_name("cern-it", "it") && fits_name("~abcd", "~ab"));
+        assert!(!fits_name("cern", "ern"));
+    }
+}
