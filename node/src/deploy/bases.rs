@@ -1,14 +1,19 @@
 //! Bases: images of the store as flat files, shared by all instances and never written to.
+//!
+//! Beside each lies what its content's digests are, once somebody asked: a release states those of its disks, and in-toto
+//! statements speak of them only, so that a disk boots under no other digests than its own.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, Permissions};
-use std::io;
+use std::io::{self, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rialto_protocol::ids::ImageId;
+use rialto_protocol::ids::{Hash, ImageId, Sha256};
 use tokio::sync::Mutex;
+
+use crate::store::FlatDigests;
 
 /// Where bases come from: the store.
 pub trait ImageSource: Send + Sync + 'static {
@@ -65,10 +70,22 @@ impl Bases {
         tokio::task::spawn_blocking(export).await.map_err(io::Error::other)?
     }
 
+    /// The digests of a base that [`Bases::ensure`] made, read from its content where nobody asked before.
+    pub(super) async fn digests(&self, image: ImageId) -> io::Result<FlatDigests> {
+        let turn = Arc::clone(&self.turn).lock_owned().await;
+        let directory = self.directory.clone();
+        let read = move || {
+            let _turn = turn;
+            digests(&directory, &image)
+        };
+        tokio::task::spawn_blocking(read).await.map_err(io::Error::other)?
+    }
+
     /// Removes bases that are not among those `used()`, which is asked while no export runs.
     pub(super) async fn remove_unused(&self, used: impl FnOnce() -> BTreeSet<ImageId>) -> io::Result<()> {
         let turn = Arc::clone(&self.turn).lock_owned().await;
-        let used: BTreeSet<String> = used().iter().map(Self::file_name).collect();
+        let used: BTreeSet<String> =
+            used().iter().flat_map(|image| [Self::file_name(image), digests_name(image)]).collect();
         let directory = self.directory.clone();
         let remove = move || {
             let _turn = turn;
@@ -108,6 +125,30 @@ fn export(directory: &Path, source: &dyn ImageSource, image: &ImageId) -> io::Re
         let _ = fs::remove_file(&part);
     }
     written
+}
+
+fn digests_name(image: &ImageId) -> String {
+    format!("{image}.digests")
+}
+
+fn digests(directory: &Path, image: &ImageId) -> io::Result<FlatDigests> {
+    let noted = directory.join(digests_name(image));
+    if let Some((blake3, sha256)) = fs::read(&noted).ok().as_deref().and_then(two_hashes) {
+        return Ok(FlatDigests { blake3: Hash(blake3), sha256: Sha256(sha256) });
+    }
+    let digests = FlatDigests::of(File::open(directory.join(Bases::file_name(image)))?)?;
+    let part = directory.join(format!("{image}.digests.part"));
+    let mut file = File::create(&part)?;
+    file.write_all(&[digests.blake3.0, digests.sha256.0].concat())?;
+    file.sync_all()?;
+    fs::rename(&part, &noted)?;
+    Ok(digests)
+}
+
+/// `None` for what is not exactly two hashes long: whatever that is, it is made anew.
+fn two_hashes(noted: &[u8]) -> Option<([u8; 32], [u8; 32])> {
+    let (first, rest) = noted.split_first_chunk()?;
+    Some((*first, rest.try_into().ok()?))
 }
 
 /// The base that was made last: most likely an earlier version of what is to be made now.
@@ -157,6 +198,29 @@ mod tests {
         bases.remove_unused(|| [b].into()).await.unwrap();
         assert_eq!(files(directory.path()), 1);
         assert!(directory.path().join(Bases::file_name(&b)).exists());
+    }
+
+    #[tokio::test]
+    async fn a_bases_digests_are_those_of_its_content_and_are_noted() {
+        let directory = tempfile::tempdir().unwrap();
+        let bases = Bases::open(directory.path().to_owned(), Arc::new(Counted(AtomicUsize::new(0), false))).unwrap();
+        let image = ImageId::of(b"a");
+        assert!(bases.digests(image).await.is_err(), "there is no base yet");
+        bases.ensure(image).await.unwrap();
+        let digests = bases.digests(image).await.unwrap();
+        assert_eq!(digests.blake3, Hash::of(b"abc"));
+        // FIPS 180-2, appendix B.1.
+        let sha256 = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        assert_eq!(digests.sha256.to_string(), sha256);
+        let noted = directory.path().join(digests_name(&image));
+        assert_eq!(fs::read(&noted).unwrap().len(), 64);
+        // A note that was cut off is no note.
+        fs::write(&noted, [0; 63]).unwrap();
+        assert_eq!(bases.digests(image).await.unwrap(), digests);
+        bases.remove_unused(|| [image].into()).await.unwrap();
+        assert_eq!(files(directory.path()), 2);
+        bases.remove_unused(BTreeSet::new).await.unwrap();
+        assert_eq!(files(directory.path()), 0);
     }
 
     #[tokio::test]

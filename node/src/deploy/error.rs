@@ -43,6 +43,12 @@ pub enum DeployError {
         /// What the image has, in bytes.
         found: u64,
     },
+    /// A disk's content has other digests than its release says.
+    #[error(
+        "image {0} is not what its release says: the SHA-256 or BLAKE3 of its content is another, and what has been said \
+         of that content was not said of this"
+    )]
+    WrongDigests(ImageId),
     /// It was stopped while it was being made.
     #[error("the deployment was cancelled")]
     Cancelled,
@@ -99,6 +105,9 @@ impl From<DeployError> for ApiError {
             _ => ErrorCode::Failed,
         };
         let hint = match &error {
+            DeployError::WrongDigests(_) | DeployError::WrongLength { .. } => {
+                Some("do not deploy it; tell its publisher, who has to publish it anew")
+            }
             DeployError::Context(_) => Some("'rialto show' lists what the release asks for"),
             DeployError::Hypervisor(HypervisorError::Missing { .. }) => {
                 Some("'rialto doctor' checks the whole machine")

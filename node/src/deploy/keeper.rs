@@ -18,6 +18,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use super::bases::Bases;
 use super::hypervisor::{Guest, GuestEvent, Hypervisor, HypervisorError, Identity, Machine};
 use super::instance::{InstanceRecord, Remark, State, note};
+use super::plan::Stated;
 use super::seed::Seed;
 use super::{DeployError, Progress, ProgressFn, console};
 use crate::dir::write_new;
@@ -51,8 +52,8 @@ pub(super) enum Request {
 
 /// What is to be made of a new instance.
 pub(super) struct Plan {
-    /// Images to export, each with the length it must have where that is known.
-    pub(super) images: Vec<(ImageId, Option<u64>)>,
+    /// Images to export, each with what the release states of its content.
+    pub(super) images: Vec<(ImageId, Option<Stated>)>,
     /// What the guest is told.
     pub(super) seed: Seed,
     /// The operator's values, kept for a release that takes its place.
@@ -362,15 +363,22 @@ async fn prepare(
 ) -> Result<(), DeployError> {
     let new_home = home.clone();
     blocking("make the instance's directory", move || make_home(&new_home, &record)).await?;
-    let total: u64 = plan.images.iter().filter_map(|(_, bytes)| *bytes).sum();
+    let total: u64 = plan.images.iter().filter_map(|(_, stated)| *stated).map(|stated| stated.bytes).sum();
     let mut done = 0;
-    for (image, expected) in &plan.images {
+    for (image, stated) in &plan.images {
+        let image = *image;
+        let refused = |source| DeployError::Export { image, source };
         (plan.progress)(Progress { stage: "exporting", done, total });
-        let found = bases.ensure(*image).await.map_err(|source| DeployError::Export { image: *image, source })?;
-        if let Some(expected) = expected.filter(|expected| *expected != found) {
-            return Err(DeployError::WrongLength { image: *image, expected, found });
+        let found = bases.ensure(image).await.map_err(refused)?;
+        let Some(Stated { bytes: expected, digests }) = *stated else { continue };
+        if expected != found {
+            return Err(DeployError::WrongLength { image, expected, found });
         }
-        done += expected.unwrap_or_default();
+        (plan.progress)(Progress { stage: "checking", done, total });
+        if bases.digests(image).await.map_err(refused)? != digests {
+            return Err(DeployError::WrongDigests(image));
+        }
+        done += expected;
     }
     (plan.progress)(Progress { stage: "creating", done: total, total });
     let (seed, path) = (plan.seed.clone(), home.join(SEED_FILE));

@@ -7,7 +7,7 @@ use std::thread::available_parallelism;
 
 use rialto_protocol::bounded::Name;
 use rialto_protocol::ids::ImageId;
-use rialto_protocol::record::{Arch, Boot, Firmware, Release};
+use rialto_protocol::record::{Arch, Boot, Disk, Firmware, Release};
 use rialto_web::api::PortForward;
 
 use super::bases::Bases;
@@ -16,6 +16,7 @@ use super::instance::InstanceRecord;
 use super::keeper::{Plan, SEED_FILE};
 use super::seed::Seed;
 use super::{DeployError, DeploySpec, ProgressFn};
+use crate::store::FlatDigests;
 use crate::trust::Accepted;
 
 /// Less memory than this boots nothing.
@@ -61,9 +62,22 @@ fn total_memory() -> u64 {
     kib.map_or(u64::MAX, |kib| kib.saturating_mul(1024))
 }
 
+/// What a release states of the flat content of a disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Stated {
+    pub(super) bytes: u64,
+    pub(super) digests: FlatDigests,
+}
+
+impl Stated {
+    fn by(disk: &Disk) -> Self {
+        Self { bytes: disk.bytes, digests: FlatDigests { blake3: disk.blake3, sha256: disk.sha256 } }
+    }
+}
+
 /// A deployment that nothing speaks against so far.
 pub(super) struct Draft {
-    images: Vec<(ImageId, Option<u64>)>,
+    images: Vec<(ImageId, Option<Stated>)>,
     disks: Vec<MachineDisk>,
     boot: MachineBoot,
     values: BTreeMap<Name, String>,
@@ -96,8 +110,8 @@ impl Draft {
             )));
         }
         let boot = boot(release)?;
-        let mut images: Vec<(ImageId, Option<u64>)> =
-            release.disks.iter().map(|disk| (disk.image, Some(disk.bytes))).collect();
+        let mut images: Vec<(ImageId, Option<Stated>)> =
+            release.disks.iter().map(|disk| (disk.image, Some(Stated::by(disk)))).collect();
         images.extend(release.boot.images().map(|image| (image, None)));
         if let Some((stray, _)) = images.iter().find(|(image, _)| !accepted.images().contains(image)) {
             return Err(unfit(format!("image {stray} is not among those that policy accepted")));

@@ -9,7 +9,7 @@ use std::time::Duration;
 use ed25519_dalek::SigningKey;
 use futures::StreamExt as _;
 use rialto_protocol::bounded::{List, Name, Text};
-use rialto_protocol::ids::{Hash, PublicKey, Sha256};
+use rialto_protocol::ids::{Hash, PublicKey};
 use rialto_protocol::record::{
     Arch, Body, Boot, ContextError, ContextInput, Disk, DiskFormat, InputType, Release, Requirements,
 };
@@ -20,6 +20,7 @@ use tokio::time::timeout;
 use super::hypervisor::{Identity, Saved};
 use super::process::Process;
 use super::*;
+use crate::store::FlatDigests;
 
 /// Nothing here takes longer, even on a machine that is busy with other tests.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -71,7 +72,7 @@ async fn a_running_instance_is_adopted_and_stopped_when_it_ignores_the_power_but
     let deployer = site.open().await;
     assert_eq!(deployer.list(), [deployed]);
     console_says(&deployer, &id, GREETING).await;
-    assert_eq!(site.files("bases"), 1);
+    assert_eq!(site.files("bases"), 2, "a base and its digests");
     let stopped = timeout(DEADLINE, deployer.stop(&id, false)).await.unwrap().unwrap();
     assert_eq!((stopped.state.as_str(), stopped.note), ("stopped", None));
 }
@@ -120,7 +121,7 @@ async fn a_suspended_guest_goes_on_where_it_stood_still_also_under_another_node(
     drop(deployer);
     let deployer = site.open().await;
     assert_eq!(deployer.find(id).unwrap().state, "suspended");
-    assert_eq!(site.files("bases"), 1);
+    assert_eq!(site.files("bases"), 2, "a base and its digests");
     assert_eq!(deployer.resume(id).await.unwrap().state, "running");
     assert!(!site.home(id).join("memory.state").exists(), "a memory of the past is no use beside the disks of now");
     let digits = counted(&deployer, id, stood_at.len() + 12).await;
@@ -374,6 +375,26 @@ async fn a_release_that_does_not_fit_beside_the_others_is_refused() {
     assert_eq!(site.files("instances"), 0);
 }
 
+/// What reviewers said of one disk by its digest would otherwise count for another, which the publisher put under it.
+#[tokio::test]
+async fn a_disk_under_the_digests_of_another_does_not_boot() {
+    let site = Site::new();
+    let deployer = site.open().await;
+    let (genuine, other) = (release(SPEAKS), release(LEAVES).disks[0].clone());
+    let deploy = |disk: Disk| {
+        let release = Release { disks: vec![disk].try_into().unwrap(), ..genuine.clone() };
+        let deployer = deployer.clone();
+        async move { deployer.deploy(&accepted(&release), DeploySpec::default(), quiet()).await }
+    };
+    let disk = || genuine.disks[0].clone();
+    for wrong in [Disk { sha256: other.sha256, ..disk() }, Disk { blake3: other.blake3, ..disk() }] {
+        let refused = deploy(wrong).await;
+        assert!(matches!(refused, Err(DeployError::WrongDigests(image)) if image == disk().image), "{refused:?}");
+    }
+    assert!(deployer.list().iter().all(|instance| instance.state == "failed"));
+    assert_eq!(deploy(disk()).await.unwrap().state, "running");
+}
+
 #[tokio::test]
 async fn images_that_cannot_be_had_or_are_not_what_was_said_fail_the_instance() {
     let site = Site::new();
@@ -563,7 +584,7 @@ fn release(program: Program) -> Release {
         format: DiskFormat::Raw,
         bytes: content.len() as u64,
         blake3: Hash::of(&content),
-        sha256: Sha256([0; 32]),
+        sha256: FlatDigests::of(&content[..]).unwrap().sha256,
     };
     let requirements = Requirements { vcpus: 1, memory_bytes: 32 << 20, disk_bytes: 0, firmware: None };
     let greeting =

@@ -4,7 +4,7 @@ mod pipeline;
 mod source;
 
 use std::collections::HashSet;
-use std::io;
+use std::io::{self, Read};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
@@ -21,8 +21,11 @@ use super::relatives::Relatives;
 use super::segment::{Entry, Key};
 use super::writer::Floor;
 use super::{Store, StoreError};
+use sha2::Digest as _;
 use source::Source;
 
+/// Bytes that are read at once for digests: 1 MiB, below which hashing is not at its best.
+const DIGEST_BYTES: usize = 1 << 20;
 static NEXT_ADDITION: AtomicU64 = AtomicU64::new(0);
 
 /// What was added.
@@ -51,6 +54,29 @@ pub struct FlatDigests {
     pub blake3: Hash,
     /// SHA-256.
     pub sha256: Sha256,
+}
+
+impl FlatDigests {
+    /// Reads a flat file to its end. Blocks, for a second or so a GiB.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn of(mut file: impl Read) -> io::Result<Self> {
+        let (mut blake3, mut sha256) = (blake3::Hasher::new(), sha2::Sha256::new());
+        let mut buffer = vec![0; DIGEST_BYTES];
+        loop {
+            match file.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(read) => {
+                    blake3.update(&buffer[..read]);
+                    sha256.update(&buffer[..read]);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Self { blake3: Hash(*blake3.finalize().as_bytes()), sha256: Sha256(sha256.finalize().into()) })
+    }
 }
 
 /// Whether an addition takes [`FlatDigests`]. They cost as much as all the rest where an image is mostly holes, and only a
