@@ -73,7 +73,7 @@ Environment:
 
 /// A peer-to-peer, federated marketplace for virtual appliances.
 ///
-/// All commands but init, node, key, policy check, decisions, store, doctor and completions ask the running node.
+/// All commands but init, node, key, policy check and reference, decisions, store, doctor and completions ask the running node.
 #[derive(Debug, Parser)]
 #[command(name = "rialto", version, arg_required_else_help = true, after_help = AFTER_HELP)]
 pub struct Cli {

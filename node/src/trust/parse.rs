@@ -108,17 +108,16 @@ impl<'a, 't> Fields<'a, 't> {
 /// A text of the file and its place.
 type Word<'a> = (&'a str, Range<usize>);
 
+/// The signers by name, and the name that each of their keys goes by.
+type Named = (BTreeMap<Name, Arc<Signer>>, BTreeMap<PublicKey, Name>);
+
 struct Reader<'t> {
     text: &'t str,
 }
 
 /// The tables of the file.
 impl Reader<'_> {
-    #[allow(clippy::type_complexity)]
-    fn signers(
-        &self,
-        value: &Value<'_>,
-    ) -> Result<(BTreeMap<Name, Arc<Signer>>, BTreeMap<PublicKey, Name>), PolicyError> {
+    fn signers(&self, value: &Value<'_>) -> Result<Named, PolicyError> {
         let mut signers = BTreeMap::new();
         let mut petnames: BTreeMap<PublicKey, Name> = BTreeMap::new();
         for (key, value) in self.entries(value, "in [signers]")? {

@@ -28,9 +28,9 @@ const TEMPLATE: &str = r#"# What {site} accepts of what is published in the fede
 # reviewers = { signers = ["lab", "security"], threshold = 1, max-age = "90d" }
 
 # Rules are asked in order, and the first whose match fits decides: accept if all that it requires is met, otherwise
-# hold (or reject). Match takes publisher, name (with * and ?), arch and tags; what is left out fits everything.
-# Require takes signed-by:ROLE, endorsed-by:ROLE, endorsed-by:ROLE:URI (that kind of statement only), max-age:90d (of the
-# release) and sbom.
+# hold (or reject). Match takes publisher, name (with * and ?), arch, tags, size and federation; what is left out fits
+# everything. Require takes signed-by:ROLE, endorsed-by:ROLE, endorsed-by:ROLE:URI (that kind of statement only),
+# channel-fresh, max-age:90d (of the release), sbom and more: `rialto policy reference` has every word, and examples.
 #
 # [[rule]]
 # name      = "tested batch workers"

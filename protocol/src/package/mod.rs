@@ -29,7 +29,7 @@ pub struct Package {
 /// Where a package comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ecosystem {
-    /// `debian-12`, `crates.io`: as advisories name them.
+    /// `debian-12`, `cargo`: as advisories name them.
     Known(String),
     /// A distribution, of which it is not said which release.
     Some(&'static str),
@@ -89,10 +89,8 @@ impl Package {
         let kind = kind.to_ascii_lowercase();
         let ecosystem = match kind.as_str() {
             "deb" => distribution(namespace.as_deref(), qualifier("distro").as_deref()),
-            "cargo" => Ecosystem::Known("crates.io".into()),
-            "npm" => Ecosystem::Known("npm".into()),
+            known @ ("cargo" | "npm" | "pypi") => Ecosystem::Known(known.into()),
             "golang" => Ecosystem::Known("go".into()),
-            "pypi" => Ecosystem::Known("pypi".into()),
             "gem" => Ecosystem::Known("rubygems".into()),
             "maven" => Ecosystem::Known("maven".into()),
             _ => Ecosystem::Unknown,
@@ -228,7 +226,7 @@ mod tests {
             ),
             ("pkg:deb/debian/g%2B%2B@4%3A12.2?distro=debian-12.5", known("g++", "4:12.2", "debian-12")),
             ("pkg:deb/ubuntu/bash@5.1-6ubuntu1?distro=ubuntu-22.04", known("bash", "5.1-6ubuntu1", "ubuntu-22.04")),
-            ("pkg:cargo/serde@1.0.1", known("serde", "1.0.1", "crates.io")),
+            ("pkg:cargo/serde@1.0.1", known("serde", "1.0.1", "cargo")),
             ("pkg:npm/%40scope/name@2.0.0", known("@scope/name", "2.0.0", "npm")),
             ("pkg:golang/github.com/a/b@v1.2.3#x/y", known("github.com/a/b", "v1.2.3", "go")),
             ("pkg:maven/org.a/b@1", known("org.a:b", "1", "maven")),

@@ -7,7 +7,7 @@ use std::cmp::Ordering;
 pub enum Order {
     /// As `dpkg` does (Debian Policy, 5.6.12): `debian-*`, `ubuntu-*`.
     Debian,
-    /// Semantic Versioning 2.0: `crates.io`, `npm`, `go`.
+    /// Semantic Versioning 2.0: `cargo`, `npm`, `go`.
     Semantic,
 }
 
@@ -15,7 +15,7 @@ impl Order {
     /// The order of an ecosystem, where it is one that is known here.
     pub fn of(ecosystem: &str) -> Option<Self> {
         match ecosystem {
-            "crates.io" | "npm" | "go" => Some(Self::Semantic),
+            "cargo" | "npm" | "go" => Some(Self::Semantic),
             _ => match ecosystem.split('-').next() {
                 Some("debian" | "ubuntu") => Some(Self::Debian),
                 _ => None,

@@ -11,7 +11,7 @@ use crate::bounded::{Name, Text};
 pub struct Advisory {
     /// What its publisher calls it: `DSA-5678-1`, `CVE-2026-1234`.
     pub id: Text<128>,
-    /// Where the package comes from: `debian-12`, `crates.io`.
+    /// Where the package comes from: `debian-12`, `cargo`.
     pub ecosystem: Name,
     /// The package, as its ecosystem calls it.
     pub package: Text<256>,
