@@ -35,6 +35,18 @@ pub struct Pair {
     pub releases: [String; 2],
 }
 
+/// Has the publisher's key let two new ones, `one` and `two`, move the channels of `names`: only both together.
+///
+/// # Errors
+/// The publisher refuses.
+pub fn lend_to_two(publisher: &Site, names: &str) -> Outcome {
+    publisher.new_key("one")?;
+    publisher.new_key("two")?;
+    let terms = ["--key", "releases", "--names", names, "--threshold", "2", "--expires", "1d"];
+    publisher.json(&[&["delegate", "one", "two"], &terms[..]].concat())?;
+    Ok(())
+}
+
 /// Two sites that have met; no channel is set yet.
 ///
 /// # Errors

@@ -11,6 +11,9 @@ const LATENCY: std::ops::Range<Micros> = 2_000..150_000;
 /// What a site sends and receives, in bytes per second: 4 to 40 Mbit/s.
 const RATES: [u64; 4] = [500_000, 1_000_000, 2_500_000, 5_000_000];
 
+/// Links of a site, beside the two of the ring that connects the honest ones.
+const EXTRA_LINKS: usize = 4;
+
 /// The links of all sites.
 #[derive(Debug)]
 pub(super) struct Network {
@@ -43,6 +46,20 @@ impl Network {
         if a != b && !self.peers[a].contains(&b) {
             self.peers[a].push(b);
             self.peers[b].push(a);
+        }
+    }
+
+    /// Links the honest sites in a ring, and each site with some others, one of them honest.
+    pub(super) fn draw_links(&mut self, honest: &[usize], random: &mut fastrand::Rng) {
+        for (place, &site) in honest.iter().enumerate() {
+            self.link(site, honest[(place + 1) % honest.len()]);
+        }
+        for site in 0..self.peers.len() {
+            for _ in 0..EXTRA_LINKS {
+                let other = random.usize(..self.peers.len());
+                self.link(site, other);
+            }
+            self.link(site, honest[random.usize(..honest.len())]);
         }
     }
 

@@ -22,8 +22,6 @@ use super::{Scenario, SimError, Summary};
 const PARTITION: Micros = 45 * SECOND;
 /// When the crowd comes.
 const CROWD_AT: Micros = 20 * SECOND;
-/// Links of a site, beside the two of the ring that connects the honest ones.
-const EXTRA_LINKS: usize = 4;
 /// Sites that go by one policy file, on average.
 const SITES_PER_POLICY: usize = 5;
 /// One message in so many of a liar's is a lie.
@@ -147,7 +145,8 @@ impl World {
             next_number: 0,
             summary,
         };
-        world.draw_links();
+        let honest = world.honest();
+        world.network.draw_links(&honest, &mut world.random);
         let images = world.draw_images()?;
         world.draw_crowd()?;
         world.draw_publications(&images)?;
@@ -231,20 +230,6 @@ impl World {
 
     fn honest(&self) -> Vec<usize> {
         (0..self.sites.len()).filter(|site| self.sites[*site].is_honest()).collect()
-    }
-
-    fn draw_links(&mut self) {
-        let honest = self.honest();
-        for (place, &site) in honest.iter().enumerate() {
-            self.network.link(site, honest[(place + 1) % honest.len()]);
-        }
-        for site in 0..self.sites.len() {
-            for _ in 0..EXTRA_LINKS {
-                let other = self.random.usize(..self.sites.len());
-                self.network.link(site, other);
-            }
-            self.network.link(site, honest[self.random.usize(..honest.len())]);
-        }
     }
 
     /// Draws the images that releases will name; each is at one site in the beginning, and some of it at others.

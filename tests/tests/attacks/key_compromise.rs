@@ -2,7 +2,7 @@
 
 use ed25519_dalek::SigningKey;
 use rialto_testnet::site::text;
-use rialto_tests::channels::{Pair, fresh_only, head, pair, reason, signed, stolen, until};
+use rialto_tests::channels::{Pair, fresh_only, head, lend_to_two, pair, reason, signed, stolen, until};
 use rialto_tests::scene::hostile;
 use rialto_tests::stage::{Outcome, Stage, list};
 
@@ -68,22 +68,7 @@ fn key_compromise_below_the_threshold_of_a_role_has_nothing_accepted() -> Outcom
 fn key_compromise_below_the_threshold_of_a_delegation_moves_no_channel() -> Outcome {
     let stage = Stage::new()?;
     let Pair { uni, shop, releases: [first, second] } = pair(&stage)?;
-    for name in ["one", "two"] {
-        uni.new_key(name)?;
-    }
-    uni.json(&[
-        "delegate",
-        "one",
-        "two",
-        "--key",
-        "releases",
-        "--names",
-        "hello",
-        "--threshold",
-        "2",
-        "--expires",
-        "1d",
-    ])?;
+    lend_to_two(&uni, "hello")?;
     let both = ["channel", "set", "uni/hello", "stable", &second, "--key", "one", "--key", "two"];
     uni.json(&both)?;
     shop.verdict(&second, "accept")?;

@@ -16,26 +16,10 @@ use super::{Siege, SiegeError};
 
 /// When it is looked for the first time whether all verdicts are true: all is published, healed and mended.
 const FIRST_CHECK: Micros = PUBLISHED_BY + PARTITION;
-/// Links of a site, beside the two of the ring that connects the honest ones.
-const EXTRA_LINKS: usize = 4;
 
 impl World {
     pub(super) fn honest(&self) -> Vec<usize> {
         (0..self.sites.len()).filter(|site| self.sites[*site].is_honest()).collect()
-    }
-
-    pub(super) fn draw_links(&mut self) {
-        let honest = self.honest();
-        for (place, &site) in honest.iter().enumerate() {
-            self.network.link(site, honest[(place + 1) % honest.len()]);
-        }
-        for site in 0..self.sites.len() {
-            for _ in 0..EXTRA_LINKS {
-                let other = self.random.usize(..self.sites.len());
-                self.network.link(site, other);
-            }
-            self.network.link(site, honest[self.random.usize(..honest.len())]);
-        }
     }
 
     pub(super) fn find_main(&mut self, signers: &[PublicKey]) {

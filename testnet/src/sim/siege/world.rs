@@ -130,7 +130,8 @@ impl World {
             said: Vec::new(),
             summary,
         };
-        world.draw_links();
+        let honest = world.honest();
+        world.network.draw_links(&honest, &mut world.random);
         world.find_main(&signers);
         world.plan(said, &signers)?;
         world.plan_trouble();
