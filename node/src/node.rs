@@ -336,7 +336,7 @@ impl Node {
     }
 
     /// The keys that policy names, and this site's own.
-    fn named_keys(&self) -> BTreeSet<PublicKey> {
+    pub(crate) fn named_keys(&self) -> BTreeSet<PublicKey> {
         let policy = self.policy.borrow().policy.clone();
         let own = self.keys.list().unwrap_or_default().into_iter().filter_map(|listed| listed.public_key.ok());
         policy.iter().flat_map(|policy| policy.named_keys().copied()).chain(own).collect()

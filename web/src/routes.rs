@@ -74,6 +74,8 @@ pub(crate) enum Op {
     Clock,
     SetClock,
     Revoke,
+    Advisories,
+    PublishAdvisory,
     Fetch,
     Deploy,
     Instances,
@@ -166,7 +168,11 @@ routes! {
     AnswerSigning POST "/api/v1/signing/{session}" Socket ("SigningAnswer") Nothing, "The signature of such a key, or why there is none.";
     Clock GET "/api/v1/clock" Session () Json("ClockStatus"), "The time that verdicts go by.";
     SetClock POST "/api/v1/clock" Socket ("ClockRequest") Json("ClockStatus"), "Takes the machine's clock for right.";
-    Revoke POST "/api/v1/revocations" Socket ("RevokeRequest") Json("Recorded"), "Withdraws a release, an endorsement or a key.";
+    Revoke POST "/api/v1/revocations" Socket ("RevokeRequest") Json("Recorded"), "Withdraws a release, an endorsement, an advisory or a key.";
+    Advisories GET "/api/v1/advisories" Session () List("AdvisoryShown"), "Advisories of signers that policy names and of this site's own keys, the latest issued first."
+        [("about", "string", "Only those of this name, on this package, or the one whose record this is."),
+         ("strangers", "boolean", "Those of everybody.")];
+    PublishAdvisory POST "/api/v1/advisories" Socket ("PublishAdvisoryRequest") Json("AdvisoriesPublished"), "Says that packages have a flaw, in one record for each.";
     Fetch POST "/api/v1/fetch" Session ("FetchRequest") Job("Fetched"), "Fetches an image or the images of a release.";
     Deploy POST "/api/v1/deploy" Session ("DeployRequest") Job("Deployed"), "Judges a release, fetches what is missing and boots it.";
     Instances GET "/api/v1/instances" Session () List("Instance"), "All instances.";

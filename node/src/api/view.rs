@@ -6,7 +6,7 @@ use std::time::Duration;
 use rialto_protocol::UnixSeconds;
 use rialto_protocol::channel::{Authority, ChannelName, Flaw};
 use rialto_protocol::ids::{ImageId, PublicKey};
-use rialto_protocol::record::{Boot, InputType, Record, Release};
+use rialto_protocol::record::{Boot, InputType, Record, Release, RevocationSubject};
 use rialto_protocol::signed::Verified;
 use rialto_web::api::*;
 
@@ -177,7 +177,7 @@ pub(super) fn details(node: &Node, judged: &Judged, other_sites: u64) -> Result<
     let revocations: Vec<&Verified<Record>> = judged.revocations.iter().map(AsRef::as_ref).collect();
     let endorsements: Vec<&Verified<Record>> = judged.endorsements.iter().map(AsRef::as_ref).collect();
     let shown_revocation = |record: &&SharedRecord| {
-        let said = record.body.revocation()?;
+        let said = record.body.revocation().filter(|said| !matches!(said.subject, RevocationSubject::Advisory(_)))?;
         Some(RevocationShown {
             record: record.id,
             signed_by: signers(node, record),
@@ -196,6 +196,7 @@ pub(super) fn details(node: &Node, judged: &Judged, other_sites: u64) -> Result<
         signed_by: signers(node, &judged.record),
         endorsements: statements::endorsements(node, release, &endorsements, &revocations),
         revocations: judged.revocations.iter().filter_map(|record| shown_revocation(&record)).collect(),
+        advisories: node.advisories_bearing_on(&judged.record, &judged.endorsements),
         channels: (node.catalog.channels_of(&release.publisher, &release.name).iter())
             .map(|name| channel(node, name))
             .filter(|channel| channel.release == Some(judged.record.id))

@@ -384,6 +384,15 @@ impl Catalog {
         found
     }
 
+    /// Advisories that one of their signers satisfies `is_by`, the latest issued first; at most `limit`.
+    pub fn advisories_by(&self, is_by: impl Fn(&PublicKey) -> bool, limit: usize) -> Vec<SharedRecord> {
+        self.all(|holdings| {
+            let is_theirs =
+                |slot: &Slot| holdings.index.held(*slot).is_some_and(|held| held.signers.iter().any(&is_by));
+            holdings.index.all_advisories().into_iter().filter(is_theirs).take(limit).collect()
+        })
+    }
+
     /// Who withdrew this. Whether a revocation is a fact or an opinion is the policy's question.
     pub fn revocations_of(&self, subject: &RevocationSubject) -> Vec<SharedRecord> {
         let mut found = self.all(|holdings| holdings.index.revocations(subject).collect());

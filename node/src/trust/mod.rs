@@ -9,6 +9,7 @@
 //! Evaluation is a pure function. [`judge`] is what the rest of the node calls: it fails closed where there is no policy.
 
 mod accepted;
+mod advisories;
 mod clock;
 mod decisions;
 mod evidence;
@@ -43,6 +44,7 @@ mod testing;
 mod verdict_tests;
 
 pub use accepted::Accepted;
+pub use advisories::{Hit, Standing, bearing_on, standing};
 pub use clock::{Clock, Doubt, Reading};
 pub use decisions::{Action, Decision, DecisionError, DecisionLog, Line, LineHash, Verification};
 pub use evidence::{Evidence, EvidenceError};

@@ -11,6 +11,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{StreamExt, stream};
 use rialto_protocol::ids::{ImageId, RecordId};
+use rialto_protocol::record::Severity;
 use rialto_web::Sessions;
 use rialto_web::api::*;
 use tokio::sync::broadcast;
@@ -52,6 +53,23 @@ fn signer(name: &str) -> SignerShown {
     }
 }
 
+/// An advisory that counts.
+pub fn advisory() -> AdvisoryShown {
+    AdvisoryShown {
+        record: record("advisory"),
+        id: "DSA-5678-1".into(),
+        ecosystem: "debian-12".into(),
+        package: "openssl".into(),
+        fixed: Some("3.0.11-1~deb12u3".into()),
+        severity: Severity::High,
+        summary: Some("A remote peer can crash it.".into()),
+        issued: DAY.into(),
+        signed_by: vec![signer("security")],
+        counts: true,
+        because: None,
+    }
+}
+
 /// One release; the rest of it can be changed afterwards.
 pub fn release(publisher: &str, name: &str, version: &str, verdict: VerdictKind) -> ReleaseDetails {
     let id = record(&format!("{publisher}/{name}@{version}"));
@@ -84,6 +102,7 @@ pub fn release(publisher: &str, name: &str, version: &str, verdict: VerdictKind)
         signed_by: vec![signer(publisher)],
         endorsements: vec![],
         revocations: vec![],
+        advisories: vec![],
         channels: vec![],
         history: vec![HistoryEvent {
             kind: HistoryKind::Signed,
@@ -305,6 +324,8 @@ impl Fake {
         old.summary.summary = "HTCondor worker with CVMFS, ready to join a pool".into();
         old.summary.age_days = 214;
         old.summary.is_fetched = true;
+        old.advisories =
+            vec![BearingShown { advisory: advisory(), package: "openssl 3.0.11-1~deb12u2".into(), doubt: None }];
         old.revocations = vec![
             RevocationShown {
                 record: record("v1"),
@@ -451,6 +472,15 @@ impl Fake {
                 issued: evil("issued"),
                 counts: true,
             }];
+            let advisory = AdvisoryShown {
+                id: evil("id"),
+                fixed: Some(evil("fixed")),
+                summary: Some(evil("summary")),
+                issued: evil("issued"),
+                signed_by: vec![evil_signer()],
+                ..advisory()
+            };
+            details.advisories = vec![BearingShown { advisory, package: evil("package"), doubt: Some(evil("doubt")) }];
             let mut contradicted = channel(&evil("publisher"), &evil("name"), &evil("channel"));
             contradicted.state = ChannelWorth::Refused;
             contradicted.because = vec![evil("flaw")];
@@ -715,6 +745,14 @@ impl Backend for Fake {
     async fn revoke(&self, request: RevokeRequest) -> Result<Recorded> {
         self.note(format!("revoke {}", request.subject));
         Ok(Recorded { record: record("revocation") })
+    }
+    async fn publish_advisory(&self, request: PublishAdvisoryRequest) -> Result<AdvisoriesPublished> {
+        self.note(format!("advisory {}", request.id));
+        Ok(AdvisoriesPublished { records: vec![record("advisory")] })
+    }
+    async fn advisories(&self, query: AdvisoryQuery) -> Result<Vec<AdvisoryShown>> {
+        self.note(format!("advisories {query:?}"));
+        Ok(vec![advisory()])
     }
     async fn fetch(&self, request: FetchRequest) -> Result<JobStarted> {
         let details = self.found(&request.target)?;
