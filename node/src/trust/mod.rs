@@ -18,6 +18,7 @@ mod inside;
 mod lines;
 mod parse;
 mod policy;
+mod reader;
 mod reference;
 mod requirement;
 mod starter;
