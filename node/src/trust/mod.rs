@@ -19,6 +19,7 @@ mod inside;
 mod lines;
 mod parse;
 mod policy;
+mod reader;
 mod reference;
 mod requirement;
 mod starter;
