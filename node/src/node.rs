@@ -1,6 +1,8 @@
 //! One running node: wires the rooms together, and takes them down in order.
 
 mod channels;
+mod cosign;
+mod delegations;
 mod inside;
 mod judge;
 mod limits;
@@ -246,6 +248,7 @@ pub async fn run(
     tokio::spawn(shutdown.clone().run_until_cancelled_owned(Arc::clone(&node).follow_schedule()));
     tokio::spawn(shutdown.clone().run_until_cancelled_owned(Arc::clone(&node).scrub_in_background()));
     tokio::spawn(shutdown.clone().run_until_cancelled_owned(Arc::clone(&node).renew_channels()));
+    tokio::spawn(shutdown.clone().run_until_cancelled_owned(Arc::clone(&node).cosign_renewals()));
     tokio::spawn(shutdown.clone().run_until_cancelled_owned(Arc::clone(&node).follow_channels()));
 
     let unix = unix_listener(lock.bind_socket()?)?;

@@ -30,7 +30,10 @@ pub use catalog::{
     PublishRequest, Published, Recorded, ReleaseDetails, ReleaseImage, ReleaseSummary, RevocationShown, RevokeRequest,
     SearchFacets, SearchPage, SearchQuery, SignerShown, StatementExport, StatementShown,
 };
-pub use channels::{ChannelShown, ChannelWorth, DelegateRequest, Delegated, Movers, RotateRequest, SetChannelRequest};
+pub use channels::{
+    ChannelShown, ChannelWorth, CosignRequest, Cosigned, DelegateRequest, Delegated, Movers, RotateRequest,
+    SetChannelRequest, WaitingHead,
+};
 pub use error::{ApiError, ErrorCode};
 pub use instances::{DeployRequest, Deployed, Instance, InstanceChanged, PortForward, StopRequest};
 pub use jobs::{Change, JobEvent, JobStarted};
@@ -109,6 +112,8 @@ pub trait Backend: Send + Sync + 'static {
     async fn channel(&self, channel: &str) -> Result<ChannelShown>;
     /// Makes a channel point at a release, and keeps it fresh from now on.
     async fn set_channel(&self, request: SetChannelRequest) -> Result<Recorded>;
+    /// Adds signatures to a head that waits for them.
+    async fn cosign_channel(&self, request: CosignRequest) -> Result<Cosigned>;
     /// Lets keys act for a publisher.
     async fn delegate(&self, request: DelegateRequest) -> Result<Delegated>;
     /// Puts a key in the place of another.

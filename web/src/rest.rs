@@ -6,9 +6,10 @@ use serde::de::DeserializeOwned;
 use warp::http::{HeaderMap, StatusCode, header};
 
 use crate::api::{
-    AddImageRequest, AdvisoryQuery, Backend, ChangeRates, ClockRequest, DelegateRequest, DeployRequest, EndorseRequest,
-    ExportImageRequest, FetchRequest, JobStarted, PolicyDiffRequest, PublishAdvisoryRequest, PublishRequest,
-    RevokeRequest, RotateRequest, SearchQuery, SetChannelRequest, SigningAnswer, StopRequest, VerdictKind, WebLink,
+    AddImageRequest, AdvisoryQuery, Backend, ChangeRates, ClockRequest, CosignRequest, DelegateRequest, DeployRequest,
+    EndorseRequest, ExportImageRequest, FetchRequest, JobStarted, PolicyDiffRequest, PublishAdvisoryRequest,
+    PublishRequest, RevokeRequest, RotateRequest, SearchQuery, SetChannelRequest, SigningAnswer, StopRequest,
+    VerdictKind, WebLink,
 };
 use crate::openapi;
 use crate::reply::{self, Refusal, Response};
@@ -75,6 +76,7 @@ pub(crate) async fn answer(
         Op::Channels => done(&backend.channels(appliance(question.query)?.as_deref()).await?),
         Op::Channel => done(&backend.channel(value).await?),
         Op::SetChannel => done(&backend.set_channel(question.json::<SetChannelRequest>()?).await?),
+        Op::CosignChannel => done(&backend.cosign_channel(question.json::<CosignRequest>()?).await?),
         Op::Delegate => done(&backend.delegate(question.json::<DelegateRequest>()?).await?),
         Op::Rotate => done(&backend.rotate(question.json::<RotateRequest>()?).await?),
         Op::Signing => done(&backend.signing(value).await?),

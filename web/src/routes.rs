@@ -67,6 +67,7 @@ pub(crate) enum Op {
     Channels,
     Channel,
     SetChannel,
+    CosignChannel,
     Delegate,
     Rotate,
     Signing,
@@ -162,6 +163,7 @@ routes! {
         [("appliance", "string", "Only those of this appliance, of whichever publisher: PUBLISHER/NAME.")];
     Channel GET "/api/v1/channels/{channel}" Session () Json("ChannelShown"), "One channel: PUBLISHER/NAME:CHANNEL, percent-encoded.";
     SetChannel POST "/api/v1/channels" Socket ("SetChannelRequest") Json("Recorded"), "Makes a channel point at a release, and keeps it fresh from now on.";
+    CosignChannel POST "/api/v1/channels/cosign" Socket ("CosignRequest") Json("Cosigned"), "Adds signatures to a head of a channel that waits for them.";
     Delegate POST "/api/v1/delegations" Socket ("DelegateRequest") Json("Delegated"), "Lets keys act for a publisher.";
     Rotate POST "/api/v1/delegations/rotate" Socket ("RotateRequest") Json("Delegated"), "Puts a key in the place of another, wherever the publisher's key lets that one act.";
     Signing GET "/api/v1/signing/{session}" Socket () Json("SigningNext"), "What a key that is held elsewhere (away:SESSION:KEY) is to sign next; nothing where nothing came for a while.";

@@ -551,7 +551,7 @@ async fn the_openapi_document_names_what_is_there() {
             "{path}"
         );
     }
-    assert_eq!(operations, 49, "one for each method of the backend, pin and unpin apart, and this document");
+    assert_eq!(operations, 50, "one for each method of the backend, pin and unpin apart, and this document");
     for (schema, value) in [
         ("JobStarted", json!({"job": "j"})),
         ("ApiError", serde_json::to_value(ApiError::refused("no").with_hint("ask")).unwrap()),
@@ -589,9 +589,21 @@ async fn the_openapi_document_names_what_is_there() {
                 release: "r".into(),
                 keys: vec!["k".into()],
                 expires_after_seconds: None,
+                propose: true,
             })
             .unwrap(),
         ),
+        (
+            "CosignRequest",
+            serde_json::to_value(CosignRequest {
+                channel: "uni/hello:stable".into(),
+                record: Some(record("h")),
+                keys: vec!["k".into()],
+                renewals: true,
+            })
+            .unwrap(),
+        ),
+        ("Cosigned", serde_json::to_value(Cosigned { record: None, signed: 1, threshold: 2 }).unwrap()),
         (
             "DelegateRequest",
             serde_json::to_value(DelegateRequest {

@@ -264,6 +264,10 @@ impl Backend for Api {
         self.0.set_channel(request).await
     }
 
+    async fn cosign_channel(&self, request: CosignRequest) -> Result<Cosigned> {
+        self.0.cosign(request).await
+    }
+
     async fn delegate(&self, request: DelegateRequest) -> Result<Delegated> {
         self.0.delegate(request).await
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use rialto_protocol::UnixSeconds;
-use rialto_protocol::channel::{Authority, ChannelName, Flaw};
+use rialto_protocol::channel::{Authority, ChannelName, Flaw, Pending};
 use rialto_protocol::ids::{ImageId, PublicKey};
 use rialto_protocol::record::{Boot, InputType, Record, Release, RevocationSubject};
 use rialto_protocol::signed::Verified;
@@ -19,10 +19,12 @@ use crate::net::bulk::PeerTraffic;
 use crate::node::work::store_error;
 use crate::node::{Judged, Node, Seen};
 use crate::store::{StoredImage, Usage};
-use crate::trust::{Reading, revocation_counts};
+use crate::trust::{Reading, Standby, revocation_counts};
 
 /// Sites asked for before the page is shown; who answers later is not counted.
 const PROVIDERS_WAIT: Duration = Duration::from_millis(500);
+/// Heads of one channel that are shown as waiting for signatures.
+const MAX_WAITING: usize = 16;
 /// Sites counted at most.
 const PROVIDERS_COUNTED: usize = 100;
 
@@ -50,6 +52,14 @@ pub(super) fn status(node: &Node, listen: Vec<String>) -> Result<Status> {
     }
     for (channel, why) in node.stuck_channels() {
         warnings.push(format!("channel {} is not signed again: {why}", node.channel_title(&channel)));
+    }
+    for (channel, head) in node.waiting_channels() {
+        let title = node.channel_title(&channel);
+        warnings.push(format!(
+            "a head of channel {title} is signed by {} of {}: it counts once more have signed, with rialto channel cosign {title} --key KEY",
+            head.signed.len(),
+            head.threshold
+        ));
     }
     let scrub = node.scrub.status();
     if !scrub.lost.is_empty() {
@@ -278,6 +288,30 @@ pub(super) fn channel(node: &Node, name: &ChannelName) -> ChannelShown {
             Authority::Contradicted { .. } | Authority::Missing { .. } => Movers::default(),
         },
         renews: node.renews_at(name).map(time),
+        cosigns: node.floors.signed(name).is_some_and(|signed| signed.standby == Standby::Cosigns),
+        waiting: node.pending(name).into_iter().take(MAX_WAITING).map(|head| waiting(node, head)).collect(),
+    }
+}
+
+fn waiting(node: &Node, head: Pending) -> WaitingHead {
+    let shown = |key: &PublicKey| SignerShown {
+        name: node.key_shown(key),
+        is_known: node.petname(key).is_some(),
+        key: openssh(key),
+    };
+    let release = node.catalog.get(&head.release);
+    WaitingHead {
+        record: head.record,
+        release: head.release,
+        version: release.and_then(|record| record.body.release().map(|release| release.version.to_string())),
+        epoch: head.position.epoch,
+        sequence: head.position.sequence,
+        signed_by: head.signed.iter().map(shown).collect(),
+        wanted: head.wanted.iter().map(shown).collect(),
+        threshold: head.threshold as u64,
+        issued: time(head.issued),
+        expires: time(head.expires),
+        because: head.flaw.map(|flaw| flaw.to_string()),
     }
 }
 

@@ -406,6 +406,16 @@ impl Catalog {
         self.read().index.channels.heads(channel).cloned().collect()
     }
 
+    /// The heads of a channel that some of the keys that must sign them have signed, and not enough.
+    pub fn waiting_heads(&self, channel: &ChannelName) -> Vec<SharedRecord> {
+        self.read().index.channels.waiting(channel).cloned().collect()
+    }
+
+    /// Every channel with a head that some of the keys that must sign it have signed, and not enough.
+    pub fn channels_that_wait(&self) -> BTreeSet<ChannelName> {
+        self.read().index.channels.that_wait().cloned().collect()
+    }
+
     /// The channels of one appliance that have a head.
     pub fn channels_of(&self, publisher: &PublicKey, name: &Name) -> Vec<ChannelName> {
         self.read().index.channels.of_appliance(publisher, name).cloned().collect()

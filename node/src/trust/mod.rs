@@ -50,7 +50,7 @@ pub use clock::{Clock, Doubt, Reading};
 pub use decisions::{Action, Decision, DecisionError, DecisionLog, Line, LineHash, Verification};
 pub use evidence::{Evidence, EvidenceError};
 pub use file::{PolicyFile, PolicyState, judge, read_policy};
-pub use floors::{FloorError, Floors, Place, Signed};
+pub use floors::{FloorError, Floors, Place, Signed, Standby};
 pub use inside::Inside;
 pub use policy::{MAX_POLICY_BYTES, OnRevoke, Policy, PolicyError, Update};
 pub use reference::REFERENCE;

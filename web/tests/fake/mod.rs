@@ -171,6 +171,20 @@ pub fn channel(publisher: &str, name: &str, channel: &str) -> ChannelShown {
         proof: vec![],
         movers: Movers { keys: vec![signer(publisher)], threshold: 1, delegation: None, expires: None },
         renews: None,
+        cosigns: false,
+        waiting: vec![WaitingHead {
+            record: record("waiting"),
+            release: record("release"),
+            version: Some("1.1.0".into()),
+            epoch: 1,
+            sequence: 7,
+            signed_by: vec![signer("one")],
+            wanted: vec![signer("two")],
+            threshold: 2,
+            issued: DAY.into(),
+            expires: DAY.into(),
+            because: None,
+        }],
     }
 }
 
@@ -717,6 +731,10 @@ impl Backend for Fake {
     async fn set_channel(&self, request: SetChannelRequest) -> Result<Recorded> {
         self.note(format!("channel set {} {} {}", request.appliance, request.channel, request.release));
         Ok(Recorded { record: record("head") })
+    }
+    async fn cosign_channel(&self, request: CosignRequest) -> Result<Cosigned> {
+        self.note(format!("cosign {}", request.channel));
+        Ok(Cosigned { record: request.record, signed: 2, threshold: 2 })
     }
     async fn delegate(&self, request: DelegateRequest) -> Result<Delegated> {
         self.note(format!("delegate {}", request.to.join(" ")));
