@@ -219,7 +219,8 @@ impl<'t> File<'t, '_> {
                 ("memory", asks(|r| matches!(r, Requirement::MaxMemory(_)))),
                 ("vcpus", asks(|r| matches!(r, Requirement::MaxVcpus(_)))),
             ];
-            for (word, _) in looks_at.into_iter().filter(|(word, is_asked)| *is_asked && facts.get(word).is_none()) {
+            let mut unsaid = looks_at.into_iter().filter(|(word, is_asked)| *is_asked && facts.get(word).is_none());
+            if let Some((word, _)) = unsaid.next() {
                 let message = format!(
                     "'{title}' does not say `{word}`, which every release has and the rule '{}' looks at: say it here or in [given]",
                     shown(&rule.name)

@@ -289,7 +289,7 @@ fn signed(body: &Body, issuers: &[&Who], by: &[Who], issued: UnixSeconds) -> Res
         _ => None,
     };
     let draft = Draft::new(issuers.iter().map(|who| public_half(&who.key)), federation, issued, body)?;
-    let keys = by.iter().map(|who| -> &SigningKey { &who.key });
-    let envelope = keys.fold(Ok(draft), |draft: Result<Draft, EnvelopeError>, key| draft?.sign(key))?.seal();
+    let mut keys = by.iter().map(|who| -> &SigningKey { &who.key });
+    let envelope = keys.try_fold(draft, Draft::sign)?.seal();
     Ok(envelope.verify()?)
 }
