@@ -27,12 +27,17 @@ pub(super) const REVOCATION_RULE: &str = "revocation";
 const MAX_RULE_NAME_CHARS: usize = 100;
 
 pub(super) fn policy(text: &str) -> Result<Policy, PolicyError> {
+    policy_with(text, |key| key)
+}
+
+/// Reads a policy with another key in the place of each.
+pub(super) fn policy_with(text: &str, replaced: impl Fn(PublicKey) -> PublicKey) -> Result<Policy, PolicyError> {
     let reader = Reader { text };
     let document = reader.document(MAX_POLICY_BYTES)?;
     let tables = reader.fields_of(document.get_ref(), document.span(), &words::TABLES)?;
 
     let (signers, petnames) = match tables.get("signers") {
-        Some(value) => reader.signers(value)?,
+        Some(value) => reader.signers(value, replaced)?,
         None => Default::default(),
     };
     let roles = match tables.get("roles") {
@@ -89,14 +94,14 @@ type Named = (BTreeMap<Name, Arc<Signer>>, BTreeMap<PublicKey, Name>);
 
 /// The tables of the file.
 impl Reader<'_> {
-    fn signers(&self, value: &Value<'_>) -> Result<Named, PolicyError> {
+    fn signers(&self, value: &Value<'_>, replaced: impl Fn(PublicKey) -> PublicKey) -> Result<Named, PolicyError> {
         let mut signers = BTreeMap::new();
         let mut petnames: BTreeMap<PublicKey, Name> = BTreeMap::new();
         for (key, value) in self.entries(value, "in [signers]")? {
             let name = self.name(&key)?;
             let mut keys = Vec::new();
             for (text, span) in self.strings(value, "as the key of a signer")? {
-                let key = public_key(text).map_err(|problem| self.refuse(&span, problem))?;
+                let key = public_key(text).map(&replaced).map_err(|problem| self.refuse(&span, problem))?;
                 if let Some(other) = petnames.insert(key, name.clone()) {
                     let message = if other == name {
                         format!("this key stands under `{name}` twice")
@@ -314,7 +319,7 @@ impl Reader<'_> {
 
 /// Reads one key as `authorized_keys` has it: `ssh-ed25519 AAAA… comment`. `Err` says what is wrong, without repeating
 /// the text: it may be a private key by mistake.
-fn public_key(text: &str) -> Result<PublicKey, String> {
+pub(super) fn public_key(text: &str) -> Result<PublicKey, String> {
     const EXPECTED: &str = "expected the one line of a .pub file: \"ssh-ed25519 AAAA… comment\"";
     if text.contains("PRIVATE KEY") {
         return Err(format!("this is a private key, which belongs in no policy; {EXPECTED}"));

@@ -164,11 +164,17 @@ impl Reader<'_> {
         self.refuse(&value.span(), format!("expected {expected} {place}, and found {found}"))
     }
 
+    /// The line that this stands in, from 1.
+    pub(super) fn line(&self, span: &Range<usize>) -> usize {
+        let before = self.text.get(..span.start).unwrap_or(self.text);
+        before.matches('\n').count() + 1
+    }
+
     pub(super) fn refuse(&self, span: &Range<usize>, message: impl Into<String>) -> PolicyError {
         let before = self.text.get(..span.start).unwrap_or(self.text);
         let line_start = before.rfind('\n').map_or(0, |at| at + 1);
         PolicyError {
-            line: before.matches('\n').count() + 1,
+            line: self.line(span),
             column: before[line_start..].chars().count() + 1,
             message: message.into(),
             suggestion: None,
