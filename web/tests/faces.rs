@@ -608,6 +608,7 @@ async fn the_openapi_document_names_what_is_there() {
             "DelegateRequest",
             serde_json::to_value(DelegateRequest {
                 key: "k".into(),
+                role: rialto_protocol::record::DelegatedRole::Release,
                 to: vec!["online".into()],
                 names: vec!["*".into()],
                 threshold: Some(1),

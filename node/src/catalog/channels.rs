@@ -8,9 +8,9 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use rialto_protocol::bounded::Name;
-use rialto_protocol::channel::{ChannelName, Heads, Position, is_delegation, rightful};
+use rialto_protocol::channel::{ChannelName, Heads, Position, is_delegation, is_lent, rightful};
 use rialto_protocol::ids::{PublicKey, RecordId};
-use rialto_protocol::record::{Channel, DelegatedRole, Record};
+use rialto_protocol::record::{Channel, DelegatedRole, Record, Release};
 use rialto_protocol::signed::Verified;
 
 use super::SharedRecord;
@@ -102,6 +102,18 @@ impl Channels {
     pub(super) fn all_delegations(&self, publisher: &PublicKey) -> impl Iterator<Item = &SharedRecord> {
         let range = (Bound::Included((*publisher, 0)), Bound::Included((*publisher, u64::MAX)));
         self.delegations.range(range).rev().flat_map(|(_, same)| same.values())
+    }
+
+    /// Every delegation.
+    pub(super) fn every_delegation(&self) -> impl Iterator<Item = &SharedRecord> {
+        self.delegations.values().flat_map(BTreeMap::values)
+    }
+
+    /// Whether enough of the keys that its publisher lent its releases to have signed a release, by any delegation that is
+    /// known: enough to find it as that publisher's. What is in force is policy's question.
+    pub(super) fn is_lent(&self, release: &Release, signers: &[PublicKey]) -> bool {
+        let lent = self.all_delegations(&release.publisher).filter_map(|record| is_delegation(record));
+        lent.into_iter().any(|delegation| is_lent(release, signers, delegation))
     }
 
     /// Where a head stands in its channel, where it is rightful by what is known.

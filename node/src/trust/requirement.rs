@@ -103,6 +103,21 @@ impl Case<'_> {
     fn signature_of(&self, signer: &Signer, role: &Role) -> Result<RecordId, String> {
         let name = &signer.name;
         let mut reason = format!("{name} has not signed it");
+        // Keys that the publisher lent its releases to stand for it, where the role says that they may.
+        let is_lent = self.delegation().is_some() && signer.keys.contains(&self.release.publisher);
+        if is_lent && !role.is_delegated {
+            reason = format!(
+                "{name} has not signed it, but keys that it lent its releases to (they count in a role with `delegated = true`)"
+            );
+        } else if is_lent {
+            let age = self.age_of(self.record);
+            match &role.max_age {
+                Some(max) if age > max.seconds => {
+                    reason = format!("{name}'s keys signed it {} ago, which counts for {max}", shown_age(age));
+                }
+                _ => return Ok(self.record.id),
+            }
+        }
         for key in signer.keys.iter().filter(|key| self.record.is_signed_by(key)) {
             let withdrawn = self
                 .withdrawn
