@@ -3,17 +3,17 @@
 //! A message is one type byte and its content. On a stream it is preceded by its length as a big-endian `u32`, which
 //! the reader refuses above [`MAX_MESSAGE_BYTES`] before it allocates.
 
-use crate::ids::Hash;
+use super::name::{Beginning, ShortId};
 use crate::signed::MAX_ENVELOPE_BYTES;
 
 /// A message is at most this long, type byte included.
 pub const MAX_MESSAGE_BYTES: usize = 64 * 1024;
-/// Ids in one [`Message::Want`] or [`Message::Offer`]: 32,000 bytes.
-pub const MAX_IDS: usize = 1_000;
+/// Ids in one [`Message::Want`] or [`Message::Offer`]: 48,000 bytes at most.
+pub const MAX_IDS: usize = 3_000;
 /// Envelopes in one [`Message::Records`] take at most this much, so that the message fits with room to spare.
 pub const MAX_RECORDS_BYTES: usize = 60 * 1024;
 
-const ID_BYTES: usize = 32;
+const EIGHT_BYTES: usize = 8;
 const LENGTH_BYTES: usize = 4;
 
 /// One message of catch-up.
@@ -21,10 +21,10 @@ const LENGTH_BYTES: usize = 4;
 pub enum Message {
     /// A step of set reconciliation, in the encoding of negentropy's protocol version 1.
     Reconcile(Vec<u8>),
-    /// Please send these. Empty only where nothing of an offer is wanted.
-    Want(Vec<Hash>),
+    /// Please send these: those named by 8 bytes first. Empty only where nothing of an offer is wanted.
+    Want(Vec<Beginning>),
     /// I have these, and believe that you do not.
-    Offer(Vec<Hash>),
+    Offer(Vec<ShortId>),
     /// What was wanted, in encoded [envelopes](crate::signed::Envelope).
     Records {
         /// The envelopes: not decoded, not verified.
@@ -46,7 +46,7 @@ pub enum MessageError {
     #[error("a message of unknown type {0:?}")]
     UnknownType(Option<u8>),
     /// A list of ids that is too long, or not of whole ids.
-    #[error("a list of ids of {0} bytes, where at most {MAX_IDS} ids of {ID_BYTES} bytes are expected")]
+    #[error("a list of ids of {0} bytes, where at most {MAX_IDS} ids of 8 or 16 bytes are expected")]
     Ids(usize),
     /// Envelopes that are cut off, empty, too large, or carry an unknown mark.
     #[error("malformed list of records: {0}")]
@@ -67,8 +67,12 @@ impl Message {
     pub fn encode(&self) -> Vec<u8> {
         match self {
             Self::Reconcile(step) => [&[Self::RECONCILE], step.as_slice()].concat(),
-            Self::Want(ids) => encode_ids(Self::WANT, ids),
-            Self::Offer(ids) => encode_ids(Self::OFFER, ids),
+            Self::Want(ids) => encode_beginnings(ids),
+            Self::Offer(ids) => {
+                let mut bytes = vec![Self::OFFER];
+                ids.iter().for_each(|id| bytes.extend_from_slice(&id.0));
+                bytes
+            }
             Self::Records { envelopes, is_last } => {
                 let mut bytes = vec![Self::RECORDS, u8::from(*is_last)];
                 for envelope in envelopes {
@@ -92,7 +96,7 @@ impl Message {
         }
         match bytes.split_first() {
             Some((&Self::RECONCILE, step)) => Ok(Self::Reconcile(step.to_vec())),
-            Some((&Self::WANT, ids)) => decode_ids(ids).map(Self::Want),
+            Some((&Self::WANT, ids)) => decode_beginnings(ids).map(Self::Want),
             Some((&Self::OFFER, ids)) => decode_ids(ids).map(Self::Offer),
             Some((&Self::RECORDS, list)) => decode_records(list),
             Some((&Self::DONE, [])) => Ok(Self::Done),
@@ -118,19 +122,35 @@ impl Message {
     }
 }
 
-fn encode_ids(kind: u8, ids: &[Hash]) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(1 + ids.len() * ID_BYTES);
-    bytes.push(kind);
-    ids.iter().for_each(|id| bytes.extend_from_slice(&id.0));
+/// How many there are of 8 bytes as a big-endian `u16`, these, and the longer ones.
+fn encode_beginnings(ids: &[Beginning]) -> Vec<u8> {
+    let (eight, longer): (Vec<Beginning>, Vec<Beginning>) =
+        ids.iter().partition(|id| matches!(id, Beginning::Eight(_)));
+    let mut bytes = vec![Message::WANT];
+    // There are at most `MAX_IDS`: their number fits.
+    bytes.extend_from_slice(&u16::try_from(eight.len()).unwrap_or(u16::MAX).to_be_bytes());
+    eight.into_iter().chain(longer).for_each(|id| bytes.extend_from_slice(id.bytes()));
     bytes
 }
 
-fn decode_ids(bytes: &[u8]) -> Result<Vec<Hash>, MessageError> {
-    let (ids, rest) = bytes.as_chunks::<ID_BYTES>();
+fn decode_beginnings(bytes: &[u8]) -> Result<Vec<Beginning>, MessageError> {
+    let malformed = || MessageError::Ids(bytes.len());
+    let (count, rest) = bytes.split_first_chunk().ok_or_else(malformed)?;
+    let count = usize::from(u16::from_be_bytes(*count));
+    let (eight, longer) = rest.split_at_checked(count * EIGHT_BYTES).ok_or_else(malformed)?;
+    let (eight, longer) = (eight.as_chunks().0, decode_ids(longer)?);
+    if eight.len() + longer.len() > MAX_IDS {
+        return Err(malformed());
+    }
+    Ok(eight.iter().copied().map(Beginning::Eight).chain(longer.into_iter().map(Beginning::Short)).collect())
+}
+
+fn decode_ids(bytes: &[u8]) -> Result<Vec<ShortId>, MessageError> {
+    let (ids, rest) = bytes.as_chunks();
     if !rest.is_empty() || ids.len() > MAX_IDS {
         return Err(MessageError::Ids(bytes.len()));
     }
-    Ok(ids.iter().copied().map(Hash).collect())
+    Ok(ids.iter().copied().map(ShortId).collect())
 }
 
 fn decode_records(bytes: &[u8]) -> Result<Message, MessageError> {
@@ -166,11 +186,14 @@ mod tests {
     use proptest::prelude::*;
 
     fn message() -> impl Strategy<Value = Message> {
-        let ids = || prop::collection::vec(any::<[u8; 32]>().prop_map(Hash), 0..5);
+        let ids = || prop::collection::vec(any::<[u8; 16]>().prop_map(ShortId), 0..5);
+        let eights = prop::collection::vec(any::<[u8; 8]>().prop_map(Beginning::Eight), 0..5);
+        let wanted =
+            (eights, ids()).prop_map(|(eights, ids)| eights.into_iter().chain(ids.into_iter().map(Into::into)));
         let envelopes = prop::collection::vec(prop::collection::vec(any::<u8>(), 1..50), 1..5);
         prop_oneof![
             prop::collection::vec(any::<u8>(), 0..50).prop_map(Message::Reconcile),
-            ids().prop_map(Message::Want),
+            wanted.prop_map(|wanted| Message::Want(wanted.collect())),
             ids().prop_map(Message::Offer),
             (envelopes, any::<bool>()).prop_map(|(envelopes, is_last)| Message::Records { envelopes, is_last }),
             Just(Message::Records { envelopes: vec![], is_last: true }),
@@ -197,8 +220,14 @@ mod tests {
 
     #[test]
     fn oversized_lists_are_refused() {
-        let too_many = Message::Want(vec![Hash([1; 32]); MAX_IDS + 1]).encode();
-        assert!(matches!(Message::decode(&too_many), Err(MessageError::Ids(_))));
+        let ids = |count| vec![ShortId([1; 16]); count];
+        let eights = |count| vec![Beginning::Eight([1; 8]); count];
+        let mixed = |count| eights(count).into_iter().chain(ids(MAX_IDS - count + 1).into_iter().map(Into::into));
+        for too_many in
+            [Message::Offer(ids(MAX_IDS + 1)), Message::Want(eights(MAX_IDS + 1)), Message::Want(mixed(7).collect())]
+        {
+            assert!(matches!(Message::decode(&too_many.encode()), Err(MessageError::Ids(_))));
+        }
         assert!(matches!(Message::decode(&vec![1; MAX_MESSAGE_BYTES + 1]), Err(MessageError::TooLarge(_))));
         let too_large = Message::Records { envelopes: vec![vec![0; MAX_ENVELOPE_BYTES + 1]], is_last: true }.encode();
         assert!(matches!(Message::decode(&too_large), Err(MessageError::Records(_))));

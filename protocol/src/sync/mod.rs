@@ -8,16 +8,17 @@
 //!  initiator                               responder
 //!      Reconcile ───────────────────────────►            until the differences are known
 //!                ◄─────────────────────────── Reconcile
-//!      Want      ───────────────────────────►            until nothing wanted is left, ≤ 1,000 ids at a time
+//!      Want      ───────────────────────────►            until nothing wanted is left, ≤ 3,000 ids at a time
 //!                ◄─────────────────────────── Records…   the last one marked
-//!      Offer     ───────────────────────────►            until nothing offered is left, ≤ 1,000 ids at a time
+//!      Offer     ───────────────────────────►            until nothing offered is left, ≤ 3,000 ids at a time
 //!                ◄─────────────────────────── Want
 //!      Records…  ───────────────────────────►
 //!      Done      ───────────────────────────►
 //! ```
 //!
 //! What is reconciled is [`sync_id`](crate::signed::Verified::sync_id) (record and signing keys), so a missing
-//! co-signature is a difference like any other. Ids that a site does not want (because it evicted them) are named by
+//! co-signature is a difference like any other. On the wire an id is named by as much of its [beginning](Beginning) as tells
+//! it from all others that the site knows of. Ids that a site does not want (because it evicted them) are named by
 //! the predicate that it passes in; they are neither asked for nor taken when offered.
 //!
 //! Both sides are state machines without I/O. The socket loop (or simulator) writes what [`Initiator::next_message`]
@@ -25,9 +26,11 @@
 //! hands back envelopes to verify and insert. Silence is the loop's business: it puts a deadline on each read.
 
 mod message;
+mod name;
 mod reconcile;
 mod set;
 
 pub use message::{MAX_IDS, MAX_MESSAGE_BYTES, MAX_RECORDS_BYTES, Message, MessageError};
+pub use name::{Beginning, ShortId};
 pub use reconcile::{Initiator, MAX_DIFFERENCES, MAX_ROUNDS, Progress, Responder, SyncError};
 pub use set::SyncSet;

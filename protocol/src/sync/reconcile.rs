@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, VecDeque};
 use negentropy::Negentropy;
 
 use super::message::{MAX_IDS, MAX_RECORDS_BYTES, Message};
+use super::name::{Beginning, ShortId, shortest};
 use super::set::SyncSet;
 use crate::ids::Hash;
 
@@ -41,10 +42,10 @@ pub enum SyncError {
     Empty(&'static str),
     /// The same id wanted or offered again.
     #[error("the peer named {0} twice in one session")]
-    Repeated(Hash),
+    Repeated(Beginning),
     /// An id wanted that was not offered.
     #[error("the peer wants {0}, which was not offered")]
-    NotOffered(Hash),
+    NotOffered(Beginning),
     /// More records than were asked for.
     #[error("the peer sent more records than the {0} that were asked for")]
     Unasked(usize),
@@ -69,9 +70,9 @@ pub struct Progress {
 pub struct Initiator {
     phase: InitiatorPhase,
     /// Ids that the peer has and we want, not asked for yet.
-    wanted: VecDeque<Hash>,
+    wanted: VecDeque<Beginning>,
     /// Ids that we have and the peer lacks, not offered yet.
-    surplus: VecDeque<Hash>,
+    surplus: VecDeque<ShortId>,
     is_complete: bool,
 }
 
@@ -82,7 +83,7 @@ enum InitiatorPhase {
     /// Getting what we lack: at most `outstanding` records are still to come.
     Fetching { outstanding: Option<usize> },
     /// Our last offer, while it waits for its answer.
-    Offering { offered: Option<BTreeSet<Hash>> },
+    Offering { offered: Option<BTreeSet<ShortId>> },
     /// Sending what the peer wants.
     Sending(Outbox),
     /// [`Message::Done`] was sent.
@@ -92,8 +93,8 @@ enum InitiatorPhase {
 #[derive(Debug, Default)]
 struct Differences {
     rounds: usize,
-    wanted: BTreeSet<Hash>,
-    surplus: BTreeSet<Hash>,
+    wanted: BTreeSet<ShortId>,
+    surplus: BTreeSet<ShortId>,
 }
 
 impl Initiator {
@@ -112,7 +113,7 @@ impl Initiator {
     /// The next message to send, or `None` where it is the peer's turn (or the session has ended).
     ///
     /// `envelope` gives the encoded envelope of an id of our own set; `None` where the record has left meanwhile.
-    pub fn next_message(&mut self, envelope: impl FnMut(&Hash) -> Option<Vec<u8>>) -> Option<Message> {
+    pub fn next_message(&mut self, envelope: impl FnMut(&Beginning) -> Option<Vec<u8>>) -> Option<Message> {
         match &mut self.phase {
             InitiatorPhase::Reconciling { step, .. } => step.take().map(Message::Reconcile),
             InitiatorPhase::Fetching { outstanding: Some(_) } | InitiatorPhase::Finished => None,
@@ -130,21 +131,22 @@ impl Initiator {
         }
     }
 
-    /// Takes the peer's message. `is_wanted` says of an id that we do not hold whether we would take it.
+    /// Takes the peer's message. `is_wanted` says whether we lack every id that begins so, and would take them.
     ///
     /// # Errors
     /// The peer broke the rules: end the session, and hold it against the peer.
     pub fn receive(
         &mut self,
         message: Message,
-        mut is_wanted: impl FnMut(&Hash) -> bool,
+        mut is_wanted: impl FnMut(&Beginning) -> bool,
     ) -> Result<Progress, SyncError> {
         match (&mut self.phase, message) {
             (InitiatorPhase::Reconciling { negentropy, differences, step: step @ None }, Message::Reconcile(bytes)) => {
                 *step = differences.take_step(negentropy, &bytes, &mut is_wanted)?;
                 if step.is_none() || differences.is_full() {
                     self.is_complete = step.is_none();
-                    self.wanted = std::mem::take(&mut differences.wanted).into_iter().collect();
+                    let wanted: Vec<_> = std::mem::take(&mut differences.wanted).into_iter().collect();
+                    self.wanted = shortest(&wanted, is_wanted).into();
                     self.surplus = std::mem::take(&mut differences.surplus).into_iter().collect();
                     self.phase = InitiatorPhase::Fetching { outstanding: None };
                 }
@@ -156,14 +158,16 @@ impl Initiator {
                 take_records(outstanding, envelopes, is_last)
             }
             (InitiatorPhase::Offering { offered: Some(offered) }, Message::Want(ids)) => {
+                let mut wanted = Vec::with_capacity(ids.len());
                 for id in &ids {
-                    if !offered.remove(id) {
-                        return Err(SyncError::NotOffered(*id));
-                    }
+                    let fits = offered.range(id.short_range()).next().copied();
+                    let fits = fits.ok_or(SyncError::NotOffered(*id))?;
+                    offered.remove(&fits);
+                    wanted.push(Beginning::Short(fits));
                 }
-                self.phase = match ids.is_empty() {
+                self.phase = match wanted.is_empty() {
                     true => InitiatorPhase::Offering { offered: None },
-                    false => InitiatorPhase::Sending(Outbox::new(ids)),
+                    false => InitiatorPhase::Sending(Outbox::new(wanted)),
                 };
                 Ok(Progress::default())
             }
@@ -215,13 +219,14 @@ impl Differences {
         &mut self,
         negentropy: &mut Negentropy<'static, SyncSet>,
         step: &[u8],
-        is_wanted: &mut impl FnMut(&Hash) -> bool,
+        is_wanted: &mut impl FnMut(&Beginning) -> bool,
     ) -> Result<Option<Vec<u8>>, SyncError> {
         self.rounds += 1;
         let (mut have, mut need) = (Vec::new(), Vec::new());
         let next = negentropy.reconcile_with_ids(step, &mut have, &mut need).map_err(malformed)?;
-        self.surplus.extend(have.into_iter().map(|id| Hash(*id)));
-        self.wanted.extend(need.into_iter().map(|id| Hash(*id)).filter(|id| is_wanted(id)));
+        self.surplus.extend(have.into_iter().map(|id| ShortId::from(&Hash(*id))));
+        let needed = need.into_iter().map(|id| ShortId::from(&Hash(*id)));
+        self.wanted.extend(needed.filter(|id| is_wanted(&Beginning::Short(*id))));
         while self.surplus.len() > MAX_DIFFERENCES {
             self.surplus.pop_last();
         }
@@ -253,7 +258,7 @@ pub struct Responder {
     negentropy: Box<Negentropy<'static, SyncSet>>,
     rounds: usize,
     /// Every id that the peer wanted or offered: none is served or taken twice, which also bounds the session.
-    named: BTreeSet<Hash>,
+    named: BTreeSet<Beginning>,
 }
 
 #[derive(Debug)]
@@ -282,8 +287,8 @@ impl Responder {
 
     /// The next message to send, or `None` where it is the peer's turn (or the session has ended).
     ///
-    /// `envelope` gives the encoded envelope of an id; `None` where we have no such record, or no longer.
-    pub fn next_message(&mut self, envelope: impl FnMut(&Hash) -> Option<Vec<u8>>) -> Option<Message> {
+    /// `envelope` gives the encoded envelope of an id that begins so; `None` where we have no such record, or no longer.
+    pub fn next_message(&mut self, envelope: impl FnMut(&Beginning) -> Option<Vec<u8>>) -> Option<Message> {
         match std::mem::replace(&mut self.phase, ResponderPhase::Waiting) {
             ResponderPhase::Answering(message) => Some(message),
             ResponderPhase::Sending(mut outbox) => {
@@ -304,14 +309,14 @@ impl Responder {
         }
     }
 
-    /// Takes the peer's message. `is_wanted` says of an id whether we lack it and would take it.
+    /// Takes the peer's message. `is_wanted` says whether we lack every id that begins so, and would take them.
     ///
     /// # Errors
     /// The peer broke the rules: end the session, and hold it against the peer.
     pub fn receive(
         &mut self,
         message: Message,
-        mut is_wanted: impl FnMut(&Hash) -> bool,
+        mut is_wanted: impl FnMut(&Beginning) -> bool,
     ) -> Result<Progress, SyncError> {
         match (&mut self.phase, message) {
             (ResponderPhase::Waiting, Message::Reconcile(step)) => {
@@ -323,12 +328,14 @@ impl Responder {
                 self.phase = ResponderPhase::Answering(Message::Reconcile(answer));
             }
             (ResponderPhase::Waiting, Message::Want(ids)) => {
-                self.name(&ids, "Want")?;
+                self.name(ids.iter().copied(), "Want")?;
                 self.phase = ResponderPhase::Sending(Outbox::new(ids));
             }
             (ResponderPhase::Waiting, Message::Offer(ids)) => {
-                self.name(&ids, "Offer")?;
-                let wanted: Vec<_> = ids.into_iter().filter(|id| is_wanted(id)).collect();
+                self.name(ids.iter().map(|id| Beginning::Short(*id)), "Offer")?;
+                let offered: BTreeSet<_> = ids.into_iter().collect();
+                let wanted: Vec<_> = offered.iter().copied().filter(|id| is_wanted(&Beginning::Short(*id))).collect();
+                let wanted = shortest(&wanted, |eight| offered.range(eight.short_range()).nth(1).is_none());
                 self.phase = match wanted.len() {
                     0 => ResponderPhase::Answering(Message::Want(wanted)),
                     length => {
@@ -356,15 +363,19 @@ impl Responder {
         matches!(self.phase, ResponderPhase::Finished)
     }
 
-    fn name(&mut self, ids: &[Hash], message: &'static str) -> Result<(), SyncError> {
-        if ids.is_empty() {
+    fn name(
+        &mut self,
+        mut ids: impl ExactSizeIterator<Item = Beginning>,
+        message: &'static str,
+    ) -> Result<(), SyncError> {
+        if ids.len() == 0 {
             return Err(SyncError::Empty(message));
         }
         if self.named.len() + ids.len() > 2 * MAX_DIFFERENCES {
             return Err(SyncError::TooManyIds);
         }
-        match ids.iter().find(|id| !self.named.insert(**id)) {
-            Some(repeated) => Err(SyncError::Repeated(*repeated)),
+        match ids.find(|id| !self.named.insert(*id)) {
+            Some(repeated) => Err(SyncError::Repeated(repeated)),
             None => Ok(()),
         }
     }
@@ -384,18 +395,18 @@ impl ResponderPhase {
 /// Records on their way out: read when there is room for them, never all at once.
 #[derive(Debug)]
 struct Outbox {
-    ids: VecDeque<Hash>,
+    ids: VecDeque<Beginning>,
     /// Read, but did not fit the message before.
     waiting: Option<Vec<u8>>,
 }
 
 impl Outbox {
-    fn new(ids: Vec<Hash>) -> Self {
+    fn new(ids: Vec<Beginning>) -> Self {
         Self { ids: ids.into(), waiting: None }
     }
 
     /// Fills a message, and says whether it is the last.
-    fn next(&mut self, mut envelope: impl FnMut(&Hash) -> Option<Vec<u8>>) -> (Message, bool) {
+    fn next(&mut self, mut envelope: impl FnMut(&Beginning) -> Option<Vec<u8>>) -> (Message, bool) {
         let (mut envelopes, mut bytes) = (Vec::new(), 0);
         loop {
             let next = match self.waiting.take() {

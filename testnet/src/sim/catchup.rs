@@ -1,7 +1,6 @@
 //! Catch-up sessions between sites: streams of the messages of `protocol`, each driven to its end or cut off.
 
-use rialto_protocol::ids::Hash;
-use rialto_protocol::sync::{Initiator, Message, Progress, Responder, SyncError};
+use rialto_protocol::sync::{Beginning, Initiator, Message, Progress, Responder, SyncError};
 
 use super::SimError;
 use super::records::Gossip;
@@ -64,7 +63,7 @@ impl World {
         let Some(mut session) = self.sessions.remove(&number) else { return };
         let (from, to) = session.direction(by_initiator);
         loop {
-            let envelope = |id: &Hash| self.sites[from].envelope(id);
+            let envelope = |id: &Beginning| self.sites[from].envelope(id);
             let next = match by_initiator {
                 true => session.initiator.next_message(envelope),
                 false => session.responder.next_message(envelope),
@@ -93,7 +92,7 @@ impl World {
         let Some(mut session) = self.sessions.remove(&number) else { return };
         let (to, from) = session.direction(to_initiator);
         let site = &self.sites[to];
-        let is_wanted = |id: &Hash| site.is_wanted(id);
+        let is_wanted = |id: &Beginning| site.is_wanted(id);
         let progress =
             Message::decode(message).map_err(|error| SyncError::Malformed(error.to_string())).and_then(|message| {
                 match to_initiator {

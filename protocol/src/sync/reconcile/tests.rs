@@ -30,10 +30,19 @@ fn insert(site: &mut Site, envelopes: Vec<Vec<u8>>) {
     }
 }
 
+/// The content of the first id that begins so.
+fn content(site: &Site, id: &Beginning) -> Option<Vec<u8>> {
+    site.range(id.range()).next().map(|(_, (_, content))| content.clone())
+}
+
 fn over_the_wire(message: Message) -> Message {
     let bytes = message.encode();
     assert!(bytes.len() <= crate::sync::MAX_MESSAGE_BYTES);
     Message::decode(&bytes).unwrap()
+}
+
+fn lacks(site: &Site, unwanted: &BTreeSet<Hash>, id: &Beginning) -> bool {
+    site.range(id.range()).next().is_none() && unwanted.range(id.range()).next().is_none()
 }
 
 /// Runs a session to its end; gives the number of messages.
@@ -43,18 +52,14 @@ fn run(ours: &mut Site, theirs: &mut Site, unwanted: &BTreeSet<Hash>) -> usize {
     let mut messages = 0;
     while !initiator.is_finished() || !responder.is_finished() {
         let before = messages;
-        while let Some(message) = initiator.next_message(|id| ours.get(id).map(|(_, content)| content.clone())) {
+        while let Some(message) = initiator.next_message(|id| content(ours, id)) {
             messages += 1;
-            let progress = responder
-                .receive(over_the_wire(message), |id| !theirs.contains_key(id) && !unwanted.contains(id))
-                .unwrap();
+            let progress = responder.receive(over_the_wire(message), |id| lacks(theirs, unwanted, id)).unwrap();
             insert(theirs, progress.envelopes);
         }
-        while let Some(message) = responder.next_message(|id| theirs.get(id).map(|(_, content)| content.clone())) {
+        while let Some(message) = responder.next_message(|id| content(theirs, id)) {
             messages += 1;
-            let progress = initiator
-                .receive(over_the_wire(message), |id| !ours.contains_key(id) && !unwanted.contains(id))
-                .unwrap();
+            let progress = initiator.receive(over_the_wire(message), |id| lacks(ours, unwanted, id)).unwrap();
             insert(ours, progress.envelopes);
         }
         assert!(messages > before, "nobody has anything to say, and the session has not ended");
@@ -88,16 +93,17 @@ proptest! {
         let held = site(&held);
         let mut responder = Responder::new(set(&held)).unwrap();
         let mut initiator = Initiator::new(set(&held)).unwrap();
-        for (kind, mut content) in steps {
+        for (kind, mut bytes) in steps {
             if kind == 1 {
-                content.insert(0, 0x61); // past negentropy's version check
+                bytes.insert(0, 0x61); // past negentropy's version check
             }
-            let Ok(message) = Message::decode(&[&[kind], content.as_slice()].concat()) else { continue };
+            let Ok(message) = Message::decode(&[&[kind], bytes.as_slice()].concat()) else { continue };
             let _ = responder.receive(message.clone(), |_| true);
             let _ = initiator.receive(message, |_| true);
             for _ in 0..3 {
-                let content = |id: &Hash| held.get(id).map(|(_, content)| content.clone());
-                let sent = [responder.next_message(content), initiator.next_message(content)];
+                let sent = [
+                    responder.next_message(|id| content(&held, id)), initiator.next_message(|id| content(&held, id)),
+                ];
                 for message in sent.into_iter().flatten() {
                     prop_assert!(message.encode().len() <= crate::sync::MAX_MESSAGE_BYTES);
                 }
@@ -166,7 +172,7 @@ fn a_peer_that_never_finishes_is_cut_off() {
 #[test]
 fn a_record_is_served_once_a_session() {
     let held = site(&[(1, 1)]);
-    let id = *held.keys().next().unwrap();
+    let id = Beginning::from(held.keys().next().unwrap());
     let mut responder = Responder::new(set(&held)).unwrap();
     responder.receive(Message::Want(vec![id]), |_| true).unwrap();
     assert!(matches!(responder.next_message(|_| Some(vec![1])), Some(Message::Records { is_last: true, .. })));
@@ -180,8 +186,8 @@ fn unasked_and_untimely_messages_are_refused() {
     assert!(matches!(initiator.receive(records(1), |_| true), Err(SyncError::OutOfTurn { .. })));
 
     let mut responder = Responder::new(SyncSet::default()).unwrap();
-    responder.receive(Message::Offer(vec![Hash([1; 32])]), |_| true).unwrap();
-    assert_eq!(responder.next_message(|_| None), Some(Message::Want(vec![Hash([1; 32])])));
+    responder.receive(Message::Offer(vec![ShortId([1; 16])]), |_| true).unwrap();
+    assert_eq!(responder.next_message(|_| None), Some(Message::Want(vec![Beginning::Eight([1; 8])])));
     assert_eq!(responder.receive(records(2), |_| true), Err(SyncError::Unasked(1)));
 
     let mut responder = Responder::new(SyncSet::default()).unwrap();
@@ -192,13 +198,13 @@ fn unasked_and_untimely_messages_are_refused() {
     let nothing = Responder::new(SyncSet::default()).unwrap().negentropy.reconcile(&[0x61, 0, 0, 2, 0]).unwrap();
     offering.receive(Message::Reconcile(nothing), |_| true).unwrap();
     assert!(matches!(offering.next_message(|_| None), Some(Message::Offer(_))));
-    let stranger = Hash([9; 32]);
+    let stranger = Beginning::Eight([9; 8]);
     assert_eq!(offering.receive(Message::Want(vec![stranger]), |_| true), Err(SyncError::NotOffered(stranger)));
 }
 
 #[test]
 fn a_large_answer_goes_out_in_parts_that_fit() {
-    let mut outbox = Outbox::new(vec![Hash([0; 32]); 10]);
+    let mut outbox = Outbox::new(vec![Beginning::Eight([0; 8]); 10]);
     let (mut messages, mut records) = (0, 0);
     loop {
         let (message, is_last) = outbox.next(|_| Some(vec![1; 25_000]));
@@ -210,4 +216,38 @@ fn a_large_answer_goes_out_in_parts_that_fit() {
         }
     }
     assert_eq!((messages, records), (5, 10));
+}
+
+#[test]
+fn ids_that_begin_alike_are_told_apart() {
+    // Ground so that the first 8 bytes are the same; the contents stand for the envelopes.
+    let alike = |end: u8| {
+        let mut id = [5; 32];
+        id[15] = end;
+        (Hash(id), (1, vec![end]))
+    };
+    let other = (Hash([6; 32]), (1, vec![6]));
+    // We hold the first of them, the peer the others, and both directions are asked for.
+    let ours: Site = [alike(1), alike(4)].into();
+    let theirs: Site = [alike(1), alike(2), alike(3), other.clone()].into();
+    for (ours, theirs) in [(&ours, &theirs), (&theirs, &ours)] {
+        let mut initiator = Initiator::new(set(ours)).unwrap();
+        let mut responder = Responder::new(set(theirs)).unwrap();
+        let (mut brought, mut taken) = (Vec::new(), Vec::new());
+        while !initiator.is_finished() {
+            while let Some(message) = initiator.next_message(|id| content(ours, id)) {
+                let message = over_the_wire(message);
+                taken.extend(responder.receive(message, |id| lacks(theirs, &BTreeSet::new(), id)).unwrap().envelopes);
+            }
+            while let Some(message) = responder.next_message(|id| content(theirs, id)) {
+                let message = over_the_wire(message);
+                brought.extend(initiator.receive(message, |id| lacks(ours, &BTreeSet::new(), id)).unwrap().envelopes);
+            }
+        }
+        for (mut came, from, to) in [(brought, theirs, ours), (taken, ours, theirs)] {
+            came.sort();
+            let lacking: Vec<_> = from.iter().filter(|(id, _)| !to.contains_key(id)).collect();
+            assert_eq!(came, lacking.into_iter().map(|(_, (_, content))| content.clone()).collect::<Vec<_>>());
+        }
+    }
 }
