@@ -1,6 +1,6 @@
 //! The command line: a file per command.
 //!
-//! Everything but `init`, `node`, `key` (`key rotate` apart), `policy check`, `decisions`, `store`, `doctor` and
+//! Everything but `init`, `node`, `key` (`key rotate` apart), `policy check` and `test`, `decisions`, `store`, `doctor` and
 //! `completions` asks the running node over its UNIX socket, so that a script, the web UI and this program can never disagree.
 
 mod channel;
@@ -73,7 +73,7 @@ Environment:
 
 /// A peer-to-peer, federated marketplace for virtual appliances.
 ///
-/// All commands but init, node, key, policy check and reference, decisions, store, doctor and completions ask the running node.
+/// All commands but init, node, key, policy check, test and reference, decisions, store, doctor and completions ask the running node.
 #[derive(Debug, Parser)]
 #[command(name = "rialto", version, arg_required_else_help = true, after_help = AFTER_HELP)]
 pub struct Cli {
@@ -208,6 +208,7 @@ fn run(cli: Cli, face: &Face) -> Outcome {
         Command::Key(command) if !matches!(command, key::Command::Rotate(_)) => key::run(face, &dir, command),
         Command::Store(command) => store::run(face, &dir, command),
         Command::Policy(policy::Command::Check { file }) => policy::check(face, &dir, file),
+        Command::Policy(policy::Command::Test { file, policy }) => policy::test(face, &dir, &file, policy),
         Command::Policy(policy::Command::Reference) => policy::reference(face),
         Command::Decisions(arguments) => decisions::run(face, &dir, arguments),
         command => {
@@ -257,7 +258,7 @@ async fn ask(command: Command, face: &Face, dir: &NodeDir) -> Outcome {
         | Command::Node
         | Command::Key(_)
         | Command::Store(_)
-        | Command::Policy(policy::Command::Check { .. } | policy::Command::Reference)
+        | Command::Policy(policy::Command::Check { .. } | policy::Command::Test { .. } | policy::Command::Reference)
         | Command::Decisions(_)
         | Command::Completions(_) => Ok(()),
     }
@@ -336,6 +337,8 @@ mod tests {
             "rialto --dir D policy check FILE",
             "rialto --dir D policy check",
             "rialto --dir D policy reference",
+            "rialto --dir D policy test EXPECTATIONS.toml --json",
+            "rialto policy test EXPECTATIONS.toml --policy FILE.toml",
             "rialto --dir D decisions --limit 7 --json",
             "rialto --dir D policy replay --decision 3 --json",
             "rialto --dir D policy diff NEW.toml",

@@ -1,19 +1,20 @@
-//! From the text of a policy file to a [`Policy`], refusing every word that would mean nothing.
+//! From the text of a policy file to a [`Policy`], refusing every word that would mean nothing: its tables and rules.
+
+mod requirements;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Range;
-use std::str::FromStr as _;
 use std::sync::Arc;
 
 use rialto_protocol::bounded::Name;
 use rialto_protocol::ids::PublicKey;
-use rialto_protocol::record::{Arch, Severity};
+use rialto_protocol::record::Arch;
 use rialto_web::api::VerdictKind;
 use toml::Spanned;
-use toml::de::{DeTable, DeValue};
+use toml::de::DeValue;
 
 use super::policy::{MAX_POLICY_BYTES, Match, OnRevoke, Policy, PolicyError, Requirement, Role, Rule, Signer, Update};
-use super::words::{self, Age, Glob, Size, SizeRange, Words, is_plain, nearest, shown};
+use super::reader::{Fields, Reader, Value, Word};
+use super::words::{self, Age, Glob, SizeRange, Words, is_plain, shown};
 
 /// What explanations and logs call the decisions that no rule of the file made; no rule may take such a name.
 pub(super) const DEFAULT_RULE: &str = "default";
@@ -24,24 +25,19 @@ pub(super) const REVOCATION_RULE: &str = "revocation";
 
 /// A rule's name is for people to read, in one line.
 const MAX_RULE_NAME_CHARS: usize = 100;
-/// As long as a predicate in an endorsement can be.
-const MAX_PREDICATE_BYTES: usize = 512;
-
-type Value<'t> = Spanned<DeValue<'t>>;
 
 pub(super) fn policy(text: &str) -> Result<Policy, PolicyError> {
+    policy_with(text, |key| key)
+}
+
+/// Reads a policy with another key in the place of each.
+pub(super) fn policy_with(text: &str, replaced: impl Fn(PublicKey) -> PublicKey) -> Result<Policy, PolicyError> {
     let reader = Reader { text };
-    if text.len() > MAX_POLICY_BYTES {
-        let message = format!("the file has {} bytes, and at most {MAX_POLICY_BYTES} are read", text.len());
-        return Err(reader.refuse(&(0..0), message));
-    }
-    let document = DeTable::parse(text).map_err(|error| {
-        reader.refuse(&error.span().unwrap_or(0..0), format!("this is not TOML: {}", error.message()))
-    })?;
+    let document = reader.document(MAX_POLICY_BYTES)?;
     let tables = reader.fields_of(document.get_ref(), document.span(), &words::TABLES)?;
 
     let (signers, petnames) = match tables.get("signers") {
-        Some(value) => reader.signers(value)?,
+        Some(value) => reader.signers(value, replaced)?,
         None => Default::default(),
     };
     let roles = match tables.get("roles") {
@@ -93,38 +89,19 @@ struct Names {
     roles: BTreeMap<Name, Arc<Role>>,
 }
 
-/// A table whose keys are all known.
-struct Fields<'a, 't> {
-    table: &'a DeTable<'t>,
-    span: Range<usize>,
-}
-
-impl<'a, 't> Fields<'a, 't> {
-    fn get(&self, key: &str) -> Option<&'a Value<'t>> {
-        self.table.get(key)
-    }
-}
-
-/// A text of the file and its place.
-type Word<'a> = (&'a str, Range<usize>);
-
 /// The signers by name, and the name that each of their keys goes by.
 type Named = (BTreeMap<Name, Arc<Signer>>, BTreeMap<PublicKey, Name>);
 
-struct Reader<'t> {
-    text: &'t str,
-}
-
 /// The tables of the file.
 impl Reader<'_> {
-    fn signers(&self, value: &Value<'_>) -> Result<Named, PolicyError> {
+    fn signers(&self, value: &Value<'_>, replaced: impl Fn(PublicKey) -> PublicKey) -> Result<Named, PolicyError> {
         let mut signers = BTreeMap::new();
         let mut petnames: BTreeMap<PublicKey, Name> = BTreeMap::new();
         for (key, value) in self.entries(value, "in [signers]")? {
             let name = self.name(&key)?;
             let mut keys = Vec::new();
             for (text, span) in self.strings(value, "as the key of a signer")? {
-                let key = public_key(text).map_err(|problem| self.refuse(&span, problem))?;
+                let key = public_key(text).map(&replaced).map_err(|problem| self.refuse(&span, problem))?;
                 if let Some(other) = petnames.insert(key, name.clone()) {
                     let message = if other == name {
                         format!("this key stands under `{name}` twice")
@@ -306,214 +283,7 @@ impl Reader<'_> {
         })
     }
 
-    fn requirements(&self, value: &Value<'_>, names: &Names) -> Result<Vec<Requirement>, PolicyError> {
-        // An empty list says that nothing is required, which is what it looks like.
-        if matches!(value.get_ref(), DeValue::Array(listed) if listed.is_empty()) {
-            return Ok(Vec::new());
-        }
-        let mut require: Vec<Requirement> = Vec::new();
-        for word in self.strings(value, words::REQUIREMENT.place)? {
-            let requirement = self.requirement(&word, names)?;
-            if require.contains(&requirement) {
-                return Err(self.refuse(&word.1, format!("`{requirement}` is required twice")));
-            }
-            require.push(requirement);
-        }
-        Ok(require)
-    }
-
-    fn requirement(&self, (text, span): &Word<'_>, names: &Names) -> Result<Requirement, PolicyError> {
-        let (head, rest) = match text.split_once(':') {
-            Some((head, rest)) => (head, Some(rest)),
-            None => (*text, None),
-        };
-        let refused = |message: String| Err(self.refuse(span, message));
-        let word = self.word((head, span.clone()), &words::REQUIREMENT)?;
-        match (word, rest.filter(|rest| !rest.is_empty())) {
-            ("sbom", _) if rest.is_some() => refused("`sbom` stands alone, without a colon".into()),
-            ("sbom", _) => Ok(Requirement::Sbom),
-            ("channel-fresh", None) if rest.is_some() => refused("after the colon stands a length of time".into()),
-            ("channel-fresh", age) => {
-                let age = age.map(Age::parse).transpose().map_err(|problem| self.refuse(span, problem))?;
-                Ok(Requirement::ChannelFresh(age))
-            }
-            ("max-age", Some(age)) => {
-                Age::parse(age).map(Requirement::MaxAge).map_err(|problem| self.refuse(span, problem))
-            }
-            ("max-size", Some(size)) => {
-                Size::parse(size).map(Requirement::MaxSize).map_err(|problem| self.refuse(span, problem))
-            }
-            ("max-memory", Some(size)) => {
-                Size::parse(size).map(Requirement::MaxMemory).map_err(|problem| self.refuse(span, problem))
-            }
-            ("max-vcpus", Some(count)) => match count.parse() {
-                Ok(count) if count > 0 => Ok(Requirement::MaxVcpus(count)),
-                _ => refused(format!("'{}' is not a number of processors, from 1", shown(count))),
-            },
-            ("provenance", None) if rest.is_some() => {
-                refused("after the colon stands a role, or the URI of a builder".into())
-            }
-            ("provenance", rest) => self.provenance(rest.unwrap_or_default(), span, names),
-            ("rebuilt-by", Some(rest)) => self.rebuilt_by(rest, span, names),
-            ("no-advisory", Some(rest)) => {
-                let (severity, role) = rest.split_once(':').map_or((rest, None), |(word, role)| (word, Some(role)));
-                let severity = match self.word((severity, span.clone()), &words::SEVERITY)? {
-                    "low" => Severity::Low,
-                    "medium" => Severity::Medium,
-                    "high" => Severity::High,
-                    _ => Severity::Critical,
-                };
-                let role = role.map(|role| self.role(role, span, names)).transpose()?;
-                Ok(Requirement::NoAdvisory { severity, role })
-            }
-            ("licence", Some(listed)) => self.licence(listed, span),
-            ("rebuilt-by", None) => refused("`rebuilt-by` needs a number of signers: \"rebuilt-by:2\"".into()),
-            ("no-advisory", None) => refused("`no-advisory` needs a severity: \"no-advisory:high\"".into()),
-            ("licence", None) => refused("`licence` needs SPDX licences: \"licence:MIT|Apache-2.0\"".into()),
-            ("not-revoked-by", Some(role)) => Ok(Requirement::NotRevokedBy(self.role(role, span, names)?)),
-            ("signed-by", Some(role)) => Ok(Requirement::SignedBy(self.role(role, span, names)?)),
-            ("endorsed-by", Some(rest)) => {
-                let (role, predicate) = match rest.split_once(':') {
-                    Some((role, predicate)) => (role, Some(predicate)),
-                    None => (rest, None),
-                };
-                if predicate.is_some_and(|uri| !is_predicate(uri)) {
-                    return refused(format!(
-                        "after the role stands the URI of a predicate: 1 to {MAX_PREDICATE_BYTES} bytes without spaces"
-                    ));
-                }
-                let role = self.role(role, span, names)?;
-                Ok(Requirement::EndorsedBy { role, predicate: predicate.map(str::to_owned) })
-            }
-            ("max-size" | "max-memory", None) => refused(format!("`{word}` needs a size: \"{word}:20 GiB\"")),
-            ("max-vcpus", None) => refused("`max-vcpus` needs a number: \"max-vcpus:4\"".into()),
-            ("max-age", None) => refused("`max-age` needs a length of time: \"max-age:90d\"".into()),
-            (word, _) => refused(format!("`{word}` needs a role: \"{word}:ROLE\"")),
-        }
-    }
-
-    /// `provenance[:ROLE][:BUILDER]`, where the builder is a URI.
-    fn provenance(&self, rest: &str, span: &Range<usize>, names: &Names) -> Result<Requirement, PolicyError> {
-        if rest.is_empty() {
-            return Ok(Requirement::Provenance { role: None, builder: None });
-        }
-        let (first, after) = rest.split_once(':').map_or((rest, None), |(first, after)| (first, Some(after)));
-        let is_uri = after.is_some_and(|after| after.starts_with("//"));
-        let is_role = names.roles.keys().any(|role| **role == *first) && !is_uri;
-        let (role, builder) = match (is_role, after) {
-            (true, after) => (Some(self.role(first, span, names)?), after),
-            (false, Some(_)) => (None, Some(rest)),
-            (false, None) => (Some(self.role(first, span, names)?), None),
-        };
-        if builder.is_some_and(|uri| !is_predicate(uri) || !uri.contains(':')) {
-            let message = format!("a builder is named by a URI of at most {MAX_PREDICATE_BYTES} bytes without spaces");
-            return Err(self.refuse(span, message));
-        }
-        Ok(Requirement::Provenance { role, builder: builder.map(str::to_owned) })
-    }
-
-    /// `rebuilt-by:N[:ROLE]`
-    fn rebuilt_by(&self, rest: &str, span: &Range<usize>, names: &Names) -> Result<Requirement, PolicyError> {
-        let (count, role) = rest.split_once(':').map_or((rest, None), |(count, role)| (count, Some(role)));
-        let role = role.map(|role| self.role(role, span, names)).transpose()?;
-        let (there, what) = match &role {
-            Some(role) => (role.signers.len(), "in the role"),
-            None => (names.signers.len(), "in [signers]"),
-        };
-        match count.parse::<usize>() {
-            Ok(count) if (1..=there).contains(&count) => Ok(Requirement::RebuiltBy { count, role }),
-            _ => {
-                let message = format!("'{}' is not from 1 to {there}, the number of signers {what}", shown(count));
-                Err(self.refuse(span, message))
-            }
-        }
-    }
-
-    /// `licence:A|B|C`
-    fn licence(&self, listed: &str, span: &Range<usize>) -> Result<Requirement, PolicyError> {
-        let allowed: Vec<String> = listed.split('|').map(|name| name.trim().to_owned()).collect();
-        for name in &allowed {
-            if let Err(error) = spdx::Licensee::parse(name) {
-                let message = format!(
-                    "'{}' is no licence of SPDX, such as MIT, GPL-2.0-only or \"Apache-2.0 WITH LLVM-exception\": {}",
-                    shown(name),
-                    error.reason
-                );
-                return Err(self.refuse(span, message));
-            }
-        }
-        Ok(Requirement::Licence(allowed))
-    }
-
-    fn role(&self, text: &str, span: &Range<usize>, names: &Names) -> Result<Arc<Role>, PolicyError> {
-        if let Some(role) = names.roles.values().find(|role| *role.name == *text) {
-            return Ok(Arc::clone(role));
-        }
-        if names.signers.keys().any(|signer| **signer == *text) {
-            let message =
-                format!("`{text}` is a signer, not a role: add {text} = {{ signers = [\"{text}\"] }} to [roles]");
-            return Err(self.refuse(span, message));
-        }
-        Err(self.unknown((text, span.clone()), "role", "in [roles]", names.roles.keys().map(|name| &**name)))
-    }
-}
-
-/// Values of the forms that the file has.
-impl<'t> Reader<'t> {
-    fn fields<'a>(&self, value: &'a Value<'t>, words: &Words) -> Result<Fields<'a, 't>, PolicyError> {
-        match value.get_ref() {
-            DeValue::Table(table) => self.fields_of(table, value.span(), words),
-            other => Err(self.wrong_form(value, words.place, "a table", other)),
-        }
-    }
-
-    fn fields_of<'a>(
-        &self,
-        table: &'a DeTable<'t>,
-        span: Range<usize>,
-        words: &Words,
-    ) -> Result<Fields<'a, 't>, PolicyError> {
-        let mut keys: Vec<_> = table.iter().map(|(key, _)| (&**key.get_ref(), key.span())).collect();
-        // In the order of the file, so that the first mistake is the one reported.
-        keys.sort_by_key(|(_, span)| span.start);
-        for key in keys {
-            self.word(key, words)?;
-        }
-        Ok(Fields { table, span })
-    }
-
-    fn entries<'a>(&self, value: &'a Value<'t>, place: &str) -> Result<Vec<(Word<'a>, &'a Value<'t>)>, PolicyError> {
-        match value.get_ref() {
-            DeValue::Table(table) => {
-                let mut entries: Vec<_> =
-                    table.iter().map(|(key, value)| ((&**key.get_ref(), key.span()), value)).collect();
-                entries.sort_by_key(|((_, span), _)| span.start);
-                Ok(entries)
-            }
-            other => Err(self.wrong_form(value, place, "a table", other)),
-        }
-    }
-
-    fn string<'a>(&self, value: &'a Value<'t>, place: &str) -> Result<Word<'a>, PolicyError> {
-        match value.get_ref() {
-            DeValue::String(text) => Ok((text, value.span())),
-            other => Err(self.wrong_form(value, place, "a text in quotes", other)),
-        }
-    }
-
-    /// A list of texts, or one text where a list of one would do. Never empty.
-    fn strings<'a>(&self, value: &'a Value<'t>, place: &str) -> Result<Vec<Word<'a>>, PolicyError> {
-        match value.get_ref() {
-            DeValue::String(_) => Ok(vec![self.string(value, place)?]),
-            DeValue::Array(listed) if listed.is_empty() => {
-                Err(self.refuse(&value.span(), format!("the list {place} is empty, and would fit nothing")))
-            }
-            DeValue::Array(listed) => listed.iter().map(|value| self.string(value, place)).collect(),
-            other => Err(self.wrong_form(value, place, "a text in quotes, or a list of them", other)),
-        }
-    }
-
-    fn verdict(&self, value: &Value<'t>, words: &Words) -> Result<VerdictKind, PolicyError> {
+    fn verdict(&self, value: &Value<'_>, words: &Words) -> Result<VerdictKind, PolicyError> {
         Ok(match self.word(self.string(value, words.place)?, words)? {
             "accept" => VerdictKind::Accept,
             "reject" => VerdictKind::Reject,
@@ -521,12 +291,12 @@ impl<'t> Reader<'t> {
         })
     }
 
-    fn age(&self, value: &Value<'t>) -> Result<Age, PolicyError> {
+    fn age(&self, value: &Value<'_>) -> Result<Age, PolicyError> {
         let (text, span) = self.string(value, "as `max-age`")?;
         Age::parse(text).map_err(|problem| self.refuse(&span, problem))
     }
 
-    fn threshold(&self, value: &Value<'t>, members: usize) -> Result<usize, PolicyError> {
+    fn threshold(&self, value: &Value<'_>, members: usize) -> Result<usize, PolicyError> {
         let DeValue::Integer(number) = value.get_ref() else {
             return Err(self.wrong_form(value, "as `threshold`", "a whole number", value.get_ref()));
         };
@@ -539,10 +309,6 @@ impl<'t> Reader<'t> {
         }
     }
 
-    fn name(&self, (text, span): &Word<'_>) -> Result<Name, PolicyError> {
-        Name::from_str(text).map_err(|problem| self.refuse(span, problem.to_string()))
-    }
-
     fn signer(&self, word: &Word<'_>, signers: &BTreeMap<Name, Arc<Signer>>) -> Result<Arc<Signer>, PolicyError> {
         match signers.values().find(|signer| *signer.name == *word.0) {
             Some(signer) => Ok(Arc::clone(signer)),
@@ -551,76 +317,9 @@ impl<'t> Reader<'t> {
     }
 }
 
-/// Words, and what to say of those that are none.
-impl Reader<'_> {
-    fn word(&self, (found, span): Word<'_>, words: &Words) -> Result<&'static str, PolicyError> {
-        if let Some(word) = words.known.iter().find(|word| **word == found) {
-            return Ok(word);
-        }
-        if words.planned.contains(&found) {
-            let message =
-                format!("`{found}` is not supported yet {}; for now there is {}", words.place, listed(words.known));
-            return Err(self.refuse(&span, message));
-        }
-        Err(self.unknown((found, span), "word", words.place, words.known.iter().copied()))
-    }
-
-    fn unknown<'a>(
-        &self,
-        (found, span): Word<'_>,
-        what: &str,
-        place: &str,
-        known: impl Iterator<Item = &'a str> + Clone,
-    ) -> PolicyError {
-        /// More than these are not listed in a message.
-        const SHOWN: usize = 12;
-        let suggestion = nearest(found, known.clone()).map(str::to_owned);
-        let there: Vec<&str> = known.take(SHOWN + 1).collect();
-        let there = match (&suggestion, there.len()) {
-            (Some(_), _) => String::new(),
-            (None, 0) => ", and there is none".to_owned(),
-            (None, 1..=SHOWN) => format!(": there is {}", listed(&there)),
-            (None, _) => String::new(),
-        };
-        let message = format!("there is no {what} `{}` {place}{there}", shown(found));
-        PolicyError { suggestion, ..self.refuse(&span, message) }
-    }
-
-    fn wrong_form(&self, value: &Value<'_>, place: &str, expected: &str, found: &DeValue<'_>) -> PolicyError {
-        let found = match found {
-            DeValue::String(_) => "a text",
-            DeValue::Integer(_) | DeValue::Float(_) => "a number",
-            DeValue::Boolean(_) => "true or false",
-            DeValue::Datetime(_) => "a date",
-            DeValue::Array(_) => "a list",
-            DeValue::Table(_) => "a table",
-        };
-        self.refuse(&value.span(), format!("expected {expected} {place}, and found {found}"))
-    }
-
-    fn refuse(&self, span: &Range<usize>, message: impl Into<String>) -> PolicyError {
-        let before = self.text.get(..span.start).unwrap_or(self.text);
-        let line_start = before.rfind('\n').map_or(0, |at| at + 1);
-        PolicyError {
-            line: before.matches('\n').count() + 1,
-            column: before[line_start..].chars().count() + 1,
-            message: message.into(),
-            suggestion: None,
-        }
-    }
-}
-
-fn listed(words: &[&str]) -> String {
-    words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ")
-}
-
-fn is_predicate(uri: &str) -> bool {
-    (1..=MAX_PREDICATE_BYTES).contains(&uri.len()) && !uri.chars().any(|c| c.is_whitespace() || c.is_control())
-}
-
 /// Reads one key as `authorized_keys` has it: `ssh-ed25519 AAAA… comment`. `Err` says what is wrong, without repeating
 /// the text: it may be a private key by mistake.
-fn public_key(text: &str) -> Result<PublicKey, String> {
+pub(super) fn public_key(text: &str) -> Result<PublicKey, String> {
     const EXPECTED: &str = "expected the one line of a .pub file: \"ssh-ed25519 AAAA… comment\"";
     if text.contains("PRIVATE KEY") {
         return Err(format!("this is a private key, which belongs in no policy; {EXPECTED}"));

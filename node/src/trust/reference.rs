@@ -5,6 +5,8 @@ pub const REFERENCE: &str = include_str!("../../policy/reference.md");
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use ed25519_dalek::SigningKey;
     use rialto_protocol::bounded::{List, Name};
     use rialto_protocol::record::{PREDICATE_TESTED, Record, Release};
@@ -12,16 +14,23 @@ mod tests {
     use rialto_web::api::VerdictKind::{self, Accept, Hold, Reject};
     use sha2::{Digest as _, Sha256};
 
-    use super::super::testing::{DAY, NOW, disk, endorsement, public, signed};
+    use super::super::expect::words as expectations;
+    use super::super::testing::{DAY, NOW, disk, endorsement, openssh, public, signed};
     use super::super::words::{
         ARCH, DEFAULT, MATCH, ON_REVOKE, OTHERWISE, REQUIREMENT, ROLE, RULE, SEVERITY, TABLES, THEN, UPDATE,
     };
-    use super::super::{Facts, Policy, evaluate};
+    use super::super::{Expectations, Facts, Policy, evaluate};
     use super::REFERENCE;
 
     const CAUTIOUS: &str = include_str!("../../policy/cautious-site.toml");
     const FEDERATION: &str = include_str!("../../policy/research-federation.toml");
     const MIRROR: &str = include_str!("../../policy/mirror.toml");
+    /// Each with what is expected of it.
+    const EXPECTED: [(&str, &str); 3] = [
+        (CAUTIOUS, include_str!("../../policy/cautious-site.expect.toml")),
+        (FEDERATION, include_str!("../../policy/research-federation.expect.toml")),
+        (MIRROR, include_str!("../../policy/mirror.expect.toml")),
+    ];
 
     /// The keys of the examples are made of their names.
     fn key(name: &str) -> SigningKey {
@@ -66,6 +75,69 @@ mod tests {
             .copied()
             .collect();
         assert_eq!(missing, [""; 0]);
+    }
+
+    #[test]
+    fn every_word_of_expectations_is_in_the_reference_and_in_an_example() {
+        let places = [
+            expectations::TABLES,
+            expectations::CASE,
+            expectations::EXPECT,
+            expectations::ENDORSED,
+            expectations::REBUILT,
+            expectations::PROVENANCE,
+            expectations::SBOM,
+            expectations::ADVISORIES,
+            expectations::REVOKED,
+            expectations::SUBJECT,
+            expectations::CHANNEL,
+            expectations::STATE,
+        ];
+        let reference = &REFERENCE[REFERENCE.find("## Expectations").unwrap()..];
+        let examples = EXPECTED.map(|(_, expected)| expected).concat();
+        let words: BTreeSet<&str> = places.iter().flat_map(|words| words.known).copied().collect();
+        let is_missing = |word: &&str| {
+            let in_reference =
+                [format!("`{word}`"), format!("[{word}]"), format!("`\"{word}\"`"), format!("`{word} =")];
+            let in_examples = [format!("\n{word} "), format!("[{word}]"), format!("\"{word}\""), format!(" {word} = ")];
+            !in_reference.iter().any(|form| reference.contains(form))
+                || !in_examples.iter().any(|form| examples.contains(form))
+        };
+        // What an example says of a revocation without saying so.
+        let unsaid = ["release"];
+        assert_eq!(
+            words.into_iter().filter(is_missing).filter(|word| !unsaid.contains(word)).collect::<Vec<_>>(),
+            [""; 0]
+        );
+    }
+
+    #[test]
+    fn the_examples_do_what_is_expected_of_them_and_every_rule_is_tried() {
+        for (policy, expected) in EXPECTED {
+            let expectations = Expectations::parse(expected, &Policy::parse(policy).unwrap()).unwrap();
+            let tried = expectations.run(NOW).unwrap();
+            for tried in &tried {
+                assert!(tried.is_as_expected, "{tried:?}");
+            }
+            assert_eq!(expectations.idle_rules(&tried).collect::<Vec<_>>(), [""; 0]);
+        }
+    }
+
+    /// The example in the text, under the policy that the README has.
+    #[test]
+    fn the_example_of_expectations_in_the_reference_works() {
+        let reference = &REFERENCE[REFERENCE.find("## Expectations").unwrap()..];
+        let lines =
+            reference.lines().skip_while(|line| !line.contains("[given]")).take_while(|line| !line.starts_with("Each"));
+        let example: String = lines.map(|line| format!("{}\n", line.trim())).collect();
+        let signers: String =
+            ["uni", "lab", "security"].map(|name| format!("{name} = {:?}\n", openssh(&public(&key(name))))).concat();
+        let policy = format!(
+            "[signers]\n{signers}[roles]\nreviewers = {{ signers = [\"lab\", \"security\"], threshold = 2 }}\n\
+             [[rule]]\nmatch = {{ publisher = \"uni\", name = \"batch-*\" }}\nrequire = \"endorsed-by:reviewers\"\nthen = \"accept\""
+        );
+        let tried = Expectations::parse(&example, &Policy::parse(&policy).unwrap()).unwrap().run(NOW).unwrap();
+        assert!(tried.len() == 1 && tried[0].is_as_expected, "{tried:?}");
     }
 
     #[test]
