@@ -504,8 +504,8 @@ fn whoever_waits_for_changes_is_told() {
 
 /// Runs a catch-up session between two catalogs.
 fn catch_up(ours: &Catalog, theirs: &Catalog) {
-    let mut initiator = Initiator::new(ours.sync_set()).unwrap();
-    let mut responder = Responder::new(theirs.sync_set()).unwrap();
+    let mut initiator = Initiator::new(ours.sync_set());
+    let mut responder = Responder::new(theirs.sync_set());
     while !initiator.is_finished() || !responder.is_finished() {
         while let Some(message) = initiator.next_message(|id| ours.envelope(*id)) {
             let message = Message::decode(&message.encode()).unwrap();

@@ -269,14 +269,12 @@ async fn open(net: Net, peer: PeerId, records: Arc<dyn Records>, shares: Arc<Sha
     let opened = timeout(PATIENCE, net.open(peer, Protocol::Sync)).await?;
     let stream = opened.map_err(|error| io::Error::other(error.to_string()))?;
     let set = snapshot(&records).await?;
-    let initiator = Initiator::new(set).map_err(io::Error::other)?;
-    converse(stream, peer, initiator, records, shares).await
+    converse(stream, peer, Initiator::new(set), records, shares).await
 }
 
 async fn answer(stream: Stream, peer: PeerId, records: Arc<dyn Records>, shares: Arc<Shares>) -> io::Result<usize> {
     let set = snapshot(&records).await?;
-    let responder = Responder::new(set).map_err(io::Error::other)?;
-    converse(stream, peer, responder, records, shares).await
+    converse(stream, peer, Responder::new(set), records, shares).await
 }
 
 async fn snapshot(records: &Arc<dyn Records>) -> io::Result<rialto_protocol::sync::SyncSet> {

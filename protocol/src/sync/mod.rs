@@ -1,19 +1,30 @@
 //! How a site catches up with the records it missed.
 //!
-//! The site that opens the stream (the [`Initiator`]) finds out, by range-based set reconciliation (Meyer,
-//! "Range-Based Set Reconciliation", 2023; the `negentropy` crate), which records each side lacks. It asks for what it
-//! lacks and offers what the other side lacks, so that both end with the union:
+//! The site that opens the stream (the [`Initiator`]) finds out which records each side lacks, asks for what it lacks and offers
+//! what the other side lacks, so that both end with the union:
 //!
 //! ```text
 //!  initiator                               responder
-//!      Reconcile ───────────────────────────►            until the differences are known
-//!                ◄─────────────────────────── Reconcile
+//!      Summary   ───────────────────────────►
+//!                ◄─────────────────────────── Summary, Symbols…
+//!      More      ───────────────────────────►            until the differences are known
+//!                ◄─────────────────────────── Symbols…
 //!      Want      ───────────────────────────►            until nothing wanted is left, ≤ 3,000 ids at a time
 //!                ◄─────────────────────────── Records…   the last one marked
 //!      Offer     ───────────────────────────►            until nothing offered is left, ≤ 3,000 ids at a time
 //!                ◄─────────────────────────── Want
 //!      Records…  ───────────────────────────►
 //!      Done      ───────────────────────────►
+//! ```
+//!
+//! The differences are found by [coded symbols](Symbol): about 1.4 of them for each difference, 22 bytes each, whatever the sets
+//! hold besides. A [set](SyncSet) keeps its first 32,768 as records come and go, so a session costs nothing for what both sides
+//! have. Symbols are no proof, and records can be made so that theirs cannot be read; so what was read off must turn the one side's digest into
+//! the other's. Where it does not, or where there are too many differences, the initiator goes on by ranges, which always end:
+//!
+//! ```text
+//!      Reconcile ───────────────────────────►            until the differences are known
+//!                ◄─────────────────────────── Reconcile
 //! ```
 //!
 //! What is reconciled is [`sync_id`](crate::signed::Verified::sync_id) (record and signing keys), so a missing
@@ -27,10 +38,14 @@
 
 mod message;
 mod name;
+mod peel;
 mod reconcile;
 mod set;
+mod sketch;
+mod symbol;
 
-pub use message::{MAX_IDS, MAX_MESSAGE_BYTES, MAX_RECORDS_BYTES, Message, MessageError};
+pub use message::{MAX_IDS, MAX_MESSAGE_BYTES, MAX_RECORDS_BYTES, MAX_SYMBOLS_SENT, Message, MessageError, Summary};
 pub use name::{Beginning, ShortId};
 pub use reconcile::{Initiator, MAX_DIFFERENCES, MAX_ROUNDS, Progress, Responder, SyncError};
 pub use set::SyncSet;
+pub use symbol::Symbol;

@@ -2,7 +2,6 @@
 
 use rialto_protocol::sync::{Beginning, Initiator, Message, Progress, Responder, SyncError};
 
-use super::SimError;
 use super::records::Gossip;
 use super::site::Inserted;
 use super::timeline::{Micros, SECOND};
@@ -33,21 +32,20 @@ impl Session {
 }
 
 impl World {
-    pub(super) fn begin_session(&mut self, site: usize) -> Result<(), SimError> {
+    pub(super) fn begin_session(&mut self, site: usize) {
         let pause = SYNC_INTERVAL + self.random.u64(..SECOND);
         self.timeline.after(pause, Event::Sync { site });
         let peers = self.network.peers(site).iter().copied();
         let reachable: Vec<_> = peers.filter(|peer| self.network.is_connected(site, *peer)).collect();
         if reachable.is_empty() {
-            return Ok(());
+            return;
         }
         let peer = reachable[self.random.usize(..reachable.len())];
-        let broken = |error: SyncError| SimError::Broken(error.to_string());
         let session = Session {
             initiator_site: site,
             responder_site: peer,
-            initiator: Initiator::new(self.sites[site].sync_set()).map_err(broken)?,
-            responder: Responder::new(self.sites[peer].sync_set()).map_err(broken)?,
+            initiator: Initiator::new(self.sites[site].sync_set()),
+            responder: Responder::new(self.sites[peer].sync_set()),
             last_arrival: [0; 2],
         };
         let number = self.next_number();
@@ -55,7 +53,6 @@ impl World {
         self.timeline.note("session", &[number, site as u64, peer as u64]);
         self.sessions.insert(number, session);
         self.send_sync(number, true);
-        Ok(())
     }
 
     /// Sends whatever one side has to say.

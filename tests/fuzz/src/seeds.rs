@@ -129,8 +129,7 @@ fn sessions(seeds: &mut Seeds) {
         let theirs = || set.iter().map(|&n| (1_790_000_000 + n, our_id(n))).collect::<SyncSet>();
         for side in [0u8, 1] {
             let (ours, other) = if side == 0 { (our_set(), theirs()) } else { (theirs(), our_set()) };
-            let (mut initiator, mut responder) =
-                (Initiator::new(ours).expect("a set"), Responder::new(other).expect("a set"));
+            let (mut initiator, mut responder) = (Initiator::new(ours), Responder::new(other));
             let envelope = |id: &Beginning| Some(vec![id.bytes()[0]; 50]);
             let is_wanted = |id: &Beginning| !id.bytes()[0].is_multiple_of(4);
             let mut heard = vec![side];

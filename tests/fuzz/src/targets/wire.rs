@@ -6,8 +6,8 @@ use rialto_protocol::swarm::{
     ReferencedHeader,
 };
 use rialto_protocol::sync::{
-    Beginning, Initiator, MAX_IDS, MAX_MESSAGE_BYTES, MAX_RECORDS_BYTES, Message, Progress, Responder, SyncError,
-    SyncSet,
+    Beginning, Initiator, MAX_IDS, MAX_MESSAGE_BYTES, MAX_RECORDS_BYTES, MAX_SYMBOLS_SENT, Message, Progress,
+    Responder, SyncError, SyncSet,
 };
 
 /// No frame of the swarm is longer than this: a page or a chunk, with its header.
@@ -91,7 +91,8 @@ pub fn sync_frame(bytes: &[u8]) {
             assert!(envelopes.iter().map(Vec::len).sum::<usize>() <= MAX_RECORDS_BYTES);
             assert!(is_last || !envelopes.is_empty(), "a peer could send nothing for ever");
         }
-        Message::Reconcile(_) | Message::Done => {}
+        Message::Symbols(symbols) => assert!((1..=MAX_SYMBOLS_SENT).contains(&symbols.len())),
+        Message::Summary(_) | Message::More(_) | Message::Reconcile(_) | Message::Done => {}
     }
 }
 
@@ -99,8 +100,8 @@ pub fn sync_frame(bytes: &[u8]) {
 pub fn sync_session(bytes: &[u8]) {
     let Some((side, script)) = bytes.split_first() else { return };
     match side % 2 {
-        0 => session(Initiating(Initiator::new(our_set()).expect("a set")), script),
-        _ => session(Responding(Responder::new(our_set()).expect("a set")), script),
+        0 => session(Initiating(Initiator::new(our_set())), script),
+        _ => session(Responding(Responder::new(our_set())), script),
     }
 }
 
