@@ -2,8 +2,10 @@
 //!
 //! RFC 8949 §4.2.1, narrowed: definite lengths, shortest heads, map keys in bytewise order without duplicates, no
 //! floats, no tags, no `undefined`, nothing after the value, depth at most [`MAX_DEPTH`]. The raw bytes are scanned for
-//! this before serde sees them, so nothing is allocated for an input that is not canonical. Encoding goes through
-//! [`Value`], whose maps are sorted, because serde_cbor writes struct fields in declaration order.
+//! this before serde sees them, so nothing is allocated for an input that is not canonical. serde_cbor writes the fields of
+//! a struct in the order of their declaration; they are brought into order in the bytes that it wrote.
+
+use std::ops::Range;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -50,9 +52,10 @@ pub enum CodecError {
 /// Encodes canonically.
 ///
 /// # Errors
-/// [`CodecError::Form`] where the value holds a float or nests deeper than [`MAX_DEPTH`].
+/// [`CodecError::Form`] where the value cannot be written, [`CodecError::NotCanonical`] where it holds a float or nests deeper
+/// than [`MAX_DEPTH`].
 pub fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, CodecError> {
-    let bytes = serde_cbor::value::to_value(value).and_then(|value| serde_cbor::to_vec(&value)).map_err(form)?;
+    let bytes = write(value)?;
     scan(&bytes)?;
     Ok(bytes)
 }
@@ -66,9 +69,7 @@ pub fn decode<T: Serialize + DeserializeOwned>(bytes: &[u8], max: usize) -> Resu
         return Err(CodecError::TooLarge { length: bytes.len(), max });
     }
     scan(bytes)?;
-    let value = serde_cbor::from_slice(bytes).map_err(form)?;
-    // serde reads more forms than it writes: structs as arrays or with numbers for field names, absent defaults.
-    if encode(&value)? == bytes { Ok(value) } else { Err(other_form()) }
+    Part(bytes).read()
 }
 
 /// Decodes whatever value the bytes are, of at most `max` bytes and [`MAX_VALUES`] values, after checking that they are
@@ -78,30 +79,110 @@ pub fn decode<T: Serialize + DeserializeOwned>(bytes: &[u8], max: usize) -> Resu
 /// As [`decode`], and [`CodecError::TooManyValues`] before anything is allocated. A canonical input has no second encoding,
 /// so there is nothing to compare.
 pub fn decode_any(bytes: &[u8], max: usize) -> Result<Value, CodecError> {
+    check_any(bytes, max)?;
+    serde_cbor::from_slice(bytes).map_err(form)
+}
+
+/// The fields of a map with text for keys, none of them decoded yet: where one says how the others are to be read. The map
+/// has at most `max` bytes and [`MAX_VALUES`] values.
+///
+/// # Errors
+/// As [`decode_any`], and [`CodecError::Form`] where it is no such map.
+pub fn fields(bytes: &[u8], max: usize) -> Result<Vec<(&str, Part<'_>)>, CodecError> {
+    let not_a_map = || CodecError::Form("no map of named fields".into());
+    check_any(bytes, max)?;
+    let mut scanner = Scanner::new(bytes);
+    let (MAP, pairs) = scanner.head()? else { return Err(not_a_map()) };
+    let mut next = || {
+        let start = scanner.at;
+        scanner.value(MAX_DEPTH)?;
+        Ok(&bytes[start..scanner.at])
+    };
+    (0..pairs)
+        .map(|_| {
+            let (key, part) = (next()?, Part(next()?));
+            let mut key = Scanner::new(key);
+            let (TEXT, length) = key.head()? else { return Err(not_a_map()) };
+            let name = std::str::from_utf8(key.skip(length)?).map_err(|_| not_a_map())?;
+            Ok((name, part))
+        })
+        .collect()
+}
+
+/// A value inside another one that was found to be canonical.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Part<'a>(&'a [u8]);
+
+impl Part<'_> {
+    /// Decodes it; it must be the one encoding of what it decodes to.
+    ///
+    /// # Errors
+    /// [`CodecError::Form`] where it is of another form.
+    pub fn read<T: Serialize + DeserializeOwned>(self) -> Result<T, CodecError> {
+        let value = serde_cbor::from_slice(self.0).map_err(form)?;
+        // serde reads more forms than it writes: structs as arrays or with numbers for field names, absent defaults.
+        if write(&value)? == self.0 { Ok(value) } else { Err(other_form()) }
+    }
+}
+
+fn check_any(bytes: &[u8], max: usize) -> Result<(), CodecError> {
     if bytes.len() > max {
         return Err(CodecError::TooLarge { length: bytes.len(), max });
     }
     if count(bytes)? > MAX_VALUES {
         return Err(CodecError::TooManyValues { max: MAX_VALUES });
     }
-    serde_cbor::from_slice(bytes).map_err(form)
+    Ok(())
 }
 
-/// Decodes a part of a value that was decoded before; it must be the one form of what it decodes to.
-///
-/// # Errors
-/// [`CodecError::Form`] where it is of another form.
-pub fn decode_value<T: Serialize + DeserializeOwned>(value: Value) -> Result<T, CodecError> {
-    let decoded = serde_cbor::value::from_value(value.clone()).map_err(form)?;
-    if to_value(&decoded)? == value { Ok(decoded) } else { Err(other_form()) }
+/// Writes a value with the keys of its maps in order: what serde_cbor writes in the order of declaration.
+fn write<T: Serialize>(value: &T) -> Result<Vec<u8>, CodecError> {
+    let mut bytes = serde_cbor::to_vec(value).map_err(form)?;
+    order(&mut bytes, 0, MAX_DEPTH)?;
+    Ok(bytes)
 }
 
-/// Turns a value into its generic form, to be placed inside another.
-///
-/// # Errors
-/// [`CodecError::Form`] where it has none.
-pub fn to_value<T: Serialize>(value: &T) -> Result<Value, CodecError> {
-    serde_cbor::value::to_value(value).map_err(form)
+/// Brings the keys of all maps in the value at `start` into order. Says where it ends.
+fn order(bytes: &mut [u8], start: usize, depth: usize) -> Result<usize, CodecError> {
+    let mut scanner = Scanner { bytes, at: start, values: 0 };
+    let Some(depth) = depth.checked_sub(1) else { return Err(scanner.refuse("nested too deeply")) };
+    let (major, argument) = scanner.head()?;
+    let mut end = scanner.at;
+    match major {
+        BYTES | TEXT => {
+            scanner.skip(argument)?;
+            end = scanner.at;
+        }
+        ARRAY => {
+            for _ in 0..argument {
+                end = order(bytes, end, depth)?;
+            }
+        }
+        MAP => {
+            let (first, mut entries, mut is_ordered) = (end, Vec::new(), true);
+            let mut previous = 0..0;
+            for _ in 0..argument {
+                let key = end..order(bytes, end, depth)?;
+                end = order(bytes, key.end, depth)?;
+                is_ordered &= bytes[previous] <= bytes[key.clone()];
+                previous = key.clone();
+                entries.push((key, end));
+            }
+            if !is_ordered {
+                let written = bytes[first..end].to_vec();
+                let within = |range: Range<usize>| &written[range.start - first..range.end - first];
+                entries.sort_by(|(one, _), (other, _)| within(one.clone()).cmp(within(other.clone())));
+                let mut at = first;
+                for (key, end) in entries {
+                    let entry = within(key.start..end);
+                    bytes[at..at + entry.len()].copy_from_slice(entry);
+                    at += entry.len();
+                }
+            }
+        }
+        _ => {}
+    }
+    Ok(end)
 }
 
 fn other_form() -> CodecError {
@@ -122,10 +203,20 @@ pub fn scan(bytes: &[u8]) -> Result<(), CodecError> {
 
 /// Scans, and says how many values there are, those inside others included.
 fn count(bytes: &[u8]) -> Result<usize, CodecError> {
-    let mut scanner = Scanner { bytes, at: 0, values: 0 };
+    let mut scanner = Scanner::new(bytes);
     scanner.value(MAX_DEPTH)?;
     if scanner.at == bytes.len() { Ok(scanner.values) } else { Err(scanner.refuse("bytes after the end of the value")) }
 }
+
+// The major types (RFC 8949 §3.1).
+const UNSIGNED: u8 = 0;
+const NEGATIVE: u8 = 1;
+const BYTES: u8 = 2;
+const TEXT: u8 = 3;
+const ARRAY: u8 = 4;
+const MAP: u8 = 5;
+const TAG: u8 = 6;
+const SIMPLE: u8 = 7;
 
 struct Scanner<'a> {
     bytes: &'a [u8],
@@ -134,7 +225,11 @@ struct Scanner<'a> {
     values: usize,
 }
 
-impl Scanner<'_> {
+impl<'a> Scanner<'a> {
+    fn new(bytes: &'a [u8]) -> Self {
+        Self { bytes, at: 0, values: 0 }
+    }
+
     fn refuse(&self, reason: &'static str) -> CodecError {
         CodecError::NotCanonical { offset: self.at, reason }
     }
@@ -146,9 +241,9 @@ impl Scanner<'_> {
         let (major, argument) = self.head()?;
         self.values += 1;
         match major {
-            0 | 1 => Ok(()),
-            2 => self.skip(argument).map(drop),
-            3 => {
+            UNSIGNED | NEGATIVE => Ok(()),
+            BYTES => self.skip(argument).map(drop),
+            TEXT => {
                 let start = self.at;
                 let text = self.skip(argument)?;
                 match std::str::from_utf8(text) {
@@ -156,9 +251,9 @@ impl Scanner<'_> {
                     Err(_) => Err(CodecError::NotCanonical { offset: start, reason: "text that is not UTF-8" }),
                 }
             }
-            4 => (0..argument).try_for_each(|_| self.value(depth)),
-            5 => self.map(argument, depth),
-            6 => Err(self.refuse("a tag")),
+            ARRAY => (0..argument).try_for_each(|_| self.value(depth)),
+            MAP => self.map(argument, depth),
+            TAG => Err(self.refuse("a tag")),
             _ => match argument {
                 20..=22 => Ok(()), // false, true, null
                 _ => Err(self.refuse("a float or a simple value other than false, true and null")),
@@ -201,7 +296,7 @@ impl Scanner<'_> {
                 });
             }
         };
-        if major == 7 {
+        if major == SIMPLE {
             return Err(CodecError::NotCanonical { offset: start, reason: "a float or a long simple value" });
         }
         if argument < least {
@@ -213,7 +308,7 @@ impl Scanner<'_> {
         Ok((major, argument))
     }
 
-    fn skip(&mut self, length: u64) -> Result<&[u8], CodecError> {
+    fn skip(&mut self, length: u64) -> Result<&'a [u8], CodecError> {
         let rest = &self.bytes[self.at..];
         match usize::try_from(length).ok().and_then(|length| rest.get(..length)) {
             Some(taken) => {
@@ -314,9 +409,20 @@ mod tests {
         assert_eq!(decode(&hex("a26161016162f4"), 99), Ok(Pair { a: 1, b: false }));
         for other in ["8201f4", "a2000101f4", "a1616101", "a10001"] {
             assert!(matches!(decode::<Pair>(&hex(other), 99), Err(CodecError::Form(_))), "{other}");
-            let value: Value = decode(&hex(other), 99).unwrap();
-            assert!(matches!(decode_value::<Pair>(value), Err(CodecError::Form(_))), "{other}");
+            let inside = [hex("a16178"), hex(other)].concat();
+            let fields = fields(&inside, 99).unwrap();
+            assert_eq!(fields[0].0, "x");
+            assert!(matches!(fields[0].1.read::<Pair>(), Err(CodecError::Form(_))), "{other}");
         }
+    }
+
+    #[test]
+    fn only_a_map_with_text_for_keys_has_fields() {
+        for other in ["8101", "01", "a10102", "a1418001", "60"] {
+            assert!(matches!(fields(&hex(other), 99), Err(CodecError::Form(_))), "{other}");
+        }
+        assert!(matches!(fields(&hex("a0"), 0), Err(CodecError::TooLarge { .. })));
+        assert_eq!(fields(&hex("a0"), 1), Ok(Vec::new()));
     }
 
     fn value() -> impl Strategy<Value = Value> {
@@ -336,7 +442,38 @@ mod tests {
         })
     }
 
+    /// A map that is written in whatever order its entries have, as structs are.
+    struct Declared(Vec<(String, Value)>);
+
+    impl Serialize for Declared {
+        fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            serializer.collect_map(self.0.iter().map(|(key, value)| (key, value)))
+        }
+    }
+
     proptest! {
+        #[test]
+        fn the_order_of_declaration_does_not_matter(
+            entries in prop::collection::btree_map("[a-z]{0,30}", value(), 0..9).prop_map(Vec::from_iter).prop_shuffle()
+        ) {
+            let declared = [Declared(entries.clone()), Declared(Vec::new())];
+            let sorted: Vec<Value> = [entries, Vec::new()]
+                .map(|entries| Value::Map(entries.into_iter().map(|(key, value)| (Value::Text(key), value)).collect()))
+                .into();
+            prop_assert_eq!(encode(&declared).unwrap(), encode(&sorted).unwrap());
+        }
+
+        #[test]
+        fn fields_are_those_of_the_map(entries in prop::collection::btree_map("[a-z]{0,30}", value(), 0..9)) {
+            let map = Value::Map(entries.iter().map(|(key, value)| (Value::Text(key.clone()), value.clone())).collect());
+            let bytes = encode(&map).unwrap();
+            let mut found = std::collections::BTreeMap::new();
+            for (name, part) in fields(&bytes, bytes.len()).unwrap() {
+                found.insert(name.to_owned(), part.read::<Value>().unwrap());
+            }
+            prop_assert_eq!(found, entries);
+        }
+
         #[test]
         fn what_we_encode_is_canonical_and_comes_back(value in value()) {
             let bytes = encode(&value).unwrap();

@@ -18,11 +18,11 @@ pub use recipe::{Component, MAX_INLINE_BYTES, Recipe, Source};
 pub use release::{Arch, Boot, Disk, DiskFormat, Firmware, Release, Requirements};
 pub use revocation::{Revocation, RevocationSubject};
 
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Serialize, Serializer};
 
 use crate::UnixSeconds;
-use crate::codec::{self, CodecError, Value};
+use crate::codec::Part;
 use crate::ids::RecordId;
 use crate::signed::Header;
 
@@ -74,9 +74,9 @@ impl Body {
     const RECIPE: &'static str = "recipe";
     const COMPONENT: &'static str = "component";
 
-    pub(crate) fn decode(kind: &str, body: Value) -> Self {
-        fn read<T: Serialize + DeserializeOwned>(body: Value, wrap: impl FnOnce(T) -> Body) -> Body {
-            codec::decode_value(body).map_or(Body::Opaque, wrap)
+    pub(crate) fn decode(kind: &str, body: Part<'_>) -> Self {
+        fn read<T: Serialize + DeserializeOwned>(body: Part<'_>, wrap: impl FnOnce(T) -> Body) -> Body {
+            body.read().map_or(Body::Opaque, wrap)
         }
         match kind {
             Self::RELEASE => read(body, |release| Self::Release(Box::new(release))),
@@ -91,20 +91,18 @@ impl Body {
         }
     }
 
-    pub(crate) fn encode(&self) -> Result<(&'static str, Value), CodecError> {
-        fn write<T: Serialize>(kind: &'static str, body: &T) -> Result<(&'static str, Value), CodecError> {
-            Ok((kind, codec::to_value(body)?))
-        }
+    /// The name of its kind; none where it is opaque.
+    pub(crate) fn kind(&self) -> Option<&'static str> {
         match self {
-            Self::Release(release) => write(Self::RELEASE, release),
-            Self::Endorsement(endorsement) => write(Self::ENDORSEMENT, endorsement),
-            Self::Revocation(revocation) => write(Self::REVOCATION, revocation),
-            Self::Channel(channel) => write(Self::CHANNEL, channel),
-            Self::Delegation(delegation) => write(Self::DELEGATION, delegation),
-            Self::Advisory(advisory) => write(Self::ADVISORY, advisory),
-            Self::Recipe(recipe) => write(Self::RECIPE, recipe),
-            Self::Component(component) => write(Self::COMPONENT, component),
-            Self::Opaque => Err(CodecError::Form("an opaque record cannot be written anew".into())),
+            Self::Release(_) => Some(Self::RELEASE),
+            Self::Endorsement(_) => Some(Self::ENDORSEMENT),
+            Self::Revocation(_) => Some(Self::REVOCATION),
+            Self::Channel(_) => Some(Self::CHANNEL),
+            Self::Delegation(_) => Some(Self::DELEGATION),
+            Self::Advisory(_) => Some(Self::ADVISORY),
+            Self::Recipe(_) => Some(Self::RECIPE),
+            Self::Component(_) => Some(Self::COMPONENT),
+            Self::Opaque => None,
         }
     }
 
@@ -170,6 +168,22 @@ impl Body {
         match self {
             Self::Advisory(advisory) => Some(advisory),
             _ => None,
+        }
+    }
+}
+
+impl Serialize for Body {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Release(release) => release.serialize(serializer),
+            Self::Endorsement(endorsement) => endorsement.serialize(serializer),
+            Self::Revocation(revocation) => revocation.serialize(serializer),
+            Self::Channel(channel) => channel.serialize(serializer),
+            Self::Delegation(delegation) => delegation.serialize(serializer),
+            Self::Advisory(advisory) => advisory.serialize(serializer),
+            Self::Recipe(recipe) => recipe.serialize(serializer),
+            Self::Component(component) => component.serialize(serializer),
+            Self::Opaque => Err(serde::ser::Error::custom("an opaque record cannot be written anew")),
         }
     }
 }
