@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use rialto_testnet::site::{SOON, Site, text};
 use rialto_testnet::wait::eventually;
+use rialto_tests::channels::{fresh_only, set};
 use rialto_tests::forge::now;
 use rialto_tests::stage::{Outcome, Stage, accepting, list, reviewed, shown};
 
@@ -248,6 +249,47 @@ fn verdicts_are_given_as_they_would_have_been_at_another_time() -> Outcome {
     let unknown = uni.json(&["policy", "replay", "--at", &published.to_string(), &release])?;
     assert_eq!((&unknown["policy"], &unknown["is_policy_certain"]), (&blake3_of(today).into(), &false.into()));
     assert!(text(&unknown, "policy_because")?.contains("NOT the policy of then"), "{unknown}");
+    Ok(())
+}
+
+/// Heads that later ones replaced are let go of, so of a time before only what a decision was made by is known.
+#[test]
+fn a_channel_of_another_time_is_judged_by_what_is_kept_of_it_and_the_rest_is_doubted() -> Outcome {
+    let stage = Stage::new()?;
+    let mut uni = stage.running("uni", &[])?;
+    let key = uni.new_key("releases")?;
+    uni.write_policy(&fresh_only(&key))?;
+    let (one, two) =
+        (stage.publish(&uni, "hello", "1.0.0", "releases")?, stage.publish(&uni, "hello", "2.0.0", "releases")?);
+    let next_second = |before: u64| -> Outcome {
+        Ok(eventually(SOON, "the next second", || if now() > before { Ok(()) } else { Err("not yet") })?)
+    };
+    set(&uni, &one, "releases", "1h")?;
+    uni.verdict(&one, "accept")?;
+    let of_one = now();
+    next_second(of_one)?;
+    let head = set(&uni, &two, "releases", "1h")?;
+    uni.verdict(&two, "accept")?;
+    uni.json(&["fetch", &two])?;
+    let of_two = now();
+    next_second(of_two)?;
+    set(&uni, &one, "releases", "1h")?;
+    uni.verdict(&two, "hold")?;
+
+    let at = |time: u64, release: &str| uni.json(&["policy", "replay", "--at", &time.to_string(), release]);
+    let undecided = at(of_one, &one)?;
+    let judged = &undecided["verdicts"][0];
+    assert_eq!(judged["then"]["verdict"], "hold", "{undecided}");
+    assert!(judged["doubts"].to_string().contains("what channel stable said then is not known"), "{undecided}");
+    let decided = at(of_two, &two)?;
+    let judged = &decided["verdicts"][0];
+    assert_eq!((&judged["then"]["verdict"], &judged["now"]), (&"accept".into(), &"hold".into()), "{decided}");
+    assert!(judged["doubts"].to_string().contains(&head), "{decided}");
+    let today = at(now(), &one)?;
+    assert_eq!(
+        (&today["verdicts"][0]["is_same"], &today["verdicts"][0]["doubts"]),
+        (&true.into(), &serde_json::json!([]))
+    );
     Ok(())
 }
 
