@@ -7,8 +7,8 @@ use warp::http::{HeaderMap, StatusCode, header};
 
 use crate::api::{
     AddImageRequest, Backend, ChangeRates, ClockRequest, DelegateRequest, DeployRequest, EndorseRequest,
-    ExportImageRequest, FetchRequest, JobStarted, PolicyDiffRequest, PublishRequest, RevokeRequest, RotateRequest,
-    SearchQuery, SetChannelRequest, SigningAnswer, StopRequest, VerdictKind, WebLink,
+    ExportImageRequest, FetchRequest, JobStarted, PolicyDiffRequest, PublishRequest, ReplayAtRequest, RevokeRequest,
+    RotateRequest, SearchQuery, SetChannelRequest, SigningAnswer, StopRequest, VerdictKind, WebLink,
 };
 use crate::openapi;
 use crate::reply::{self, Refusal, Response};
@@ -59,6 +59,7 @@ pub(crate) async fn answer(
         Op::Release => done(&backend.release(value).await?),
         Op::Explain => done(&backend.explain(value).await?),
         Op::Replay => done(&backend.replay(decision(value)?).await?),
+        Op::ReplayAt => done(&backend.replay_at(question.json::<ReplayAtRequest>()?).await?),
         Op::PolicyDiff => done(&backend.policy_diff(question.json::<PolicyDiffRequest>()?).await?),
         Op::Images => done(&backend.images().await?),
         Op::AddImage => started(&backend.add_image(question.json::<AddImageRequest>()?).await?),

@@ -19,10 +19,12 @@ use crate::net::bulk::PeerTraffic;
 use crate::node::work::store_error;
 use crate::node::{Judged, Node, Seen};
 use crate::store::{StoredImage, Usage};
-use crate::trust::{Reading, revocation_counts};
+use crate::trust::{Reading, age_shown, revocation_counts};
 
 /// Sites asked for before the page is shown; who answers later is not counted.
 const PROVIDERS_WAIT: Duration = Duration::from_millis(500);
+/// Frozen channels that are warned of one by one; more are only counted.
+const FROZEN_LISTED: usize = 5;
 /// Sites counted at most.
 const PROVIDERS_COUNTED: usize = 100;
 
@@ -50,6 +52,17 @@ pub(super) fn status(node: &Node, listen: Vec<String>) -> Result<Status> {
     }
     for (channel, why) in node.stuck_channels() {
         warnings.push(format!("channel {} is not signed again: {why}", node.channel_title(&channel)));
+    }
+    let frozen = node.frozen_channels();
+    for (channel, seconds) in frozen.iter().take(FROZEN_LISTED) {
+        let title = node.channel_title(channel);
+        warnings.push(format!(
+            "channel {title} is frozen: its head expired {} ago, and nothing newer came; see rialto channel show {title}",
+            age_shown(*seconds)
+        ));
+    }
+    if let Some(others @ 1..) = frozen.len().checked_sub(FROZEN_LISTED) {
+        warnings.push(format!("{others} more channels are frozen; see rialto channel ls"));
     }
     let scrub = node.scrub.status();
     if !scrub.lost.is_empty() {
