@@ -7,13 +7,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
 
+use rialto_protocol::UnixSeconds;
 use rialto_protocol::bounded::Name;
 use rialto_protocol::channel::{ChannelName, Heads, Position, is_delegation, rightful};
 use rialto_protocol::ids::{PublicKey, RecordId};
 use rialto_protocol::record::{Channel, DelegatedRole, Record};
 use rialto_protocol::signed::Verified;
 
-use super::SharedRecord;
+use super::index::{Kind, Slot};
+use super::{Catalog, SharedRecord};
 
 /// Heads by channel, and delegations by publisher.
 #[derive(Debug, Default)]
@@ -182,6 +184,30 @@ impl Channels {
         let position = Position { epoch: head.epoch, sequence: head.sequence };
         remove(&mut self.heads, &head.into(), &(position, record.id));
         remove(&mut self.waiting, &head.into(), &record.id);
+    }
+}
+
+impl Catalog {
+    /// The heads of a channel that some of the keys that must sign them have signed, and not enough.
+    pub fn waiting_heads(&self, channel: &ChannelName) -> Vec<SharedRecord> {
+        self.read().index.channels.waiting(channel).cloned().collect()
+    }
+
+    /// Every channel with a head that some of the keys that must sign it have signed, and not enough.
+    pub fn channels_that_wait(&self) -> BTreeSet<ChannelName> {
+        self.read().index.channels.that_wait().cloned().collect()
+    }
+
+    /// Advisories that one of their signers satisfies `is_by`, the latest issued first; at most `limit`. Looks at every record
+    /// that is known, and reads those that it gives.
+    pub fn advisories_by(&self, is_by: impl Fn(&PublicKey) -> bool, limit: usize) -> Vec<SharedRecord> {
+        self.all(|holdings| {
+            let all = holdings.index.iter().filter(|(_, held)| matches!(held.kind, Kind::Advisory(_)));
+            let theirs = all.filter(|(_, held)| held.signers.iter().any(&is_by));
+            let mut found: Vec<(UnixSeconds, Slot)> = theirs.map(|(slot, held)| (held.issued, slot)).collect();
+            found.sort_unstable_by(|a, b| b.cmp(a));
+            found.into_iter().take(limit).map(|(_, slot)| slot).collect()
+        })
     }
 }
 

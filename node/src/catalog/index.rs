@@ -237,14 +237,6 @@ impl Index {
         slots_of(&self.advisories, self.stands_for(&**package))
     }
 
-    /// Every advisory, the latest issued first.
-    pub(super) fn all_advisories(&self) -> Vec<Slot> {
-        let mut slots: Vec<(UnixSeconds, Slot)> =
-            self.advisories.iter().filter_map(|(_, slot)| Some((self.held(*slot)?.issued, *slot))).collect();
-        slots.sort_unstable_by(|a, b| b.cmp(a));
-        slots.into_iter().map(|(_, slot)| slot).collect()
-    }
-
     pub(super) fn revocations(&self, subject: &RevocationSubject) -> impl Iterator<Item = Slot> {
         self.revocations.get(subject).into_iter().flatten().copied()
     }

@@ -384,15 +384,6 @@ impl Catalog {
         found
     }
 
-    /// Advisories that one of their signers satisfies `is_by`, the latest issued first; at most `limit`.
-    pub fn advisories_by(&self, is_by: impl Fn(&PublicKey) -> bool, limit: usize) -> Vec<SharedRecord> {
-        self.all(|holdings| {
-            let is_theirs =
-                |slot: &Slot| holdings.index.held(*slot).is_some_and(|held| held.signers.iter().any(&is_by));
-            holdings.index.all_advisories().into_iter().filter(is_theirs).take(limit).collect()
-        })
-    }
-
     /// Who withdrew this. Whether a revocation is a fact or an opinion is the policy's question.
     pub fn revocations_of(&self, subject: &RevocationSubject) -> Vec<SharedRecord> {
         let mut found = self.all(|holdings| holdings.index.revocations(subject).collect());
@@ -404,16 +395,6 @@ impl Catalog {
     /// look-up.
     pub fn heads(&self, channel: &ChannelName) -> Vec<SharedRecord> {
         self.read().index.channels.heads(channel).cloned().collect()
-    }
-
-    /// The heads of a channel that some of the keys that must sign them have signed, and not enough.
-    pub fn waiting_heads(&self, channel: &ChannelName) -> Vec<SharedRecord> {
-        self.read().index.channels.waiting(channel).cloned().collect()
-    }
-
-    /// Every channel with a head that some of the keys that must sign it have signed, and not enough.
-    pub fn channels_that_wait(&self) -> BTreeSet<ChannelName> {
-        self.read().index.channels.that_wait().cloned().collect()
     }
 
     /// The channels of one appliance that have a head.

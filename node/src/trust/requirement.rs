@@ -113,7 +113,7 @@ impl Case<'_> {
                     format!("{name} signed it, and revoked that since (record {})", revocation.id)
                 }
                 (None, Some(age)) if self.age_of(self.record) > age.seconds => {
-                    format!("{name} signed it {} ago, which counts for {age}", shown_age(self.age_of(self.record)))
+                    format!("{name} signed it {} ago, which counts for {age}", age_shown(self.age_of(self.record)))
                 }
                 (None, _) => return Ok(self.record.id),
             };
@@ -185,7 +185,7 @@ impl Case<'_> {
         if age <= max_age.seconds {
             return None;
         }
-        Some(format!("it was made {} ago, and counts for {max_age}", shown_age(age)))
+        Some(format!("it was made {} ago, and counts for {max_age}", age_shown(age)))
     }
 
     /// The revocation of an endorsement by who made it. A statement can have been brought here more than once, and whoever
@@ -249,7 +249,7 @@ impl Case<'_> {
 
     fn age_within(&self, max: &Age) -> (bool, String, Vec<RecordId>) {
         let age = self.age_of(self.record);
-        let shown = shown_age(age);
+        let shown = age_shown(age);
         match age <= max.seconds {
             true => (true, format!("it was issued {shown} ago"), vec![self.record.id]),
             false => (false, format!("it was issued {shown} ago, and may be at most {max} old"), Vec::new()),
@@ -295,7 +295,7 @@ impl Case<'_> {
         }
         let issued = facts.heads.iter().find(|record| record.id == head).map(|record| self.age_of(record));
         if let Some((age, max)) = issued.zip(max).filter(|(age, max)| *age > max.seconds) {
-            let age = shown_age(age);
+            let age = age_shown(age);
             return Err(format!(
                 "channel {name} was said to point at it {age} ago, which counts for {max} (record {head})"
             ));
@@ -313,7 +313,7 @@ impl Case<'_> {
     fn flaws(&self, flaws: &[Flaw]) -> String {
         let shown = |flaw: &Flaw| match flaw {
             Flaw::Frozen { since } | Flaw::DelegationExpired { since, .. } => {
-                let ago = shown_age(self.now.saturating_sub(*since));
+                let ago = age_shown(self.now.saturating_sub(*since));
                 format!("{flaw}, since {} ({ago} ago)", time_shown(*since))
             }
             flaw => flaw.to_string(),
@@ -335,7 +335,7 @@ impl Case<'_> {
 }
 
 /// A length of time as people say it, in its largest whole unit.
-fn shown_age(seconds: UnixSeconds) -> String {
+pub(crate) fn age_shown(seconds: UnixSeconds) -> String {
     const DAY: UnixSeconds = 24 * 60 * 60;
     match seconds {
         DAY.. => format!("{} d", seconds / DAY),

@@ -484,7 +484,7 @@ impl<'a> Case<'a> {
 }
 
 /// A time as people read it: RFC 3339, or the bare number where no calendar goes that far.
-pub(super) fn time_shown(seconds: UnixSeconds) -> String {
+pub(crate) fn time_shown(seconds: UnixSeconds) -> String {
     match i64::try_from(seconds).ok().and_then(|seconds| jiff::Timestamp::from_second(seconds).ok()) {
         Some(time) => time.to_string(),
         None => format!("second {seconds} after 1970"),
