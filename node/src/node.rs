@@ -1,6 +1,8 @@
 //! One running node: wires the rooms together, and takes them down in order.
 
 mod channels;
+mod cosign;
+mod delegations;
 mod inside;
 mod judge;
 mod limits;
@@ -257,6 +259,7 @@ pub async fn run(
     tokio::spawn(shutdown.clone().run_until_cancelled_owned(Arc::clone(&node).follow_schedule()));
     tokio::spawn(shutdown.clone().run_until_cancelled_owned(Arc::clone(&node).scrub_in_background()));
     tokio::spawn(shutdown.clone().run_until_cancelled_owned(Arc::clone(&node).renew_channels()));
+    tokio::spawn(shutdown.clone().run_until_cancelled_owned(Arc::clone(&node).cosign_renewals()));
     tokio::spawn(shutdown.clone().run_until_cancelled_owned(Arc::clone(&node).follow_channels()));
 
     let unix = unix_listener(lock.bind_socket()?)?;
@@ -347,7 +350,7 @@ impl Node {
     }
 
     /// The keys that policy names, and this site's own.
-    fn named_keys(&self) -> BTreeSet<PublicKey> {
+    pub(crate) fn named_keys(&self) -> BTreeSet<PublicKey> {
         let policy = self.policy.borrow().policy.clone();
         let own = self.keys.list().unwrap_or_default().into_iter().filter_map(|listed| listed.public_key.ok());
         policy.iter().flat_map(|policy| policy.named_keys().copied()).chain(own).collect()

@@ -3,6 +3,7 @@
 //! The command line, the web UI and scripts all use these. Integers are bytes unless their name says otherwise,
 //! `seconds` is a float, times are RFC 3339 text. Fields that a script relies on are only ever added to.
 
+mod advisories;
 mod catalog;
 mod channels;
 mod error;
@@ -20,12 +21,19 @@ use bytes::Bytes;
 use futures::Stream;
 use rialto_protocol::ids::ImageId;
 
+pub use advisories::{
+    AdvisedPackage, AdvisoriesPublished, AdvisoryQuery, AdvisoryShown, BearingShown, MAX_ADVISED_PACKAGES,
+    PublishAdvisoryRequest,
+};
 pub use catalog::{
     ContextInputShown, EndorseRequest, EndorsementShown, FacetCount, FieldShown, HistoryEvent, HistoryKind,
     PublishRequest, Published, Recorded, ReleaseDetails, ReleaseImage, ReleaseSummary, RevocationShown, RevokeRequest,
     SearchFacets, SearchPage, SearchQuery, SignerShown, StatementExport, StatementShown,
 };
-pub use channels::{ChannelShown, ChannelWorth, DelegateRequest, Delegated, Movers, RotateRequest, SetChannelRequest};
+pub use channels::{
+    ChannelShown, ChannelWorth, CosignRequest, Cosigned, DelegateRequest, Delegated, Movers, RotateRequest,
+    SetChannelRequest, WaitingHead,
+};
 pub use error::{ApiError, ErrorCode};
 pub use instances::{DeployRequest, Deployed, Instance, InstanceChanged, PortForward, StopRequest};
 pub use jobs::{Change, JobEvent, JobStarted};
@@ -109,6 +117,8 @@ pub trait Backend: Send + Sync + 'static {
     async fn channel(&self, channel: &str) -> Result<ChannelShown>;
     /// Makes a channel point at a release, and keeps it fresh from now on.
     async fn set_channel(&self, request: SetChannelRequest) -> Result<Recorded>;
+    /// Adds signatures to a head that waits for them.
+    async fn cosign_channel(&self, request: CosignRequest) -> Result<Cosigned>;
     /// Lets keys act for a publisher.
     async fn delegate(&self, request: DelegateRequest) -> Result<Delegated>;
     /// Puts a key in the place of another.
@@ -121,8 +131,12 @@ pub trait Backend: Send + Sync + 'static {
     async fn clock(&self) -> Result<ClockStatus>;
     /// Takes the machine's clock for right.
     async fn set_clock(&self, request: ClockRequest) -> Result<ClockStatus>;
-    /// Withdraws a release, an endorsement or a key.
+    /// Withdraws a release, an endorsement, an advisory or a key.
     async fn revoke(&self, request: RevokeRequest) -> Result<Recorded>;
+    /// Says that packages have a flaw: one record for each.
+    async fn publish_advisory(&self, request: PublishAdvisoryRequest) -> Result<AdvisoriesPublished>;
+    /// Advisories of signers that policy names and of this site's own keys, the latest issued first. At most 1,000.
+    async fn advisories(&self, query: AdvisoryQuery) -> Result<Vec<AdvisoryShown>>;
     /// Fetches an image or a release; a job that ends in [`Fetched`].
     async fn fetch(&self, request: FetchRequest) -> Result<JobStarted>;
     /// Judges, fetches what is missing and boots; a job that ends in [`Deployed`].

@@ -6,9 +6,10 @@ use serde::de::DeserializeOwned;
 use warp::http::{HeaderMap, StatusCode, header};
 
 use crate::api::{
-    AddImageRequest, Backend, ChangeRates, ClockRequest, DelegateRequest, DeployRequest, EndorseRequest,
-    ExportImageRequest, FetchRequest, JobStarted, PolicyDiffRequest, PublishRequest, ReplayAtRequest, RevokeRequest,
-    RotateRequest, SearchQuery, SetChannelRequest, SigningAnswer, StopRequest, VerdictKind, WebLink,
+    AddImageRequest, AdvisoryQuery, Backend, ChangeRates, ClockRequest, CosignRequest, DelegateRequest, DeployRequest,
+    EndorseRequest, ExportImageRequest, FetchRequest, JobStarted, PolicyDiffRequest, PublishAdvisoryRequest,
+    PublishRequest, ReplayAtRequest, RevokeRequest, RotateRequest, SearchQuery, SetChannelRequest, SigningAnswer,
+    StopRequest, VerdictKind, WebLink,
 };
 use crate::openapi;
 use crate::reply::{self, Refusal, Response};
@@ -42,7 +43,7 @@ pub(crate) async fn answer(
     shutdown: &CancellationToken,
 ) -> Result<Response, Refusal> {
     let value = question.values.first().map(String::as_str).unwrap_or_default();
-    if !matches!(op, Op::Releases | Op::Logs | Op::Channels) {
+    if !matches!(op, Op::Releases | Op::Logs | Op::Channels | Op::Advisories) {
         no_query(question.query)?;
     }
     if !takes_body(op) && !question.body.is_empty() {
@@ -76,6 +77,7 @@ pub(crate) async fn answer(
         Op::Channels => done(&backend.channels(appliance(question.query)?.as_deref()).await?),
         Op::Channel => done(&backend.channel(value).await?),
         Op::SetChannel => done(&backend.set_channel(question.json::<SetChannelRequest>()?).await?),
+        Op::CosignChannel => done(&backend.cosign_channel(question.json::<CosignRequest>()?).await?),
         Op::Delegate => done(&backend.delegate(question.json::<DelegateRequest>()?).await?),
         Op::Rotate => done(&backend.rotate(question.json::<RotateRequest>()?).await?),
         Op::Signing => done(&backend.signing(value).await?),
@@ -83,6 +85,8 @@ pub(crate) async fn answer(
         Op::Clock => done(&backend.clock().await?),
         Op::SetClock => done(&backend.set_clock(question.json::<ClockRequest>()?).await?),
         Op::Revoke => done(&backend.revoke(question.json::<RevokeRequest>()?).await?),
+        Op::Advisories => done(&backend.advisories(advisory_query(question.query)?).await?),
+        Op::PublishAdvisory => done(&backend.publish_advisory(question.json::<PublishAdvisoryRequest>()?).await?),
         Op::Fetch => started(&backend.fetch(question.json::<FetchRequest>()?).await?),
         Op::Deploy => started(&backend.deploy(question.json::<DeployRequest>()?).await?),
         Op::Instances => done(&backend.instances().await?),
@@ -185,13 +189,32 @@ fn appliance(query: &str) -> Result<Option<String>, Refusal> {
     Ok(appliance)
 }
 
+fn advisory_query(query: &str) -> Result<AdvisoryQuery, Refusal> {
+    let mut wanted = AdvisoryQuery::default();
+    for (name, value) in once_each(query)? {
+        match name.as_str() {
+            "about" if value.len() > MAX_SEARCH_BYTES => return Err(Refusal::usage("no advisory has so long a name")),
+            "about" => wanted.about = Some(value).filter(|about| !about.is_empty()),
+            "strangers" => wanted.of_strangers = switch(&name, &value)?,
+            _ => return Err(unknown(&name, "about and strangers")),
+        }
+    }
+    Ok(wanted)
+}
+
+fn switch(name: &str, value: &str) -> Result<bool, Refusal> {
+    match value {
+        "" | "1" | "true" => Ok(true),
+        "0" | "false" => Ok(false),
+        _ => Err(Refusal::usage(format!("{name} is true or false"))),
+    }
+}
+
 fn follow(query: &str) -> Result<bool, Refusal> {
     let mut is_following = false;
     for (name, value) in once_each(query)? {
-        is_following = match (name.as_str(), value.as_str()) {
-            ("follow", "" | "1" | "true") => true,
-            ("follow", "0" | "false") => false,
-            ("follow", _) => return Err(Refusal::usage("follow is true or false")),
+        is_following = match name.as_str() {
+            "follow" => switch(&name, &value)?,
             _ => return Err(unknown(&name, "follow")),
         };
     }

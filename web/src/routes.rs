@@ -68,6 +68,7 @@ pub(crate) enum Op {
     Channels,
     Channel,
     SetChannel,
+    CosignChannel,
     Delegate,
     Rotate,
     Signing,
@@ -75,6 +76,8 @@ pub(crate) enum Op {
     Clock,
     SetClock,
     Revoke,
+    Advisories,
+    PublishAdvisory,
     Fetch,
     Deploy,
     Instances,
@@ -162,13 +165,18 @@ routes! {
         [("appliance", "string", "Only those of this appliance, of whichever publisher: PUBLISHER/NAME.")];
     Channel GET "/api/v1/channels/{channel}" Session () Json("ChannelShown"), "One channel: PUBLISHER/NAME:CHANNEL, percent-encoded.";
     SetChannel POST "/api/v1/channels" Socket ("SetChannelRequest") Json("Recorded"), "Makes a channel point at a release, and keeps it fresh from now on.";
+    CosignChannel POST "/api/v1/channels/cosign" Socket ("CosignRequest") Json("Cosigned"), "Adds signatures to a head of a channel that waits for them.";
     Delegate POST "/api/v1/delegations" Socket ("DelegateRequest") Json("Delegated"), "Lets keys act for a publisher.";
     Rotate POST "/api/v1/delegations/rotate" Socket ("RotateRequest") Json("Delegated"), "Puts a key in the place of another, wherever the publisher's key lets that one act.";
     Signing GET "/api/v1/signing/{session}" Socket () Json("SigningNext"), "What a key that is held elsewhere (away:SESSION:KEY) is to sign next; nothing where nothing came for a while.";
     AnswerSigning POST "/api/v1/signing/{session}" Socket ("SigningAnswer") Nothing, "The signature of such a key, or why there is none.";
     Clock GET "/api/v1/clock" Session () Json("ClockStatus"), "The time that verdicts go by.";
     SetClock POST "/api/v1/clock" Socket ("ClockRequest") Json("ClockStatus"), "Takes the machine's clock for right.";
-    Revoke POST "/api/v1/revocations" Socket ("RevokeRequest") Json("Recorded"), "Withdraws a release, an endorsement or a key.";
+    Revoke POST "/api/v1/revocations" Socket ("RevokeRequest") Json("Recorded"), "Withdraws a release, an endorsement, an advisory or a key.";
+    Advisories GET "/api/v1/advisories" Session () List("AdvisoryShown"), "Advisories of signers that policy names and of this site's own keys, the latest issued first."
+        [("about", "string", "Only those of this name, on this package, or the one whose record this is."),
+         ("strangers", "boolean", "Those of everybody.")];
+    PublishAdvisory POST "/api/v1/advisories" Socket ("PublishAdvisoryRequest") Json("AdvisoriesPublished"), "Says that packages have a flaw, in one record for each.";
     Fetch POST "/api/v1/fetch" Session ("FetchRequest") Job("Fetched"), "Fetches an image or the images of a release.";
     Deploy POST "/api/v1/deploy" Session ("DeployRequest") Job("Deployed"), "Judges a release, fetches what is missing and boots it.";
     Instances GET "/api/v1/instances" Session () List("Instance"), "All instances.";

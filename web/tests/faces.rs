@@ -551,7 +551,7 @@ async fn the_openapi_document_names_what_is_there() {
             "{path}"
         );
     }
-    assert_eq!(operations, 48, "one for each method of the backend, pin and unpin apart, and this document");
+    assert_eq!(operations, 51, "one for each method of the backend, pin and unpin apart, and this document");
     for (schema, value) in [
         ("JobStarted", json!({"job": "j"})),
         ("ApiError", serde_json::to_value(ApiError::refused("no").with_hint("ask")).unwrap()),
@@ -589,9 +589,21 @@ async fn the_openapi_document_names_what_is_there() {
                 release: "r".into(),
                 keys: vec!["k".into()],
                 expires_after_seconds: None,
+                propose: true,
             })
             .unwrap(),
         ),
+        (
+            "CosignRequest",
+            serde_json::to_value(CosignRequest {
+                channel: "uni/hello:stable".into(),
+                record: Some(record("h")),
+                keys: vec!["k".into()],
+                renewals: true,
+            })
+            .unwrap(),
+        ),
+        ("Cosigned", serde_json::to_value(Cosigned { record: None, signed: 1, threshold: 2 }).unwrap()),
         (
             "DelegateRequest",
             serde_json::to_value(DelegateRequest {
@@ -607,6 +619,18 @@ async fn the_openapi_document_names_what_is_there() {
             "SigningAnswer",
             serde_json::to_value(SigningAnswer { number: 1, signature: Some("00".into()), refusal: None }).unwrap(),
         ),
+        (
+            "PublishAdvisoryRequest",
+            serde_json::to_value(PublishAdvisoryRequest {
+                key: "k".into(),
+                id: "DSA-1".into(),
+                severity: rialto_protocol::record::Severity::High,
+                summary: None,
+                packages: vec![AdvisedPackage { ecosystem: "debian-12".into(), name: "openssl".into(), fixed: None }],
+            })
+            .unwrap(),
+        ),
+        ("AdvisoriesPublished", serde_json::to_value(AdvisoriesPublished { records: vec![record("a")] }).unwrap()),
         ("BansLifted", serde_json::to_value(BansLifted { peer_id: "p".into(), lifted: 1 }).unwrap()),
         (
             "ReplayAtRequest",

@@ -33,6 +33,8 @@ pub(super) fn of(node: &Node, judged: &Judged) -> Vec<HistoryEvent> {
         let of_what = match said.subject {
             RevocationSubject::Release(_) => String::new(),
             RevocationSubject::Endorsement(id) => format!("endorsement {id}: "),
+            // Of a package, and not of this release.
+            RevocationSubject::Advisory(_) => continue,
             RevocationSubject::Key(key) => format!("key {}: ", node.shown(&key)),
         };
         told.record(record, HistoryKind::Revoked, format!("{of_what}{}", said.reason));

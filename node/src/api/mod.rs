@@ -1,5 +1,6 @@
 //! The node as its faces see it: `web::api::Backend`.
 
+mod advisories;
 mod history;
 mod metrics;
 mod search;
@@ -13,6 +14,7 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use rialto_protocol::UnixSeconds;
 use rialto_protocol::bounded::Text;
 use rialto_protocol::ids::{ImageId, PublicKey, RecordId};
 use rialto_protocol::record::{Body, Endorsement, EndorsementBody, Revocation, RevocationSubject};
@@ -232,7 +234,7 @@ impl Backend for Api {
             body,
             expires: request.expires_after_seconds.map(|seconds| now.saturating_add(seconds)),
         });
-        self.sign_and_announce(&key, None, &body).await
+        self.sign_and_announce(&key, None, now, &body).await
     }
 
     async fn statement(&self, endorsement: &str) -> Result<StatementExport> {
@@ -246,7 +248,7 @@ impl Backend for Api {
         let subject = blocking(move || node.revocation_subject(&named)).await??;
         let body = Body::Revocation(Revocation { subject, reason });
         let federation = self.config.federation.clone();
-        self.sign_and_announce(&key, Some(federation), &body).await
+        self.sign_and_announce(&key, Some(federation), self.now(), &body).await
     }
 
     async fn channels(&self, appliance: Option<&str>) -> Result<Vec<ChannelShown>> {
@@ -265,6 +267,10 @@ impl Backend for Api {
 
     async fn set_channel(&self, request: SetChannelRequest) -> Result<Recorded> {
         self.0.set_channel(request).await
+    }
+
+    async fn cosign_channel(&self, request: CosignRequest) -> Result<Cosigned> {
+        self.0.cosign(request).await
     }
 
     async fn delegate(&self, request: DelegateRequest) -> Result<Delegated> {
@@ -294,6 +300,15 @@ impl Backend for Api {
         let set = blocking(move || node.set_clock(request.reset)).await?;
         self.changed(Change::Policy);
         set.map(|reading| view::clock(&reading)).map_err(|error| ApiError::failed(error.to_string()))
+    }
+
+    async fn publish_advisory(&self, request: PublishAdvisoryRequest) -> Result<AdvisoriesPublished> {
+        self.0.publish_advisory(request).await
+    }
+
+    async fn advisories(&self, query: AdvisoryQuery) -> Result<Vec<AdvisoryShown>> {
+        let node = Arc::clone(&self.0);
+        blocking(move || node.advisories(&query)).await?
     }
 
     async fn fetch(&self, request: FetchRequest) -> Result<JobStarted> {
@@ -365,19 +380,20 @@ impl Backend for Api {
 }
 
 impl Node {
-    async fn sign_and_announce(
+    pub(super) async fn sign_and_announce(
         &self,
         signer: &Signer,
         federation: Option<rialto_protocol::bounded::Name>,
+        issued: UnixSeconds,
         body: &Body,
     ) -> Result<Recorded> {
-        let draft = Draft::new([signer.public()], federation, self.now(), body);
+        let draft = Draft::new([signer.public()], federation, issued, body);
         let draft = draft.map_err(|error| ApiError::usage(error.to_string()))?;
         let envelope = self.desk.sign(draft, [signer]).await?;
         Ok(Recorded { record: self.announce(envelope).await? })
     }
 
-    /// A public key in either form, or a release or endorsement of the catalog.
+    /// A public key in either form, or a release, endorsement or advisory of the catalog.
     fn revocation_subject(&self, subject: &str) -> Result<RevocationSubject> {
         if subject.starts_with("ssh-") {
             let key = keys::from_openssh(subject).map_err(|error| ApiError::usage(error.to_string()))?;
@@ -398,8 +414,9 @@ impl Node {
         match &record.body {
             Body::Release(_) => Ok(RevocationSubject::Release(record.id)),
             Body::Endorsement(_) => Ok(RevocationSubject::Endorsement(record.id)),
+            Body::Advisory(_) => Ok(RevocationSubject::Advisory(record.id)),
             _ => Err(ApiError::usage(format!(
-                "{} is a record of kind '{}'; releases, endorsements and keys can be revoked",
+                "{} is a record of kind '{}'; releases, endorsements, advisories and keys can be revoked",
                 record.id, record.header.kind
             ))),
         }

@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use rialto_protocol::UnixSeconds;
-use rialto_protocol::channel::{Authority, ChannelName, Flaw};
+use rialto_protocol::channel::{Authority, ChannelName, Flaw, Pending};
 use rialto_protocol::ids::{ImageId, PublicKey};
-use rialto_protocol::record::{Boot, InputType, Record, Release};
+use rialto_protocol::record::{Boot, InputType, Record, Release, RevocationSubject};
 use rialto_protocol::signed::Verified;
 use rialto_web::api::*;
 
@@ -19,10 +19,12 @@ use crate::net::bulk::PeerTraffic;
 use crate::node::work::store_error;
 use crate::node::{Judged, Node, Seen};
 use crate::store::{StoredImage, Usage};
-use crate::trust::{Reading, age_shown, revocation_counts};
+use crate::trust::{Reading, Standby, age_shown, revocation_counts};
 
 /// Sites asked for before the page is shown; who answers later is not counted.
 const PROVIDERS_WAIT: Duration = Duration::from_millis(500);
+/// Heads of one channel that are shown as waiting for signatures.
+const MAX_WAITING: usize = 16;
 /// Frozen channels that are warned of one by one; more are only counted.
 const FROZEN_LISTED: usize = 5;
 /// Sites counted at most.
@@ -52,6 +54,14 @@ pub(super) fn status(node: &Node, listen: Vec<String>) -> Result<Status> {
     }
     for (channel, why) in node.stuck_channels() {
         warnings.push(format!("channel {} is not signed again: {why}", node.channel_title(&channel)));
+    }
+    for (channel, head) in node.waiting_channels() {
+        let title = node.channel_title(&channel);
+        warnings.push(format!(
+            "a head of channel {title} is signed by {} of {}: it counts once more have signed, with rialto channel cosign {title} --key KEY",
+            head.signed.len(),
+            head.threshold
+        ));
     }
     let frozen = node.frozen_channels();
     for (channel, seconds) in frozen.iter().take(FROZEN_LISTED) {
@@ -190,7 +200,7 @@ pub(super) fn details(node: &Node, judged: &Judged, other_sites: u64) -> Result<
     let revocations: Vec<&Verified<Record>> = judged.revocations.iter().map(AsRef::as_ref).collect();
     let endorsements: Vec<&Verified<Record>> = judged.endorsements.iter().map(AsRef::as_ref).collect();
     let shown_revocation = |record: &&SharedRecord| {
-        let said = record.body.revocation()?;
+        let said = record.body.revocation().filter(|said| !matches!(said.subject, RevocationSubject::Advisory(_)))?;
         Some(RevocationShown {
             record: record.id,
             signed_by: signers(node, record),
@@ -209,6 +219,7 @@ pub(super) fn details(node: &Node, judged: &Judged, other_sites: u64) -> Result<
         signed_by: signers(node, &judged.record),
         endorsements: statements::endorsements(node, release, &endorsements, &revocations),
         revocations: judged.revocations.iter().filter_map(|record| shown_revocation(&record)).collect(),
+        advisories: node.advisories_bearing_on(&judged.record, &judged.endorsements),
         channels: (node.catalog.channels_of(&release.publisher, &release.name).iter())
             .map(|name| channel(node, name))
             .filter(|channel| channel.release == Some(judged.record.id))
@@ -290,6 +301,30 @@ pub(super) fn channel(node: &Node, name: &ChannelName) -> ChannelShown {
             Authority::Contradicted { .. } | Authority::Missing { .. } => Movers::default(),
         },
         renews: node.renews_at(name).map(time),
+        cosigns: node.floors.signed(name).is_some_and(|signed| signed.standby == Standby::Cosigns),
+        waiting: node.pending(name).into_iter().take(MAX_WAITING).map(|head| waiting(node, head)).collect(),
+    }
+}
+
+fn waiting(node: &Node, head: Pending) -> WaitingHead {
+    let shown = |key: &PublicKey| SignerShown {
+        name: node.key_shown(key),
+        is_known: node.petname(key).is_some(),
+        key: openssh(key),
+    };
+    let release = node.catalog.get(&head.release);
+    WaitingHead {
+        record: head.record,
+        release: head.release,
+        version: release.and_then(|record| record.body.release().map(|release| release.version.to_string())),
+        epoch: head.position.epoch,
+        sequence: head.position.sequence,
+        signed_by: head.signed.iter().map(shown).collect(),
+        wanted: head.wanted.iter().map(shown).collect(),
+        threshold: head.threshold as u64,
+        issued: time(head.issued),
+        expires: time(head.expires),
+        because: head.flaw.map(|flaw| flaw.to_string()),
     }
 }
 

@@ -656,7 +656,7 @@ impl Holdings {
         let Some(subject) = self.index.subject(slot) else { return Stand::Nothing };
         let is_fact = |held: &Held| match subject {
             RevocationSubject::Key(key) => held.is_signed_by(key),
-            RevocationSubject::Release(id) | RevocationSubject::Endorsement(id) => {
+            RevocationSubject::Release(id) | RevocationSubject::Endorsement(id) | RevocationSubject::Advisory(id) => {
                 self.index.get(id).is_some_and(|of| held.signers.iter().any(|key| of.is_signed_by(key)))
             }
         };
@@ -671,11 +671,13 @@ impl Holdings {
                 let other = self.budget.records(&Payer::Key(*key)).find(|other| *other != slot);
                 other.map_or(Stand::Nothing, Stand::Evictable)
             }
-            RevocationSubject::Release(id) | RevocationSubject::Endorsement(id) => match self.index.slot(id) {
-                Some(of) if self.index.held(of).is_some_and(|held| !held.is_charged) => Stand::Kept,
-                Some(of) => Stand::Evictable(of),
-                None => Stand::Nothing,
-            },
+            RevocationSubject::Release(id) | RevocationSubject::Endorsement(id) | RevocationSubject::Advisory(id) => {
+                match self.index.slot(id) {
+                    Some(of) if self.index.held(of).is_some_and(|held| !held.is_charged) => Stand::Kept,
+                    Some(of) => Stand::Evictable(of),
+                    None => Stand::Nothing,
+                }
+            }
         }
     }
 }

@@ -7,19 +7,23 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
 
+use rialto_protocol::UnixSeconds;
 use rialto_protocol::bounded::Name;
 use rialto_protocol::channel::{ChannelName, Heads, Position, is_delegation, rightful};
 use rialto_protocol::ids::{PublicKey, RecordId};
 use rialto_protocol::record::{Channel, DelegatedRole, Record};
 use rialto_protocol::signed::Verified;
 
-use super::SharedRecord;
+use super::index::{Kind, Slot};
+use super::{Catalog, SharedRecord};
 
 /// Heads by channel, and delegations by publisher.
 #[derive(Debug, Default)]
 pub(super) struct Channels {
     /// The rightful heads.
     heads: BTreeMap<ChannelName, BTreeMap<(Position, RecordId), SharedRecord>>,
+    /// Heads that would be rightful with the signatures of more of the keys that may sign them.
+    waiting: BTreeMap<ChannelName, BTreeMap<RecordId, SharedRecord>>,
     /// Every head that names a delegation, rightful or not.
     by_epoch: BTreeMap<(PublicKey, u64), BTreeMap<RecordId, SharedRecord>>,
     /// Delegations that their publisher signed, by sequence.
@@ -115,6 +119,23 @@ impl Channels {
         self.by_epoch.get(&(*publisher, epoch)).into_iter().flat_map(BTreeMap::values)
     }
 
+    /// The heads of a channel that some of the keys of the delegation that they name have signed, and not enough of them.
+    pub(super) fn waiting(&self, channel: &ChannelName) -> impl Iterator<Item = &SharedRecord> {
+        self.waiting.get(channel).into_iter().flat_map(BTreeMap::values)
+    }
+
+    /// Every channel with such a head.
+    pub(super) fn that_wait(&self) -> impl Iterator<Item = &ChannelName> {
+        self.waiting.keys()
+    }
+
+    /// Whether a head that is not rightful could become it.
+    fn is_waiting(&self, record: &SharedRecord, head: &Channel) -> bool {
+        let under = self.delegations.get(&(head.publisher, head.epoch)).into_iter().flatten();
+        let mut lent = under.filter_map(|(_, record)| is_delegation(record)).filter(|of| of.covers(&head.name));
+        lent.any(|delegation| delegation.keys().iter().any(|key| record.is_signed_by(key)))
+    }
+
     pub(super) fn put(&mut self, record: &SharedRecord) {
         let Some(head) = record.body.channel() else { return };
         if head.epoch > 0 {
@@ -123,6 +144,8 @@ impl Channels {
         if let Some(position) = self.place(record) {
             self.moved.insert(head.publisher);
             self.heads.entry(head.into()).or_default().insert((position, record.id), Arc::clone(record));
+        } else if self.is_waiting(record, head) {
+            self.waiting.entry(head.into()).or_default().insert(record.id, Arc::clone(record));
         }
     }
 
@@ -160,6 +183,31 @@ impl Channels {
     fn take_head(&mut self, record: &SharedRecord, head: &Channel) {
         let position = Position { epoch: head.epoch, sequence: head.sequence };
         remove(&mut self.heads, &head.into(), &(position, record.id));
+        remove(&mut self.waiting, &head.into(), &record.id);
+    }
+}
+
+impl Catalog {
+    /// The heads of a channel that some of the keys that must sign them have signed, and not enough.
+    pub fn waiting_heads(&self, channel: &ChannelName) -> Vec<SharedRecord> {
+        self.read().index.channels.waiting(channel).cloned().collect()
+    }
+
+    /// Every channel with a head that some of the keys that must sign it have signed, and not enough.
+    pub fn channels_that_wait(&self) -> BTreeSet<ChannelName> {
+        self.read().index.channels.that_wait().cloned().collect()
+    }
+
+    /// Advisories that one of their signers satisfies `is_by`, the latest issued first; at most `limit`. Looks at every record
+    /// that is known, and reads those that it gives.
+    pub fn advisories_by(&self, is_by: impl Fn(&PublicKey) -> bool, limit: usize) -> Vec<SharedRecord> {
+        self.all(|holdings| {
+            let all = holdings.index.iter().filter(|(_, held)| matches!(held.kind, Kind::Advisory(_)));
+            let theirs = all.filter(|(_, held)| held.signers.iter().any(&is_by));
+            let mut found: Vec<(UnixSeconds, Slot)> = theirs.map(|(slot, held)| (held.issued, slot)).collect();
+            found.sort_unstable_by(|a, b| b.cmp(a));
+            found.into_iter().take(limit).map(|(_, slot)| slot).collect()
+        })
     }
 }
 

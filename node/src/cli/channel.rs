@@ -4,7 +4,11 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use rialto_protocol::bounded::Name;
-use rialto_web::api::{ChannelShown, ChannelWorth, Movers, Recorded, SetChannelRequest, SignerShown};
+use rialto_protocol::ids::RecordId;
+use rialto_web::api::{
+    ApiError, ChannelShown, ChannelWorth, CosignRequest, Cosigned, Movers, Recorded, SetChannelRequest, SignerShown,
+    WaitingHead,
+};
 
 use super::output::{Cell, Face, Outcome, Page, Tone, age, span};
 use super::sign::{KeyChoice, Signing};
@@ -17,6 +21,8 @@ use crate::units::parse_duration;
 pub(super) enum Command {
     /// Make a channel point at a release, and keep it fresh from now on
     Set(SetArguments),
+    /// Add a signature to a head that another site proposed, where several keys must sign
+    Cosign(CosignArguments),
     /// List channels, of the publishers that policy names or of one appliance
     Ls {
         /// Only those of this appliance
@@ -48,11 +54,35 @@ pub(super) struct SetArguments {
     /// How long it is fresh unless it is signed again, which this node does [default: 7d]
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     expires: Option<Duration>,
+    /// Sign as some of the keys that must sign together, and let other sites add theirs (rialto channel cosign)
+    #[arg(long)]
+    propose: bool,
+}
+
+/// Which head is signed with others.
+#[derive(Debug, Args)]
+pub(super) struct CosignArguments {
+    /// The channel
+    #[arg(value_name = "PUBLISHER/NAME:CHANNEL")]
+    channel: String,
+    /// The key to sign with: a name of keys/, the file of a key, or agent:NAME for one of an ssh-agent
+    #[arg(long = "key", value_name = "KEY", required_unless_present = "stop")]
+    keys: Vec<KeyChoice>,
+    /// The head, where not the highest is meant that waits: its record, as rialto channel show says it
+    #[arg(long, value_name = "RECORD")]
+    record: Option<RecordId>,
+    /// Let this node sign renewals of the same release from now on, as long as none lasts longer than this one
+    #[arg(long)]
+    renewals: bool,
+    /// Sign no more renewals
+    #[arg(long, conflicts_with_all = ["keys", "record", "renewals"])]
+    stop: bool,
 }
 
 pub(super) async fn run(face: &Face, dir: &NodeDir, client: &Client, command: Command) -> Outcome {
     match command {
         Command::Set(arguments) => set(face, dir, client, arguments).await,
+        Command::Cosign(arguments) => cosign(face, dir, client, arguments).await,
         Command::Ls { appliance } => list(face, client, appliance).await,
         Command::Show { channel } => {
             let shown: ChannelShown = client.get(&format!("channels/{}", segment(&channel))).await?;
@@ -69,6 +99,7 @@ async fn set(face: &Face, dir: &NodeDir, client: &Client, arguments: SetArgument
         release: arguments.release,
         keys: signing.names(),
         expires_after_seconds: arguments.expires.map(|expires| expires.as_secs()),
+        propose: arguments.propose,
     };
     let recorded: Recorded = signing.during(client.post("channels", &request)).await?;
     if !signing.node_has_all() {
@@ -78,6 +109,76 @@ async fn set(face: &Face, dir: &NodeDir, client: &Client, arguments: SetArgument
         );
     }
     face.print(&recorded, |page| page.line(Cell::new(recorded.record, Tone::Strong)))
+}
+
+async fn cosign(face: &Face, dir: &NodeDir, client: &Client, arguments: CosignArguments) -> Outcome {
+    let title = &arguments.channel;
+    if arguments.stop {
+        let request = CosignRequest { channel: title.clone(), record: None, keys: Vec::new(), renewals: false };
+        let cosigned: Cosigned = client.post("channels/cosign", &request).await?;
+        return face.print(&cosigned, |page| page.line(format!("renewals of {title} are not signed here any more")));
+    }
+    let shown: ChannelShown = client.get(&format!("channels/{}", segment(title))).await?;
+    let wanted = |head: &&WaitingHead| match &arguments.record {
+        Some(record) => head.record == *record,
+        None => head.because.is_none(),
+    };
+    let mut found = shown.waiting.iter().filter(wanted);
+    let first = found.next();
+    if let Some(other) = found.find(|head| first.is_some_and(|first| first.release != head.release)) {
+        return Err(ApiError::usage(format!("heads of {title} wait that point at different releases"))
+            .with_hint(format!(
+                "say which: --record {} for release {}, --record {} for release {}; rialto channel show {title} has more",
+                first.map(|first| first.record.to_string()).unwrap_or_default(),
+                first.map(|first| first.release.to_string()).unwrap_or_default(),
+                other.record,
+                other.release
+            )));
+    }
+    let record = match (first, arguments.record) {
+        (Some(head), _) => {
+            // What is signed is said before it is.
+            face.note(format!("signing this head of {}:\n{}", title, lines_of(head)));
+            head.record
+        }
+        (None, Some(record)) => record,
+        (None, None) => {
+            let why = shown.waiting.first().and_then(|head| head.because.clone());
+            let none = ApiError::not_found(format!("no head of {title} waits for signatures here"));
+            return Err(match why {
+                Some(why) => none.with_hint(format!("one does that nobody should sign: {why}")),
+                None => none.with_hint("another site proposes one with: rialto channel set --propose"),
+            });
+        }
+    };
+    let signing = Signing::prepare(dir, client, "channel", arguments.keys)?;
+    let request = CosignRequest {
+        channel: title.clone(),
+        record: Some(record),
+        keys: signing.names(),
+        renewals: arguments.renewals,
+    };
+    let cosigned: Cosigned = signing.during(client.post("channels/cosign", &request)).await?;
+    face.print(&cosigned, |page| {
+        page.line(Cell::new(record, Tone::Strong));
+        page.line(format!("signed by {} of {}", cosigned.signed, cosigned.threshold));
+    })
+}
+
+/// What a head says, for who is to sign it.
+fn lines_of(head: &WaitingHead) -> String {
+    let version = head.version.as_deref().map(|version| format!(" ({version})")).unwrap_or_default();
+    format!(
+        "  points at  {}{version}\n  number     {}.{}\n  expires    {}\n  signed by  {}, {} of {}\n  record     {}",
+        head.release,
+        head.epoch,
+        head.sequence,
+        head.expires,
+        signers(&head.signed_by),
+        head.signed_by.len(),
+        head.threshold,
+        head.record
+    )
 }
 
 async fn list(face: &Face, client: &Client, appliance: Option<String>) -> Outcome {
@@ -120,6 +221,24 @@ fn describe(page: &mut Page, channel: &ChannelShown) {
         ("moved by", movers(&channel.movers).into()),
         ("signed again", optional(&channel.renews)),
     ]);
+    if channel.cosigns {
+        page.line("this node signs renewals of it with others");
+    }
+    if !channel.waiting.is_empty() {
+        page.heading("heads that wait for signatures");
+        let rows = channel.waiting.iter().map(|head| {
+            [
+                format!("{}.{}", head.epoch, head.sequence).into(),
+                head.version.clone().unwrap_or_else(|| head.release.to_string()).into(),
+                format!("{} of {} ({})", head.signed_by.len(), head.threshold, signers(&head.signed_by)).into(),
+                signers(&head.wanted).into(),
+                (&head.expires).into(),
+                head.record.to_string().into(),
+                head.because.clone().unwrap_or_default().into(),
+            ]
+        });
+        page.table(["NUMBER", "POINTS AT", "SIGNED BY", "WANTED", "EXPIRES", "RECORD", "DO NOT SIGN"], rows.collect());
+    }
     if let [one, other] = channel.proof.as_slice() {
         page.heading("two heads that contradict each other");
         page.paragraph(&format!("{one}\n{other}"));

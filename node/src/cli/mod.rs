@@ -3,6 +3,7 @@
 //! Everything but `init`, `node`, `key` (`key rotate` apart), `policy check` and `test`, `decisions`, `store`, `doctor` and
 //! `completions` asks the running node over its UNIX socket, so that a script, the web UI and this program can never disagree.
 
+mod advisory;
 mod channel;
 mod completions;
 mod decisions;
@@ -127,9 +128,12 @@ enum Command {
     Delegate(delegate::Arguments),
     /// Say something of a release: that it was tested, for example
     Endorse(endorse::Arguments),
+    /// Say that packages have a flaw, and list who says so
+    #[command(subcommand)]
+    Advisory(advisory::Command),
     /// Write out an in-toto statement that an endorsement carries, as it was brought here
     Export(export::Arguments),
-    /// Withdraw a release, an endorsement or a key
+    /// Withdraw a release, an endorsement, an advisory or a key
     Revoke(revoke::Arguments),
     /// Check the policy, and explain what it says of a release
     #[command(subcommand)]
@@ -239,6 +243,7 @@ async fn ask(command: Command, face: &Face, dir: &NodeDir) -> Outcome {
         Command::Delegate(arguments) => delegate::run(face, dir, client, arguments).await,
         Command::Key(key::Command::Rotate(arguments)) => delegate::rotate(face, dir, client, arguments).await,
         Command::Endorse(arguments) => endorse::run(face, dir, client, arguments).await,
+        Command::Advisory(command) => advisory::run(face, dir, client, command).await,
         Command::Export(arguments) => export::run(face, client, arguments).await,
         Command::Revoke(arguments) => revoke::run(face, dir, client, arguments).await,
         Command::Policy(policy::Command::Explain { release }) => policy::explain(face, client, &release).await,
@@ -328,8 +333,16 @@ mod tests {
             "rialto --dir D endorse RELEASE --key name --dsse FILE --json",
             "rialto --dir D export RECORD -o FILE --json",
             "rialto --dir D revoke ID --key name --reason TEXT --json",
+            "rialto --dir D advisory publish FILE.toml --key name --json",
+            "rialto --dir D advisory publish --id DSA-1 --severity high --ecosystem debian-12 --package openssl --fixed 3.0.2-1 \
+             --summary TEXT --key name",
+            "rialto --dir D advisory ls --strangers --json",
+            "rialto --dir D advisory show openssl --json",
             "rialto --dir D channel set cern/batch stable RELEASE --key name --expires 7d --json",
             "rialto --dir D channel set cern/batch stable RELEASE --key one --key other",
+            "rialto --dir D channel set cern/batch stable RELEASE --key one --propose",
+            "rialto --dir D channel cosign cern/batch:stable --key other --renewals --json",
+            "rialto --dir D channel cosign cern/batch:stable --stop",
             "rialto --dir D channel ls cern/batch --json",
             "rialto --dir D channel show cern/batch:stable --json",
             "rialto --dir D delegate online --key name --names batch-* --names web --threshold 1 --expires 90d --json",

@@ -11,7 +11,7 @@ use crate::dir::NodeDir;
 /// What is withdrawn, by whom and why.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// A release, an endorsement, or a public key (OpenSSH form, or 52 characters of base32)
+    /// A release, an endorsement, an advisory, or a public key (OpenSSH form, or 52 characters of base32)
     subject: String,
     /// The key to sign with: a name of keys/, the file of a key, or agent:NAME for one of an ssh-agent
     #[arg(long, value_name = "KEY")]

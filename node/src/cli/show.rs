@@ -4,7 +4,7 @@ use clap::Args;
 use rialto_web::api::{HistoryKind, ReleaseDetails, SignerShown, StatementShown};
 
 use super::output::{Cell, Face, Outcome, Page, Tone, age, count};
-use super::{channel, policy};
+use super::{advisory, channel, policy};
 use crate::client::{Client, segment};
 use crate::units::ByteSize;
 
@@ -64,6 +64,9 @@ fn describe(page: &mut Page, details: &ReleaseDetails) {
     policy::describe(page, &details.explanation);
     if !details.channels.is_empty() {
         channel::describe_all(page, &details.channels);
+    }
+    if !details.advisories.is_empty() {
+        advisory::describe_bearing(page, &details.advisories);
     }
     describe_statements(page, details);
     if !details.images.is_empty() {

@@ -4,24 +4,22 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use rialto_protocol::UnixSeconds;
-use rialto_protocol::bounded::{Name, NamePattern};
+use rialto_protocol::bounded::Name;
 use rialto_protocol::channel::{self, Authority, ChannelName, ChannelState, Flaw, Known, Position, is_delegation};
 use rialto_protocol::ids::{PublicKey, RecordId};
-use rialto_protocol::record::{Body, Channel, DelegatedRole, Delegation, RevocationSubject};
+use rialto_protocol::record::{Body, Channel, DelegatedRole, RevocationSubject};
 use rialto_protocol::signed::Draft;
-use rialto_web::api::{ApiError, DelegateRequest, Delegated, Recorded, RotateRequest, SetChannelRequest};
+use rialto_web::api::{ApiError, Recorded, SetChannelRequest};
 
 use super::Node;
 use super::work::blocking;
 use crate::catalog::SharedRecord;
 use crate::keys;
 use crate::signing::Signer;
-use crate::trust::{FloorError, Place, Signed, revocation_is_by};
+use crate::trust::{FloorError, Place, Signed, Standby, revocation_is_by};
 
 /// How long a head lasts where nobody says: a site that was away for a weekend still finds it fresh.
 pub(crate) const DEFAULT_LIFETIME_SECONDS: u64 = 7 * 24 * 60 * 60;
-/// How long a delegation lasts where nobody says.
-const DEFAULT_DELEGATION_SECONDS: u64 = 90 * 24 * 60 * 60;
 /// Nothing that is signed here lasts longer: ten years. What expires later than anyone remembers does not expire.
 const MAX_LIFETIME_SECONDS: u64 = 10 * 366 * 24 * 60 * 60;
 
@@ -52,18 +50,19 @@ impl Node {
         let heads = self.catalog.heads(channel);
         let delegations = self.catalog.delegations(&channel.publisher, &channel.name);
         let floor = self.floors.floor(channel);
-        let policy = self.policy.borrow().policy.clone();
-        let is_revoked = |key: &PublicKey| {
-            let said = self.catalog.revocations_of(&RevocationSubject::Key(*key));
-            let is_by = |revocation: &SharedRecord, key| revocation_is_by(policy.as_deref(), revocation, key);
-            // By its own word, or by that of the publisher, who lent it the channel.
-            said.iter().any(|revocation| is_by(revocation, key) || is_by(revocation, &channel.publisher))
-        };
         let known = Known { channel, heads: &heads, delegations: &delegations, floor };
-        let state = channel::state(&known, is_revoked, self.now());
+        let state = channel::state(&known, |key| self.is_revoked_for(key, channel), self.now());
         let role = DelegatedRole::Channel;
         let authority = channel::authority(&channel.publisher, role, &channel.name, &delegations, floor.delegation);
         Seen { heads, authority, state }
+    }
+
+    /// Whether a key moves this channel no more: by its own word, or by that of the publisher, who lent it the channel.
+    pub(super) fn is_revoked_for(&self, key: &PublicKey, channel: &ChannelName) -> bool {
+        let policy = self.policy.borrow().policy.clone();
+        let said = self.catalog.revocations_of(&RevocationSubject::Key(*key));
+        let is_by = |revocation: &SharedRecord, key| revocation_is_by(policy.as_deref(), revocation, key);
+        said.iter().any(|revocation| is_by(revocation, key) || is_by(revocation, &channel.publisher))
     }
 
     /// Raises the floors to what is known of these publishers. Blocks on the disk where something is higher.
@@ -117,82 +116,20 @@ impl Node {
         let signers = self.signers(&request.keys).await?;
         let lifetime = lifetime(request.expires_after_seconds, DEFAULT_LIFETIME_SECONDS)?;
         let _signing = self.signing.lock().await;
-        Ok(Recorded { record: self.sign_head(channel, record.id, signers, lifetime).await? })
-    }
-
-    /// Lets keys move the channels of a publisher, and signs those channels of its that this node keeps fresh again.
-    pub(crate) async fn delegate(self: &Arc<Self>, request: DelegateRequest) -> Result<Delegated, ApiError> {
-        let root = self.signer(&request.key).await?;
-        let mut to = BTreeSet::new();
-        for key in &request.to {
-            to.insert(self.key_called(key).await?);
-        }
-        let names = patterns(&request.names)?;
-        let lifetime = lifetime(request.expires_after_seconds, DEFAULT_DELEGATION_SECONDS)?;
-        let _signing = self.signing.lock().await;
-        let record = self.sign_delegation(&root, to, request.threshold.unwrap_or(1), names, lifetime).await?;
-        let channels = self.sign_again(&root.public()).await;
-        Ok(Delegated { record, records: vec![record], channels })
-    }
-
-    /// Puts a new key in the place of an old one wherever the publisher's key lets the old one act.
-    pub(crate) async fn rotate(self: &Arc<Self>, request: RotateRequest) -> Result<Delegated, ApiError> {
-        let old = self.key_called(&request.old).await?;
-        let new = self.key_called(&request.new).await?;
-        let root_name = request.key.as_deref().unwrap_or(&request.old);
-        let root = self.signer(root_name).await?;
-        let publisher = root.public();
-        let _signing = self.signing.lock().await;
-        let now = self.sound_now()?;
-        let mut in_force: BTreeMap<Vec<NamePattern>, SharedRecord> = BTreeMap::new();
-        for record in self.catalog.delegations_by(&publisher) {
-            if let Some(delegation) = is_delegation(&record).filter(|of| of.role() == DelegatedRole::Channel) {
-                // The highest come first.
-                in_force.entry(delegation.names().to_vec()).or_insert(record);
-            }
-        }
-        let mut of_old: Vec<(u64, Delegation, u64)> = in_force
-            .values()
-            .filter_map(|record| {
-                let delegation = is_delegation(record).filter(|of| of.keys().contains(&old))?;
-                let lasts = delegation.expires().saturating_sub(record.header.issued);
-                Some((delegation.sequence(), delegation.clone(), lasts))
-            })
-            .collect();
-        // One that is for more names than another comes after it again, as before.
-        of_old.sort_by_key(|(sequence, ..)| *sequence);
-        let mut records = Vec::new();
-        for (_, delegation, lasts) in of_old {
-            let keys = delegation.keys().iter().map(|key| if *key == old { new } else { *key }).collect();
-            let lasts = request.expires_after_seconds.unwrap_or(lasts.max(1));
-            let (threshold, names) = (delegation.threshold() as u32, delegation.names().to_vec());
-            records.push(self.sign_delegation(&root, keys, threshold, names, lifetime(Some(lasts), 1)?).await?);
-        }
-        if records.is_empty() && old == publisher {
-            let lasts = lifetime(request.expires_after_seconds, DEFAULT_DELEGATION_SECONDS)?;
-            let everything = patterns(&["*".to_owned()])?;
-            records.push(self.sign_delegation(&root, [new].into(), 1, everything, lasts).await?);
-        }
-        let Some(&record) = records.last() else {
-            return Err(ApiError::not_found(format!(
-                "key {} lets {} do nothing, as far as is known here (at {now})",
-                self.key_shown(&publisher),
-                self.key_shown(&old)
-            ))
-            .with_hint(format!("let the new key act: rialto delegate {} --key KEY --names '*'", request.new)));
-        };
-        let channels = self.sign_again(&publisher).await;
-        Ok(Delegated { record, records, channels })
+        let standby = if request.propose { Standby::Proposes } else { Standby::No };
+        Ok(Recorded { record: self.sign_head(channel, record.id, signers, lifetime, standby).await? })
     }
 
     /// Signs a head with the next number, once that is written down. The caller holds `signing`. Where all the keys are
-    /// this node's own, it signs the channel again from now on.
+    /// this node's own, it signs the channel again from now on. One that is proposed may lack signatures of others, who add
+    /// theirs when it reaches them.
     pub(super) async fn sign_head(
         self: &Arc<Self>,
         channel: ChannelName,
         release: RecordId,
         signers: Vec<Signer>,
         lifetime_seconds: u64,
+        standby: Standby,
     ) -> Result<RecordId, ApiError> {
         let now = self.sound_now()?;
         let title = self.channel_title(&channel);
@@ -205,7 +142,13 @@ impl Node {
         let signers: BTreeMap<PublicKey, Signer> =
             signers.into_iter().map(|signer| (signer.public(), signer)).collect();
         let seen = self.channel(&channel);
-        let epoch = self.may_sign(&title, &seen.authority, &channel, &signers, now)?;
+        let epoch = self.may_sign(&title, &seen.authority, &channel, &signers, now, standby)?;
+        let issuers: BTreeSet<PublicKey> = match (&seen.authority, standby) {
+            (Authority::Delegated { keys, .. }, Standby::Proposes) => {
+                keys.iter().chain(signers.keys()).copied().collect()
+            }
+            _ => signers.keys().copied().collect(),
+        };
         if let Some(flaw) =
             seen.state.flaws.iter().find(|flaw| matches!(flaw, Flaw::Contradicted { at, .. } if at.epoch == epoch))
         {
@@ -220,7 +163,9 @@ impl Node {
         let position = Position { epoch, sequence };
         let place = Place::new(channel.clone(), position);
         let before = self.floors.signed(&channel);
-        self.note_signed(Signed { place: place.clone(), release, keys: names, lifetime_seconds, at: now }).await?;
+        let signing =
+            Signed { place: place.clone(), release, keys: names, lifetime_seconds, at: now, standby, record: None };
+        self.note_signed(signing).await?;
         let publisher = channel.publisher;
         let body = Body::Channel(Channel {
             publisher,
@@ -231,7 +176,7 @@ impl Node {
             release,
             expires: now.saturating_add(lifetime_seconds),
         });
-        let signed = self.sign_with(&signers, &body, now).await;
+        let signed = self.sign_with(issuers, &signers, &body, now).await;
         if let (Err(_), Some(before)) = (&signed, before) {
             // A key elsewhere did not sign: the number is spent, and the channel stays what it was, signed again as before.
             self.note_signed(Signed { place, ..before }).await?;
@@ -243,17 +188,18 @@ impl Node {
         Ok(id)
     }
 
-    async fn sign_with(
+    pub(super) async fn sign_with(
         &self,
+        issuers: impl IntoIterator<Item = PublicKey>,
         signers: &BTreeMap<PublicKey, Signer>,
         body: &Body,
         now: UnixSeconds,
     ) -> Result<RecordId, ApiError> {
-        let draft = Draft::new(signers.keys().copied(), Some(self.config.federation.clone()), now, body);
+        let draft = Draft::new(issuers, Some(self.config.federation.clone()), now, body);
         self.announce(self.desk.sign(draft.map_err(unsignable)?, signers.values()).await?).await
     }
 
-    async fn note_signed(&self, signed: Signed) -> Result<(), ApiError> {
+    pub(super) async fn note_signed(&self, signed: Signed) -> Result<(), ApiError> {
         let floors = self.floors.clone();
         blocking(move || floors.sign(signed)).await?.map_err(|error| ApiError::failed(error.to_string()))
     }
@@ -266,6 +212,7 @@ impl Node {
         channel: &ChannelName,
         signers: &BTreeMap<PublicKey, Signer>,
         now: UnixSeconds,
+        standby: Standby,
     ) -> Result<u64, ApiError> {
         let refused = |why: String| ApiError::failed(format!("{title} is not moved: {why}"));
         match authority {
@@ -286,13 +233,17 @@ impl Node {
                 let good = signers.keys().filter(|key| keys.contains(key)).count();
                 match good >= *threshold {
                     true => Ok(*sequence),
+                    false if standby == Standby::Proposes && good > 0 => Ok(*sequence),
                     false => {
                         let keys: Vec<String> = keys.iter().map(|key| self.key_shown(key)).collect();
                         Err(refused(format!(
                             "{threshold} of {} must sign, says its publisher (record {record})",
                             keys.join(", ")
                         ))
-                        .with_hint("give each key with --key, or delegate to others"))
+                        .with_hint(match good {
+                            0 => "give each key with --key, or delegate to others",
+                            _ => "give each key with --key; or sign with those that are here and let other sites add theirs: --propose",
+                        }))
                     }
                 }
             }
@@ -314,74 +265,21 @@ impl Node {
         let floor = self.floors.floor(channel).head;
         let signed = self.floors.signed(channel).map(|signed| signed.place.position());
         let known = heads.chain(floor).chain(signed).filter(|at| at.epoch == epoch).map(|at| at.sequence).max();
-        match known {
-            Some(known) => known.checked_add(1).map(|next| next.max(now)),
-            None => Some(now.max(1)),
+        let mut next = match known {
+            Some(known) => known.checked_add(1)?.max(now),
+            None => now.max(1),
+        };
+        // Not one that another head waits with: signed by enough, the two would contradict each other.
+        let waiting = self.pending(channel).into_iter().map(|head| head.position);
+        let taken: BTreeSet<u64> = waiting.filter(|at| at.epoch == epoch).map(|at| at.sequence).collect();
+        while taken.contains(&next) {
+            next = next.checked_add(1)?;
         }
-    }
-
-    async fn sign_delegation(
-        &self,
-        root: &Signer,
-        keys: BTreeSet<PublicKey>,
-        threshold: u32,
-        names: Vec<NamePattern>,
-        lifetime_seconds: u64,
-    ) -> Result<RecordId, ApiError> {
-        let now = self.sound_now()?;
-        let publisher = root.public();
-        let known = self.catalog.delegations_by(&publisher);
-        let known = known.iter().filter_map(|record| is_delegation(record)).map(Delegation::sequence).max();
-        let next = known.max(self.floors.highest_delegation(&publisher)).unwrap_or(0).checked_add(1);
-        let sequence = next.map(|next| next.max(now)).ok_or_else(|| {
-            ApiError::failed("no number is left for a delegation by this key: somebody signed the last one")
-                .with_hint("revoke the key, and publish with another one")
-        })?;
-        let role = DelegatedRole::Channel;
-        let expires = now.saturating_add(lifetime_seconds);
-        let delegation = Delegation::new(publisher, role, keys, threshold, names, sequence, expires)
-            .map_err(|error| ApiError::usage(error.to_string()))?;
-        let signers = BTreeMap::from([(publisher, root.clone())]);
-        let id = self.sign_with(&signers, &Body::Delegation(delegation.clone()), now).await?;
-        let floors = self.floors.clone();
-        let raised = blocking(move || floors.raise([], [&delegation])).await?;
-        raised.map_err(|error| ApiError::failed(error.to_string()))?;
-        Ok(id)
-    }
-
-    /// Signs a publisher's channels that this node keeps fresh with whichever of its keys may now, where the ones that
-    /// signed last may no more. What cannot be signed is said in the log and by `status`.
-    async fn sign_again(self: &Arc<Self>, publisher: &PublicKey) -> Vec<RecordId> {
-        let mut records = Vec::new();
-        for signed in self.floors.all_signed() {
-            let channel = signed.place.channel();
-            if channel.publisher != *publisher || signed.keys.is_empty() {
-                continue;
-            }
-            let Authority::Delegated { keys, threshold, sequence, .. } = self.channel(&channel).authority else {
-                continue;
-            };
-            if signed.place.position().epoch == sequence {
-                continue;
-            }
-            let local = self.keys.list().unwrap_or_default().into_iter();
-            let local =
-                local.filter(|key| key.is_usable && key.public_key.as_ref().is_ok_and(|key| keys.contains(key)));
-            let names: Vec<Name> = local.map(|key| key.name).take(threshold).collect();
-            let signed = match self.signers(&names).await {
-                Ok(signers) => self.sign_head(channel.clone(), signed.release, signers, signed.lifetime_seconds).await,
-                Err(error) => Err(error),
-            };
-            match signed {
-                Ok(record) => records.push(record),
-                Err(error) => self.note_renewal(&channel, &Renewal::Stuck(error.message)),
-            }
-        }
-        records
+        Some(next)
     }
 
     /// The time to sign at.
-    fn sound_now(&self) -> Result<UnixSeconds, ApiError> {
+    pub(super) fn sound_now(&self) -> Result<UnixSeconds, ApiError> {
         let reading = self.clock();
         match reading.doubt {
             None => Ok(reading.now),
@@ -448,9 +346,16 @@ impl Node {
     pub(crate) fn channels_known(&self, appliance: Option<&str>) -> Result<Vec<ChannelName>, ApiError> {
         if let Some(appliance) = appliance {
             let (keys, name) = self.appliance_called(appliance)?;
-            return Ok(keys.iter().flat_map(|key| self.catalog.channels_of(key, &name)).collect());
+            let mut channels: BTreeSet<ChannelName> =
+                keys.iter().flat_map(|key| self.catalog.channels_of(key, &name)).collect();
+            let waiting = self.catalog.channels_that_wait().into_iter();
+            channels.extend(waiting.filter(|of| keys.contains(&of.publisher) && of.name == name));
+            return Ok(channels.into_iter().collect());
         }
-        Ok(self.named_keys().iter().flat_map(|key| self.catalog.channels_by(key)).collect())
+        let named = self.named_keys();
+        let mut channels: BTreeSet<ChannelName> = named.iter().flat_map(|key| self.catalog.channels_by(key)).collect();
+        channels.extend(self.catalog.channels_that_wait().into_iter().filter(|of| named.contains(&of.publisher)));
+        Ok(channels.into_iter().collect())
     }
 
     /// The channel that `PUBLISHER/NAME:CHANNEL` means. One look-up for each key that the publisher may be.
@@ -472,7 +377,11 @@ impl Node {
             channel: channel.clone(),
         });
         let mut found: Vec<ChannelName> = named
-            .filter(|channel| !self.catalog.heads(channel).is_empty() || self.floors.floor(channel).head.is_some())
+            .filter(|channel| {
+                !self.catalog.heads(channel).is_empty()
+                    || self.floors.floor(channel).head.is_some()
+                    || !self.catalog.waiting_heads(channel).is_empty()
+            })
             .collect();
         // A signer that has moved to another key: the one that still says something.
         if found.len() > 1 {
@@ -500,7 +409,7 @@ impl Node {
         }
     }
 
-    async fn key_called(&self, key: &str) -> Result<PublicKey, ApiError> {
+    pub(super) async fn key_called(&self, key: &str) -> Result<PublicKey, ApiError> {
         if key.starts_with("ssh-") {
             return keys::from_openssh(key).map_err(|error| ApiError::usage(error.to_string()));
         }
@@ -522,12 +431,7 @@ fn unsignable(error: rialto_protocol::signed::EnvelopeError) -> ApiError {
     ApiError::usage(error.to_string())
 }
 
-fn patterns(names: &[String]) -> Result<Vec<NamePattern>, ApiError> {
-    let parsed: Result<Vec<NamePattern>, _> = names.iter().map(|name| NamePattern::try_from(name.as_str())).collect();
-    parsed.map_err(|error| ApiError::usage(error.to_string()))
-}
-
-fn lifetime(seconds: Option<u64>, otherwise: u64) -> Result<u64, ApiError> {
+pub(super) fn lifetime(seconds: Option<u64>, otherwise: u64) -> Result<u64, ApiError> {
     match seconds.unwrap_or(otherwise) {
         0 => Err(ApiError::usage("what lasts for no time is not worth signing")),
         seconds if seconds > MAX_LIFETIME_SECONDS => {

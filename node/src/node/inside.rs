@@ -12,7 +12,7 @@ use rialto_protocol::signed::Verified;
 use super::Node;
 use crate::catalog::SharedRecord;
 use crate::store::StoreError;
-use crate::trust::{Inside, Policy};
+use crate::trust::{Facts, Hit, Inside, Policy, bearing_on, revocation_subjects};
 
 /// Bills that are remembered: an image never changes, and reading one again takes a moment. About 100 kB each.
 const MAX_REMEMBERED: usize = 128;
@@ -31,9 +31,39 @@ impl Node {
         policies: &[Arc<Policy>],
     ) -> (Option<Inside>, Vec<SharedRecord>) {
         let asking: Vec<&Arc<Policy>> = policies.iter().filter(|policy| policy.asks_what_is_inside()).collect();
-        if asking.is_empty() {
-            return (None, Vec::new());
+        match asking.is_empty() {
+            true => (None, Vec::new()),
+            false => self.look_inside(release, endorsements, &asking),
         }
+    }
+
+    /// The advisories of signers of a policy that bear on what is inside of a release, whether its rules ask or not. Blocks on
+    /// the disk where its bill of materials was not read lately.
+    pub(crate) fn bearing_on(
+        &self,
+        release: &Verified<Record>,
+        endorsements: &[SharedRecord],
+        policy: &Arc<Policy>,
+    ) -> Vec<Hit> {
+        let (inside, advisories) = self.look_inside(release, endorsements, &[policy]);
+        let mut facts = Facts {
+            endorsements: endorsements.iter().map(AsRef::as_ref).collect(),
+            advisories: advisories.iter().map(AsRef::as_ref).collect(),
+            inside,
+            ..Facts::default()
+        };
+        let subjects = revocation_subjects(Some(policy), release, &facts);
+        let revocations: Vec<_> = subjects.iter().flat_map(|subject| self.catalog.revocations_of(subject)).collect();
+        facts.revocations = revocations.iter().map(AsRef::as_ref).collect();
+        bearing_on(policy, release, &facts, self.now())
+    }
+
+    fn look_inside(
+        &self,
+        release: &Verified<Record>,
+        endorsements: &[SharedRecord],
+        asking: &[&Arc<Policy>],
+    ) -> (Option<Inside>, Vec<SharedRecord>) {
         let image = release.body.release().and_then(|release| release.sbom);
         let inside = image.map(|image| self.inside(&image));
         let mut names = BTreeSet::new();
@@ -41,7 +71,7 @@ impl Node {
         if let Some(Inside::Known(bom)) = &inside {
             name_all(bom);
         }
-        for policy in &asking {
+        for policy in asking {
             for record in policy.looked_at(endorsements.iter().map(AsRef::as_ref)) {
                 let Some(statement) = policy.statement(record) else { continue };
                 if let Some(Ok(bom)) = statement.attestation().ok().and_then(Bom::of_statement) {

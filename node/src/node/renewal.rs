@@ -10,7 +10,7 @@ use rialto_protocol::channel::{ChannelName, Flaw, Position};
 use super::Node;
 use super::channels::{Renewal, position};
 use super::work::blocking;
-use crate::trust::Signed;
+use crate::trust::{Signed, Standby};
 
 /// How often it is looked whether something is due, at least.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
@@ -23,7 +23,7 @@ impl Node {
     pub(super) async fn renew_channels(self: Arc<Self>) {
         loop {
             let mut wait = LOOK_EVERY;
-            for signed in self.floors.all_signed().into_iter().filter(|signed| !signed.keys.is_empty()) {
+            for signed in self.floors.all_signed().into_iter().filter(is_renewed_here) {
                 let due = self.due_in(&signed);
                 if due.is_zero() {
                     let channel = signed.place.channel();
@@ -85,7 +85,7 @@ impl Node {
             Ok(signers) => signers,
             Err(error) => return Renewal::Stuck(error.message),
         };
-        match self.sign_head(channel, signed.release, signers, signed.lifetime_seconds).await {
+        match self.sign_head(channel, signed.release, signers, signed.lifetime_seconds, signed.standby).await {
             Ok(_) => Renewal::Done,
             Err(error) => Renewal::Stuck(error.message),
         }
@@ -158,8 +158,13 @@ impl Node {
 
     /// Whether this node signs a channel again before it expires, and when it will.
     pub(crate) fn renews_at(&self, channel: &ChannelName) -> Option<UnixSeconds> {
-        let signed = self.floors.signed(channel).filter(|signed| !signed.keys.is_empty())?;
+        let signed = self.floors.signed(channel).filter(is_renewed_here)?;
         let is_ours = self.channel(channel).authority.epoch() == Some(signed.place.position().epoch);
         is_ours.then(|| self.now().saturating_add(self.due_in(&signed).as_secs()))
     }
+}
+
+/// Whether this node makes the renewals, and does not only sign those of others.
+fn is_renewed_here(signed: &Signed) -> bool {
+    !signed.keys.is_empty() && signed.standby != Standby::Cosigns
 }

@@ -52,6 +52,31 @@ pub struct Signed {
     pub lifetime_seconds: u64,
     /// When it was signed.
     pub at: UnixSeconds,
+    /// What this node does about it together with others.
+    #[serde(default, skip_serializing_if = "Standby::is_no")]
+    pub standby: Standby,
+    /// The head itself, where others made it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub record: Option<RecordId>,
+}
+
+/// What a node does about a channel that needs keys of several sites.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Standby {
+    /// Nothing: its own keys are enough.
+    #[default]
+    No,
+    /// It makes the renewals, which others sign with it.
+    Proposes,
+    /// It signs renewals that others make.
+    Cosigns,
+}
+
+impl Standby {
+    fn is_no(&self) -> bool {
+        *self == Self::No
+    }
 }
 
 /// A place in a channel, as the file has it.
@@ -363,6 +388,8 @@ mod tests {
             keys: vec!["releases".try_into().unwrap()],
             lifetime_seconds: 60,
             at: 5,
+            standby: Standby::No,
+            record: None,
         }
     }
 

@@ -1,14 +1,13 @@
 //! Requirements about how a release was built and what is inside of it: `provenance`, `rebuilt-by`, `no-advisory`, `licence`.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use rialto_protocol::attestation::{Attestation, Predicate};
 use rialto_protocol::ids::{PublicKey, RecordId};
-use rialto_protocol::package::{Bearing, Bom, Package};
-use rialto_protocol::record::{Advisory, EndorsementBody, PREDICATE_REBUILT, Record, Severity};
-use rialto_protocol::signed::Verified;
+use rialto_protocol::package::Bom;
+use rialto_protocol::record::{EndorsementBody, PREDICATE_REBUILT, Severity};
 
+use super::advisories::Hit;
 use super::policy::{Role, Signer};
 use super::requirement::{count_of, listed};
 use super::verdict::Case;
@@ -26,10 +25,7 @@ pub enum Inside {
 type Outcome = (bool, String, Vec<RecordId>);
 
 /// Bills of materials, where each stands, and the records that those in statements came in.
-type Bills = (Vec<Arc<Bom>>, Vec<String>, Vec<RecordId>);
-
-/// An advisory, and the record that it is.
-type Advised<'c> = (&'c Verified<Record>, &'c Advisory);
+pub(super) type Bills = (Vec<Arc<Bom>>, Vec<String>, Vec<RecordId>);
 
 impl Case<'_> {
     /// Whether it is known how the release was built: by the provenance that it names where nothing more is asked, else by a
@@ -147,36 +143,7 @@ impl Case<'_> {
             Ok(found) => found,
             Err(reason) => return (false, reason, Vec::new()),
         };
-        let mut packages: BTreeMap<&str, Vec<&Package>> = BTreeMap::new();
-        for package in boms.iter().flat_map(|bom| bom.packages()) {
-            package.names().for_each(|name| packages.entry(name).or_default().push(package));
-        }
-        let mut hits = Vec::new();
-        for (record, advisory) in self.latest_advisories(role).into_iter().filter(|(_, said)| said.severity >= least) {
-            for package in packages.get(&*advisory.package).into_iter().flatten() {
-                let called = match &package.version {
-                    Some(version) => format!("{} {}", shown(&package.name), shown(version)),
-                    None => shown(&package.name),
-                };
-                let (id, severity) = (shown(&advisory.id), advisory.severity.as_str());
-                let fixed = match &advisory.fixed {
-                    Some(fixed) => format!("fixed in {}", shown(fixed)),
-                    None => "not fixed yet".to_owned(),
-                };
-                match package.is_hit_by(advisory) {
-                    Bearing::Yes => {
-                        hits.push(format!("{id} ({severity}, {fixed}) bears on {called} (record {})", record.id))
-                    }
-                    Bearing::Unknown(why) => {
-                        hits.push(format!(
-                            "{id} ({severity}, {fixed}) may bear on {called}: {why} (record {})",
-                            record.id
-                        ));
-                    }
-                    Bearing::No => {}
-                }
-            }
-        }
+        let mut hits: Vec<String> = self.hits(&boms, least, role).iter().map(Hit::to_string).collect();
         hits.dedup();
         if !hits.is_empty() {
             return (false, listed(hits, "; "), Vec::new());
@@ -194,7 +161,7 @@ impl Case<'_> {
 
     /// Every list of what is inside: the one that the release names, and those in statements of its publisher and of signers with
     /// a role. One that cannot be read leaves nothing known.
-    fn boms(&self) -> Result<Bills, String> {
+    pub(super) fn boms(&self) -> Result<Bills, String> {
         let (mut boms, mut sources, mut used) = (Vec::new(), Vec::new(), Vec::new());
         if let Some(image) = self.release.sbom {
             match &self.inside {
@@ -229,28 +196,6 @@ impl Case<'_> {
             true => Err("what is inside of it is not known: its publisher names no SBOM with it, and nobody with a role has brought one".into()),
             false => Ok((boms, sources, used)),
         }
-    }
-
-    /// The advisories of signers of the policy, or of a role, with keys that are not revoked; of several with one name by one signer
-    /// on one package, the latest, so that they can be corrected.
-    fn latest_advisories(&self, role: Option<&Role>) -> Vec<Advised<'_>> {
-        let mut latest: BTreeMap<[&str; 4], Advised<'_>> = BTreeMap::new();
-        for &record in &self.advisories {
-            let Some(advisory) = record.body.advisory() else { continue };
-            let is_heard = |key: &&PublicKey| {
-                let is_of_role = |role: &Role| role.signers.iter().any(|signer| signer.keys.contains(key));
-                role.is_none_or(is_of_role) && self.withdrawn.key(key).is_none()
-            };
-            for name in record.signers().filter(is_heard).filter_map(|key| self.policy.petname(key)) {
-                let key = [&**name, &*advisory.id, &*advisory.ecosystem, &*advisory.package];
-                let is_later =
-                    |(other, _): &Advised<'_>| (record.header.issued, record.id) > (other.header.issued, other.id);
-                if latest.get(&key).is_none_or(is_later) {
-                    latest.insert(key, (record, advisory));
-                }
-            }
-        }
-        latest.into_values().collect()
     }
 
     /// Whether everything in the licence expression of the release can be met with licences of a list.

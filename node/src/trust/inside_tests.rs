@@ -11,7 +11,7 @@ use rialto_web::api::VerdictKind::{Accept, Hold};
 use serde_json::{Value, json};
 
 use super::testing::{NOW, Scene, brought, endorsement, image, public, revoked, signed};
-use super::{Facts, Inside, Policy, Verdict, evaluate, revocation_subjects};
+use super::{Facts, Inside, Policy, Standing, Verdict, bearing_on, evaluate, revocation_subjects, standing};
 
 fn policy(scene: &Scene, require: &str) -> Policy {
     scene.policy(&format!("require = \"{require}\"\nthen = \"accept\""))
@@ -169,8 +169,37 @@ fn advisories_of_the_policys_signers_hold_what_they_bear_on() {
     // A later word of the same signer on the same flaw counts, an earlier one does not, and a revoked key's not at all.
     let (early, late) = (advisory(&scene.security_old, "openssl", None, High, NOW - 9), by("openssl", None, Medium));
     checked(&[early.clone(), late.clone()], true, "no advisory");
+    let late_low = late.clone();
     checked(&[advisory(&scene.desy, "openssl", None, High, NOW - 9), late], false, "bears on openssl");
     checked(&[early.clone(), revoked(RevocationSubject::Key(public(&scene.security_old)), &scene.security)], true, "");
+    // Taken back by who made it, and by nobody else; one that another signer stands by still counts for that one.
+    let taken_back = |record: &Verified<Record>, by| revoked(RevocationSubject::Advisory(record.id), by);
+    checked(&[early.clone(), taken_back(&early, &scene.security)], true, "no advisory");
+    checked(&[early.clone(), taken_back(&early, &scene.desy)], false, "bears on openssl");
+    checked(&[early.clone(), taken_back(&early, &scene.mallory)], false, "bears on openssl");
+    let both = signed(&early.body, &[&scene.security, &scene.desy], NOW);
+    checked(&[both.clone(), taken_back(&both, &scene.security)], false, "bears on openssl");
+    let withdrawal = taken_back(&early, &scene.security);
+    let verdict = judged(&high, &release, inside(), &[early.clone(), withdrawal.clone()]);
+    assert!(verdict.considered().contains(&withdrawal.id), "it made a difference");
+    for (others, revocations, expected) in [
+        (&[&early, &late_low][..], vec![], Standing::Corrected(late_low.id)),
+        (&[&early], vec![&withdrawal], Standing::Revoked(withdrawal.id)),
+        (&[&early], vec![], Standing::Counts),
+    ] {
+        assert_eq!(standing(&high, &early, others, &revocations), expected);
+    }
+    let of_stranger = advisory(&scene.mallory, "openssl", None, Critical, NOW);
+    assert_eq!(standing(&high, &of_stranger, &[&of_stranger], &[]), Standing::Unheard);
+    // Shown whatever the rules ask for.
+    let any = policy(&scene, "sbom");
+    let known = [by("openssl", Some("3.0.11-2"), Medium), advisory(&scene.mallory, "bash", None, Critical, NOW)];
+    let facts = Facts { advisories: known.iter().collect(), inside: inside(), ..Facts::default() };
+    let hits = bearing_on(&any, &release, &facts, NOW);
+    assert_eq!(
+        hits.iter().map(|hit| (hit.record, hit.package.as_str())).collect::<Vec<_>>(),
+        [(known[0].id, "openssl 3.0.11-1")]
+    );
     // Of a role, if one is named.
     let of_builders = policy(&scene, "no-advisory:low:builders");
     check_inside(&of_builders, &release, inside(), std::slice::from_ref(&early), true, "no advisory of builders");

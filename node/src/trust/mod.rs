@@ -9,6 +9,7 @@
 //! Evaluation is a pure function. [`judge`] is what the rest of the node calls: it fails closed where there is no policy.
 
 mod accepted;
+mod advisories;
 mod clock;
 mod decisions;
 mod evidence;
@@ -46,12 +47,13 @@ mod testing;
 mod verdict_tests;
 
 pub use accepted::Accepted;
+pub use advisories::{Hit, Standing, bearing_on, standing};
 pub use clock::{Clock, Doubt, Reading};
 pub use decisions::{Action, Decision, DecisionError, DecisionLog, Line, LineHash, Verification};
 pub use evidence::{Evidence, EvidenceError};
 pub use expect::{Expectations, Expected, MAX_EXPECTATIONS_BYTES, StageError, Tried};
 pub use file::{PolicyFile, PolicyState, judge, read_policy};
-pub use floors::{FloorError, Floors, Place, Signed};
+pub use floors::{FloorError, Floors, Place, Signed, Standby};
 pub use in_force::{InForce, PolicyLog, PolicyLogError};
 pub use inside::Inside;
 pub use policy::{MAX_POLICY_BYTES, OnRevoke, Policy, PolicyError, Update};

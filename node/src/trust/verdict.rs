@@ -60,7 +60,7 @@ impl<'a> Facts<'a> {
 }
 
 /// What the catalog is to be asked for revocations of, before `release` is judged: the release itself, its
-/// endorsements, and every key that signed any of them, or a record by which its channels are judged. Who has signed a
+/// endorsements, the advisories on what is inside, and every key that signed any of them, or a record by which its channels are judged. Who has signed a
 /// statement shows only when it is looked at, so where there are any, it is the key of every role.
 pub fn revocation_subjects(
     policy: Option<&Policy>,
@@ -77,6 +77,7 @@ pub fn revocation_subjects(
     keys.map(|key| RevocationSubject::Key(*key))
         .chain([RevocationSubject::Release(release.id)])
         .chain(endorsements.iter().map(|record| RevocationSubject::Endorsement(record.id)))
+        .chain(facts.advisories.iter().map(|record| RevocationSubject::Advisory(record.id)))
         .collect()
 }
 
@@ -304,6 +305,16 @@ impl<'a> Case<'a> {
         }
     }
 
+    /// A record before the judge, where it is a release.
+    pub(super) fn of(
+        policy: &'a Policy,
+        record: &'a Verified<Record>,
+        facts: &Facts<'a>,
+        now: UnixSeconds,
+    ) -> Option<Self> {
+        Some(Self::new(policy, record, record.body.release()?, facts, now))
+    }
+
     /// Whether every part of a rule's `match` fits.
     fn fits(&self, rule: &Rule) -> bool {
         let (matches, release) = (&rule.matches, self.release);
@@ -452,6 +463,7 @@ impl<'a> Case<'a> {
         let keys = keys.chain([&self.release.publisher]).chain(&of_statements).chain(of_advisories);
         let keys = keys.map(|key| RevocationSubject::Key(*key));
         let records = self.endorsements.iter().map(|record| RevocationSubject::Endorsement(record.id));
+        let records = records.chain(self.advisories.iter().map(|record| RevocationSubject::Advisory(record.id)));
         let subjects: BTreeSet<_> = keys.chain(records).chain([RevocationSubject::Release(self.record.id)]).collect();
         let revocations = subjects.into_iter().flat_map(|subject| self.withdrawn.of(subject)).copied();
         let is_named = |record: &&Verified<Record>| {

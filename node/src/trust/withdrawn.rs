@@ -31,6 +31,8 @@ pub fn revocation_counts(
             let mut of_it = endorsements.iter().filter(|endorsement| endorsement.id == id);
             of_it.any(|endorsement| is_own(&makers_of(policy, endorsement).iter().collect::<Vec<_>>()))
         }
+        // What is said of a package is not said of a release.
+        RevocationSubject::Advisory(_) => false,
         RevocationSubject::Key(key) => is_own(&[&key]),
     }
 }

@@ -3,6 +3,7 @@
 //! ```text
 //! Delegation ─► authority ─► which keys sign for a publisher, under which epoch
 //! Channel ────► heads ─────► the highest (epoch, sequence), and a proof where two contradict each other
+//!               pending ───► those that wait for the signatures of more keys
 //!               state ─────► fresh · frozen · rolled back · contradicted, at a time and above the floors of a site
 //! ```
 //!
@@ -15,12 +16,14 @@
 
 mod authority;
 mod heads;
+mod pending;
 mod state;
 #[cfg(test)]
 mod tests;
 
 pub use authority::{Authority, Unrightful, authority, is_delegation, rightful};
 pub use heads::{Heads, Position};
+pub use pending::{Pending, PendingFlaw, pending};
 pub use state::{ChannelState, Flaw, Floor, Known, state};
 
 use crate::bounded::Name;

@@ -403,3 +403,87 @@ proptest! {
         }
     }
 }
+
+/// Two of three must sign; these did. The others are named in it.
+fn shared(head: Head, signers: &[u8]) -> Verified<Record> {
+    shared_among(head, &[ONLINE, NEXT, THIRD], signers)
+}
+
+fn shared_among(head: Head, issuers: &[u8], signers: &[u8]) -> Verified<Record> {
+    let body = head.by(&[MALLORY]).body.clone();
+    let issuers = issuers.iter().chain(signers).map(|seed| public(*seed));
+    let draft = Draft::new(issuers, Some(name("physics")), NOW, &body).unwrap();
+    signers.iter().fold(draft, |draft, seed| draft.sign(&key(*seed)).unwrap()).seal().verify().unwrap()
+}
+
+impl Site {
+    /// The places of what waits, and whether it should be signed.
+    fn waiting(&self) -> Vec<(u64, Option<PendingFlaw>)> {
+        let found = self.pending();
+        found.iter().map(|head| (head.position.sequence, head.flaw)).collect()
+    }
+
+    fn pending(&self) -> Vec<Pending> {
+        let records: Vec<&Verified<Record>> = self.records.iter().collect();
+        let known = Known {
+            channel: &ChannelName { publisher: public(ROOT), name: name("hello"), channel: name("stable") },
+            heads: &records,
+            delegations: &records,
+            floor: self.floor,
+        };
+        pending(&known, |key| self.revoked.iter().any(|seed| public(*seed) == *key), self.now)
+    }
+}
+
+#[test]
+fn a_head_waits_for_the_keys_that_must_sign_it_too_and_for_nobody_elses() {
+    let two = || signed(&delegation(1, &[ONLINE, NEXT, THIRD], 2, "*", NOW + 90 * DAY), &[ROOT]);
+    let one = || shared(head(1, 5, 5), &[ONLINE]);
+    let found = site([two(), one()]).pending();
+    assert_eq!((found.len(), found[0].threshold, found[0].flaw), (1, 2, None));
+    assert_eq!(found[0].signed, [public(ONLINE)]);
+    assert_eq!(found[0].wanted.iter().copied().collect::<BTreeSet<_>>(), [public(NEXT), public(THIRD)].into());
+    // With the signature of another of them it counts, and waits no more.
+    let both = one().merge(&shared(head(1, 5, 5), &[NEXT])).unwrap().unwrap();
+    let done = site([two(), both]);
+    assert_eq!((done.waiting(), done.fresh()), (vec![], Some(5)));
+    for (why, site) in [
+        ("nobody who may has signed it", site([two(), shared(head(1, 5, 5), &[MALLORY])])),
+        ("signed by the publisher, whose keys these are not", site([two(), shared(head(1, 5, 5), &[ROOT])])),
+        ("of an earlier delegation", site([delegated(2, &[NEXT]), two(), one()])),
+        ("of the publisher's own epoch", site([two(), shared(head(0, 5, 5), &[ONLINE])])),
+        ("the publisher's key was revoked", site([two(), one()]).that_knows_revoked(&[ROOT])),
+        ("its only signer's key was revoked", site([two(), one()]).that_knows_revoked(&[ONLINE])),
+        ("below what counts", site([two(), one(), shared(head(1, 6, 6), &[ONLINE, THIRD])])),
+        ("below what was seen", site([two(), one()]).that_saw(1, 5, 1)),
+        ("the delegation is not here", site([one()])),
+        ("a later delegation was seen", site([two(), one()]).that_saw(1, 1, 7)),
+        ("it has expired", site([two(), one()]).at(NOW + 7 * DAY)),
+        (
+            "the delegation has expired",
+            site([two(), shared(Head { expires: NOW + 99 * DAY, ..head(1, 5, 5) }, &[ONLINE])]).at(NOW + 90 * DAY),
+        ),
+    ] {
+        assert_eq!(site.waiting(), [], "{why}");
+    }
+}
+
+#[test]
+fn what_nobody_should_sign_comes_last_and_says_why() {
+    let two = || signed(&delegation(1, &[ONLINE, NEXT, THIRD], 2, "*", NOW + 90 * DAY), &[ROOT]);
+    let at = |sequence, release| shared(head(1, sequence, release), &[ONLINE]);
+    // A stolen key that offers any number of heads hides none that can be signed.
+    let ahead = (0..40).map(|n| at(u64::MAX - n, 9));
+    let found = site([two(), at(NOW, 5)].into_iter().chain(ahead)).waiting();
+    assert_eq!((found.len(), found[0]), (41, (NOW, None)));
+    assert!(found[1..].iter().all(|(_, flaw)| *flaw == Some(PendingFlaw::FarAhead)));
+    // Where all are ahead already, the next number is no farther.
+    let counts = shared(head(1, NOW * 2, 5), &[ONLINE, NEXT]);
+    assert_eq!(site([two(), counts, at(NOW * 2 + 1, 5)]).waiting(), [(NOW * 2 + 1, None)]);
+    // Two with one number: neither.
+    let rivals = site([two(), at(5, 5), at(5, 6), at(4, 4)]).waiting();
+    assert_eq!(rivals[0], (4, None));
+    assert!(rivals[1..].iter().all(|(at, flaw)| *at == 5 && matches!(flaw, Some(PendingFlaw::Rival(_)))), "{rivals:?}");
+    let alone = shared_among(head(1, 5, 5), &[], &[ONLINE]);
+    assert_eq!(site([two(), alone]).waiting(), [(5, Some(PendingFlaw::TooFewIssuers))]);
+}

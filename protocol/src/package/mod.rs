@@ -48,6 +48,76 @@ pub enum Bearing {
     No,
 }
 
+/// What advisories can be about, as [`Package::from_purl`] names it, but for the releases of distributions: `debian-12`,
+/// `ubuntu-22.04`.
+pub const ECOSYSTEMS: [&str; 6] = ["cargo", "go", "maven", "npm", "pypi", "rubygems"];
+/// Distributions whose releases are ecosystems of their own.
+const DISTRIBUTIONS: [(&str, &str); 2] = [("debian", "debian-12"), ("ubuntu", "ubuntu-22.04")];
+
+/// Why an advisory could never be of use.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Useless {
+    /// No package is ever of this ecosystem.
+    #[error(
+        "no package is of an ecosystem '{0}'; they are debian-N, ubuntu-YY.MM, {list}",
+        list = ECOSYSTEMS.join(", ")
+    )]
+    Ecosystem(String),
+    /// The distribution is known, and its releases have another form.
+    #[error("'{found}' is no release of {family} that packages are known by: write it as {example}")]
+    Release {
+        /// The distribution.
+        family: &'static str,
+        /// What was given.
+        found: String,
+        /// A release of it.
+        example: &'static str,
+    },
+    /// A version that cannot be compared with any other.
+    #[error("'{version}' is no version of the form that {ecosystem} has, so nothing could be compared with it")]
+    Version {
+        /// The version.
+        version: String,
+        /// The ecosystem.
+        ecosystem: String,
+    },
+}
+
+/// Whether an advisory can bear on anything: its ecosystem is one that packages are of, and where versions of that are
+/// compared, it names one.
+///
+/// # Errors
+/// Why it cannot.
+pub fn is_of_use(ecosystem: &str, fixed: Option<&str>) -> Result<(), Useless> {
+    let is_number = |text: &str| (1..=4).contains(&text.len()) && text.bytes().all(|c| c.is_ascii_digit());
+    let family = DISTRIBUTIONS.iter().find(|(family, _)| is_of(ecosystem, family));
+    let is_known = match family {
+        Some((family, _)) => {
+            let release = ecosystem.get(family.len() + 1..).unwrap_or_default();
+            match *family {
+                "debian" => is_number(release),
+                _ => release.split_once('.').is_some_and(|(year, month)| is_number(year) && is_number(month)),
+            }
+        }
+        None => ECOSYSTEMS.contains(&ecosystem),
+    };
+    match (is_known, family) {
+        (true, _) => {}
+        (false, Some((family, example))) => {
+            return Err(Useless::Release { family, found: ecosystem.to_owned(), example });
+        }
+        (false, None) => return Err(Useless::Ecosystem(ecosystem.to_owned())),
+    }
+    let is_version =
+        |version: &str| Order::of(ecosystem).is_none_or(|order| order.is_before(version, version).is_some());
+    match fixed {
+        Some(version) if !is_version(version) => {
+            Err(Useless::Version { version: version.to_owned(), ecosystem: ecosystem.to_owned() })
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Releases of Debian by the names that bills of materials give them.
 const DEBIAN_RELEASES: [(&str, &str); 6] = [
     ("buster", "debian-10"),
@@ -276,6 +346,53 @@ mod tests {
             Package::from_purl("pkg:deb/debian/libssl3@1.0?upstream=openssl@3.0.11-1&distro=debian-12").unwrap();
         assert_eq!(is(&built, "debian-12", "openssl", Some("3.0.10-1")), No, "the source's own version");
         assert_eq!(is(&built, "debian-12", "openssl", Some("3.0.12-1")), Yes);
+    }
+
+    #[test]
+    fn an_advisory_is_of_use_where_packages_can_be_of_its_ecosystem() {
+        for (ecosystem, fixed) in [
+            ("debian-12", Some("3.0.11-1~deb12u3")),
+            ("ubuntu-22.04", None),
+            ("cargo", Some("1.2.3")),
+            ("go", Some("v1.2.3")),
+            ("pypi", Some("whatever it is")),
+        ] {
+            assert_eq!(is_of_use(ecosystem, fixed), Ok(()), "{ecosystem}");
+        }
+        for (ecosystem, fixed, says) in [
+            ("debian", None, "debian-12"),
+            ("debian-12.5", None, "debian-12"),
+            ("debian-bookworm", None, "debian-12"),
+            ("ubuntu-22", None, "ubuntu-22.04"),
+            ("debianish", None, "rubygems"),
+            ("crates.io", None, "cargo"),
+            ("debian-12", Some("openssl 3"), "no version"),
+            ("npm", Some("1.2"), "no version"),
+        ] {
+            let error = is_of_use(ecosystem, fixed).unwrap_err().to_string();
+            assert!(error.contains(says), "{ecosystem}: {error}");
+        }
+    }
+
+    /// Whatever is read from a package URL, an advisory can be published about.
+    #[test]
+    fn every_ecosystem_of_a_package_url_is_one_of_advisories() {
+        for purl in [
+            "pkg:deb/debian/a@1?distro=debian-12",
+            "pkg:deb/debian/a@1?distro=trixie",
+            "pkg:deb/ubuntu/a@1?distro=ubuntu-24.04",
+            "pkg:cargo/a@1.0.0",
+            "pkg:npm/a@1.0.0",
+            "pkg:pypi/a@1",
+            "pkg:golang/a/b@v1.0.0",
+            "pkg:gem/a@1",
+            "pkg:maven/a/b@1",
+        ] {
+            let Some(Package { ecosystem: Ecosystem::Known(ecosystem), .. }) = Package::from_purl(purl) else {
+                panic!("{purl}");
+            };
+            assert_eq!(is_of_use(&ecosystem, None), Ok(()), "{purl}");
+        }
     }
 
     proptest! {

@@ -40,6 +40,9 @@ pub enum Severity {
 }
 
 impl Severity {
+    /// All of them, from the least to the worst.
+    pub const ALL: [Self; 4] = [Self::Low, Self::Medium, Self::High, Self::Critical];
+
     /// The word.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -1,4 +1,4 @@
-//! `Revocation`: a release, an endorsement or a key that should no longer be relied on.
+//! `Revocation`: a release, an endorsement, an advisory or a key that should no longer be relied on.
 
 use serde::{Deserialize, Serialize};
 
@@ -23,6 +23,8 @@ pub enum RevocationSubject {
     Release(RecordId),
     /// An endorsement.
     Endorsement(RecordId),
+    /// An advisory. Nodes of earlier versions relay and keep such a revocation, and it says nothing to them.
+    Advisory(RecordId),
     /// A key, and with it everything that it signed.
     Key(PublicKey),
 }

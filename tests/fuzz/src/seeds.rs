@@ -30,6 +30,7 @@ pub fn all() -> Seeds {
     sessions(&mut seeds);
     seeds.insert("dsse", attestations());
     seeds.insert("policy", policies().into_iter().map(String::into_bytes).collect());
+    seeds.insert("expectations", expectations().into_iter().map(String::into_bytes).collect());
     seeds
 }
 
@@ -198,6 +199,15 @@ fn attestations() -> Vec<Vec<u8>> {
         [payload.into_bytes(), envelope.into_bytes()]
     };
     said.into_iter().map(payload).flat_map(both).collect()
+}
+
+/// What is expected of the cautious site's policy, which is the one that is tried: the whole, and each case alone.
+fn expectations() -> Vec<String> {
+    let whole = include_str!("../../../node/policy/cautious-site.expect.toml");
+    let mut cases = whole.split("[[case]]");
+    let given = cases.next().unwrap_or_default();
+    let alone: Vec<String> = cases.map(|case| format!("{given}[[case]]{case}")).collect();
+    [whole.to_owned(), String::new(), given.to_owned()].into_iter().chain(alone).collect()
 }
 
 fn policies() -> Vec<String> {

@@ -3,7 +3,7 @@
 use rialto_protocol::ids::{ImageId, RecordId};
 use serde::{Deserialize, Serialize};
 
-use super::{ChannelShown, Explanation, VerdictKind};
+use super::{BearingShown, ChannelShown, Explanation, VerdictKind};
 
 /// Which releases to list. All conditions must hold.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -123,6 +123,8 @@ pub struct ReleaseDetails {
     pub endorsements: Vec<EndorsementShown>,
     /// Who withdrew it, or the keys behind it.
     pub revocations: Vec<RevocationShown>,
+    /// Advisories of signers of the policy that bear on what is inside of it, as far as that is known here.
+    pub advisories: Vec<BearingShown>,
     /// The channels of its publisher's that point at it.
     #[serde(default)]
     pub channels: Vec<ChannelShown>,
@@ -360,7 +362,7 @@ pub struct StatementExport {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RevokeRequest {
-    /// A release, an endorsement, or a public key (OpenSSH or base32 form).
+    /// A release, an endorsement, an advisory, or a public key (OpenSSH or base32 form).
     pub subject: String,
     /// Name of a key.
     pub key: String,

@@ -44,6 +44,37 @@ pub struct ChannelShown {
     pub movers: Movers,
     /// When this node signs it again, where it does.
     pub renews: Option<String>,
+    /// Whether this node adds its signature to renewals that other sites make.
+    pub cosigns: bool,
+    /// Heads that wait for the signatures of more keys, the highest first and those that nobody should sign last; at most 16.
+    pub waiting: Vec<WaitingHead>,
+}
+
+/// A head that wants the signatures of more keys before it counts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WaitingHead {
+    /// Its record.
+    pub record: RecordId,
+    /// The release that it points at.
+    pub release: RecordId,
+    /// That release's version, where it is known here.
+    pub version: Option<String>,
+    /// The delegation that it is signed under, by its sequence.
+    pub epoch: u64,
+    /// Its number within the epoch.
+    pub sequence: u64,
+    /// Who of those that may has signed it.
+    pub signed_by: Vec<SignerShown>,
+    /// Who may sign it still.
+    pub wanted: Vec<SignerShown>,
+    /// How many must sign.
+    pub threshold: u64,
+    /// When it was made, by its first signer's clock.
+    pub issued: String,
+    /// When it stops being the last word.
+    pub expires: String,
+    /// Why nobody should sign it, where nobody should.
+    pub because: Option<String>,
 }
 
 /// What a channel is worth.
@@ -97,6 +128,37 @@ pub struct SetChannelRequest {
     /// Seconds until the head expires; 7 days where it is absent.
     #[serde(default)]
     pub expires_after_seconds: Option<u64>,
+    /// Whether it may lack signatures of keys of other sites, which add theirs.
+    #[serde(default)]
+    pub propose: bool,
+}
+
+/// `channel cosign PUBLISHER/NAME:CHANNEL --key NAME`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CosignRequest {
+    /// The channel: `PUBLISHER/NAME:CHANNEL`.
+    pub channel: String,
+    /// The head that is to be signed; without it, and without keys, this node signs no more renewals.
+    #[serde(default)]
+    pub record: Option<RecordId>,
+    /// Names of the keys that sign.
+    #[serde(default)]
+    pub keys: Vec<String>,
+    /// Whether this node signs renewals of the same release by itself from now on, as long as none lasts longer than this one.
+    #[serde(default)]
+    pub renewals: bool,
+}
+
+/// `channel cosign`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cosigned {
+    /// The head; none where consent was taken back.
+    pub record: Option<RecordId>,
+    /// How many of those that may have signed it now.
+    pub signed: u64,
+    /// How many must.
+    pub threshold: u64,
 }
 
 /// `delegate KEY… --key NAME --names PATTERN…`.

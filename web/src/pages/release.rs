@@ -5,8 +5,8 @@ use rialto_protocol::record::PREDICATE_TESTED;
 
 use super::{Place, forms, frame, jobs, sentence, text};
 use crate::api::{
-    Backend, ChannelShown, ChannelWorth, ContextInputShown, EndorsementShown, Explanation, HistoryEvent, HistoryKind,
-    ReleaseDetails, RevocationShown, StatementShown, Status, VerdictKind,
+    Backend, BearingShown, ChannelShown, ChannelWorth, ContextInputShown, EndorsementShown, Explanation, HistoryEvent,
+    HistoryKind, ReleaseDetails, RevocationShown, StatementShown, Status, VerdictKind,
 };
 use crate::reply::{Refusal, Response};
 
@@ -224,6 +224,12 @@ fn voices(details: &ReleaseDetails) -> Markup {
                 ul.voices { @for revocation in &details.revocations { li { (revocation_line(revocation)) } } }
             }
         }
+        @if !details.advisories.is_empty() {
+            section.panel.is-bad {
+                h2 { "Advisories on what is inside" }
+                ul.voices { @for bearing in &details.advisories { li { (bearing_line(bearing)) } } }
+            }
+        }
         section.panel {
             h2 { "Signed and endorsed" }
             p { "Signed by " (frame::signers(&details.signed_by)) "." }
@@ -305,6 +311,24 @@ fn channel_line(channel: &ChannelShown) -> Markup {
             @if let Some(issued) = &channel.issued { ", " (frame::time(issued)) }
             @if let Some(record) = &channel.record { " · " (frame::id(&record.to_string())) }
         }
+    }
+}
+
+fn bearing_line(bearing: &BearingShown) -> Markup {
+    let advisory = &bearing.advisory;
+    html! {
+        p {
+            strong { (text::line(&advisory.id)) } " (" (advisory.severity.as_str()) ") "
+            @if bearing.doubt.is_some() { "may bear" } @else { "bears" }
+            " on " bdi.mono { (text::line(&bearing.package)) } ", says " (frame::signers(&advisory.signed_by)) ". "
+            @match &advisory.fixed {
+                Some(fixed) => { "Mended in " bdi.mono { (text::line(fixed)) } "." }
+                None => "No version is without it yet.",
+            }
+        }
+        @if let Some(doubt) = &bearing.doubt { p { "Not sure: " (frame::said(doubt)) } }
+        @if let Some(summary) = &advisory.summary { blockquote { bdi { (text::block(summary)) } } }
+        p.quiet { (frame::time(&advisory.issued)) " · " (frame::id(&advisory.record.to_string())) }
     }
 }
 

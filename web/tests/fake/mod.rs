@@ -11,6 +11,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{StreamExt, stream};
 use rialto_protocol::ids::{ImageId, RecordId};
+use rialto_protocol::record::Severity;
 use rialto_web::Sessions;
 use rialto_web::api::*;
 use tokio::sync::broadcast;
@@ -52,6 +53,23 @@ fn signer(name: &str) -> SignerShown {
     }
 }
 
+/// An advisory that counts.
+pub fn advisory() -> AdvisoryShown {
+    AdvisoryShown {
+        record: record("advisory"),
+        id: "DSA-5678-1".into(),
+        ecosystem: "debian-12".into(),
+        package: "openssl".into(),
+        fixed: Some("3.0.11-1~deb12u3".into()),
+        severity: Severity::High,
+        summary: Some("A remote peer can crash it.".into()),
+        issued: DAY.into(),
+        signed_by: vec![signer("security")],
+        counts: true,
+        because: None,
+    }
+}
+
 /// One release; the rest of it can be changed afterwards.
 pub fn release(publisher: &str, name: &str, version: &str, verdict: VerdictKind) -> ReleaseDetails {
     let id = record(&format!("{publisher}/{name}@{version}"));
@@ -84,6 +102,7 @@ pub fn release(publisher: &str, name: &str, version: &str, verdict: VerdictKind)
         signed_by: vec![signer(publisher)],
         endorsements: vec![],
         revocations: vec![],
+        advisories: vec![],
         channels: vec![],
         history: vec![HistoryEvent {
             kind: HistoryKind::Signed,
@@ -152,6 +171,20 @@ pub fn channel(publisher: &str, name: &str, channel: &str) -> ChannelShown {
         proof: vec![],
         movers: Movers { keys: vec![signer(publisher)], threshold: 1, delegation: None, expires: None },
         renews: None,
+        cosigns: false,
+        waiting: vec![WaitingHead {
+            record: record("waiting"),
+            release: record("release"),
+            version: Some("1.1.0".into()),
+            epoch: 1,
+            sequence: 7,
+            signed_by: vec![signer("one")],
+            wanted: vec![signer("two")],
+            threshold: 2,
+            issued: DAY.into(),
+            expires: DAY.into(),
+            because: None,
+        }],
     }
 }
 
@@ -305,6 +338,8 @@ impl Fake {
         old.summary.summary = "HTCondor worker with CVMFS, ready to join a pool".into();
         old.summary.age_days = 214;
         old.summary.is_fetched = true;
+        old.advisories =
+            vec![BearingShown { advisory: advisory(), package: "openssl 3.0.11-1~deb12u2".into(), doubt: None }];
         old.revocations = vec![
             RevocationShown {
                 record: record("v1"),
@@ -451,6 +486,15 @@ impl Fake {
                 issued: evil("issued"),
                 counts: true,
             }];
+            let advisory = AdvisoryShown {
+                id: evil("id"),
+                fixed: Some(evil("fixed")),
+                summary: Some(evil("summary")),
+                issued: evil("issued"),
+                signed_by: vec![evil_signer()],
+                ..advisory()
+            };
+            details.advisories = vec![BearingShown { advisory, package: evil("package"), doubt: Some(evil("doubt")) }];
             let mut contradicted = channel(&evil("publisher"), &evil("name"), &evil("channel"));
             contradicted.state = ChannelWorth::Refused;
             contradicted.because = vec![evil("flaw")];
@@ -700,6 +744,10 @@ impl Backend for Fake {
         self.note(format!("channel set {} {} {}", request.appliance, request.channel, request.release));
         Ok(Recorded { record: record("head") })
     }
+    async fn cosign_channel(&self, request: CosignRequest) -> Result<Cosigned> {
+        self.note(format!("cosign {}", request.channel));
+        Ok(Cosigned { record: request.record, signed: 2, threshold: 2 })
+    }
     async fn delegate(&self, request: DelegateRequest) -> Result<Delegated> {
         self.note(format!("delegate {}", request.to.join(" ")));
         Ok(Delegated { record: record("delegation"), records: vec![record("delegation")], channels: vec![] })
@@ -727,6 +775,14 @@ impl Backend for Fake {
     async fn revoke(&self, request: RevokeRequest) -> Result<Recorded> {
         self.note(format!("revoke {}", request.subject));
         Ok(Recorded { record: record("revocation") })
+    }
+    async fn publish_advisory(&self, request: PublishAdvisoryRequest) -> Result<AdvisoriesPublished> {
+        self.note(format!("advisory {}", request.id));
+        Ok(AdvisoriesPublished { records: vec![record("advisory")] })
+    }
+    async fn advisories(&self, query: AdvisoryQuery) -> Result<Vec<AdvisoryShown>> {
+        self.note(format!("advisories {query:?}"));
+        Ok(vec![advisory()])
     }
     async fn fetch(&self, request: FetchRequest) -> Result<JobStarted> {
         let details = self.found(&request.target)?;
