@@ -23,8 +23,8 @@ const LENGTH_BYTES: usize = 4;
 /// One message of catch-up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Message {
-    /// What I have, in short: each side's first message, the initiator's before all else. The responder's is followed by as many
-    /// symbols as both sides know that the two call for.
+    /// What I have, in short: each side's first message, the initiator's before all else. The responder's is followed
+    /// by as many symbols as both sides know that the two call for.
     Summary(Summary),
     /// Please send symbols until there are so many in all.
     More(u32),

@@ -1,7 +1,7 @@
 //! How a site catches up with the records it missed.
 //!
-//! The site that opens the stream (the [`Initiator`]) finds out which records each side lacks, asks for what it lacks and offers
-//! what the other side lacks, so that both end with the union:
+//! The site that opens the stream (the [`Initiator`]) finds out which records each side lacks, asks for what it lacks
+//! and offers what the other side lacks, so that both end with the union:
 //!
 //! ```text
 //!  initiator                               responder
@@ -17,10 +17,11 @@
 //!      Done      ───────────────────────────►
 //! ```
 //!
-//! The differences are found by [coded symbols](Symbol): about 1.4 of them for each difference, 22 bytes each, whatever the sets
-//! hold besides. A [set](SyncSet) keeps its first 32,768 as records come and go, so a session costs nothing for what both sides
-//! have. Symbols are no proof, and records can be made so that theirs cannot be read; so what was read off must turn the one side's digest into
-//! the other's. Where it does not, or where there are too many differences, the initiator goes on by ranges, which always end:
+//! The differences are found by [coded symbols](Symbol): about 1.4 of them for each difference, 22 bytes each, whatever
+//! the sets hold besides. A [set](SyncSet) keeps its first 32,768 as records come and go, so a session costs nothing
+//! for what both sides have. Symbols are no proof, and records can be made so that theirs cannot be read; so what was
+//! read off must turn the one side's digest into the other's. Where it does not, or where there are too many
+//! differences, the initiator goes on by ranges, which always end:
 //!
 //! ```text
 //!      Reconcile ───────────────────────────►            until the differences are known

@@ -13,9 +13,9 @@ pub use responder::Responder;
 
 use super::name::Beginning;
 
-/// Steps of finding the differences in one session: batches of symbols, or steps through ranges. 4 find the ranges that differ among
-/// 100,000 records; the rest is room to list the ids in them, about 1,900 a step: half a million where differences are scattered
-/// everywhere.
+/// Steps of finding the differences in one session: batches of symbols, or steps through ranges. 4 find the ranges that
+/// differ among 100,000 records; the rest is room to list the ids in them, about 1,900 a step: half a million where
+/// differences are scattered everywhere.
 pub const MAX_ROUNDS: usize = 256;
 /// Ids that one session asks for, and ids that it offers, at most. What is beyond comes in the next session.
 pub const MAX_DIFFERENCES: usize = 65_536;

@@ -90,9 +90,9 @@ impl Sketch {
     }
 }
 
-/// The sum of a hash of each item, in 16 lanes modulo 2⁶⁴, as LtHash has it (Bellare and Micciancio, 1997). The symbols alone are no
-/// proof: whoever makes a few hundred records finds some among them whose symbols cancel out. Here, with the million of
-/// records that a site may hold, nobody finds two sets that have the same.
+/// The sum of a hash of each item, in 16 lanes modulo 2⁶⁴, as LtHash has it (Bellare and Micciancio, 1997). The symbols
+/// alone are no proof: whoever makes a few hundred records finds some among them whose symbols cancel out. Here, with
+/// the million of records that a site may hold, nobody finds two sets that have the same.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Digest([u64; Self::LANES]);
 

@@ -165,9 +165,10 @@ impl Item {
 
 /// The numbers of the symbols that an item is in, ascending, from 0 on without end.
 ///
-/// The next one after `i` is beyond `j` with probability (i+1)(i+2) / ((j+1)(j+2)), which is what leaving out each symbol
-/// `n` between with probability n / (n+2) comes to; it is found from one random number each time (SplitMix64, seeded with both halves of
-/// the item). Division and square root are exactly rounded by IEEE 754, so every machine finds the same.
+/// The next one after `i` is beyond `j` with probability (i+1)(i+2) / ((j+1)(j+2)), which is what leaving out each
+/// symbol `n` between with probability n / (n+2) comes to; it is found from one random number each time (SplitMix64,
+/// seeded with both halves of the item). Division and square root are exactly rounded by IEEE 754, so every machine
+/// finds the same.
 #[derive(Debug, Clone)]
 pub(super) struct Places {
     state: u64,

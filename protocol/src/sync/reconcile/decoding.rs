@@ -1,8 +1,9 @@
-//! Differences by coded symbols, as the initiator finds them: it asks for symbols of the peer's set until what they and its own differ in can be
-//! read off. How many that takes depends on the number of differences alone.
+//! Differences by coded symbols, as the initiator finds them: it asks for symbols of the peer's set until what they and
+//! its own differ in can be read off. How many that takes depends on the number of differences alone.
 //!
-//! Nothing here is believed that the peer could make up: what was read off must turn our digest into the peer's. Where it does not,
-//! where there are more differences than symbols, or where somebody made records whose symbols cannot be read, ranges find them.
+//! Nothing here is believed that the peer could make up: what was read off must turn our digest into the peer's. Where
+//! it does not, where there are more differences than symbols, or where somebody made records whose symbols cannot be
+//! read, ranges find them.
 
 use crate::sync::message::{Message, Summary};
 use crate::sync::name::ShortId;

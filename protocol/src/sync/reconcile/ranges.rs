@@ -1,5 +1,6 @@
-//! Differences by ranges: the sites compare fingerprints of ranges of their sets, and split those that differ (Meyer, "Range-Based Set
-//! Reconciliation", 2023; the `negentropy` crate). It works whatever the differences are, and whoever made them.
+//! Differences by ranges: the sites compare fingerprints of ranges of their sets, and split those that differ (Meyer,
+//! "Range-Based Set Reconciliation", 2023; the `negentropy` crate). It works whatever the differences are, and whoever
+//! made them.
 
 use std::collections::BTreeSet;
 
