@@ -288,8 +288,6 @@ impl Index {
                 let (row, words) = self.add_row(slot, release, held.issued);
                 // A release has 160 words at most.
                 held.cost = held.cost.saturating_add((words * WORD_BYTES) as u32);
-                // As if it had been taken out: it is put in below.
-                self.search.remove(row);
                 Kind::Release(row)
             }
             (Body::Endorsement(endorsement), _) => Kind::Endorsement(self.stands_for(&endorsement.subject)),

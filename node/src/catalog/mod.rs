@@ -228,6 +228,11 @@ impl Catalog {
         self.one(|holdings| holdings.index.slot(id))
     }
 
+    /// The records of these ids that are known here, in this order: a page of them is read and verified on all cores.
+    pub fn get_all(&self, ids: &[RecordId]) -> Vec<SharedRecord> {
+        self.all(|holdings| ids.iter().filter_map(|id| holdings.index.slot(id)).collect())
+    }
+
     /// When a record reached this site and from whom: first the record itself, then every later signature that was added
     /// to it. `None` where it is not known here.
     pub fn arrivals(&self, id: &RecordId) -> Option<Arc<[Arrival]>> {
@@ -547,7 +552,7 @@ impl Catalog {
             let holdings = self.read();
             find(&holdings).and_then(|slot| holdings.found(slot))?
         };
-        self.verified(found)
+        self.verified(&found)
     }
 
     /// The records in the slots that are found, verified.
@@ -556,12 +561,13 @@ impl Catalog {
             let holdings = self.read();
             find(&holdings).into_iter().filter_map(|slot| holdings.found(slot)).collect()
         };
-        found.into_iter().filter_map(|found| self.verified(found)).collect()
+        let verified = in_parallel(&found, |part| part.iter().map(|found| self.verified(found)).collect());
+        verified.into_iter().flatten().collect()
     }
 
-    fn verified(&self, found: Found) -> Option<SharedRecord> {
+    fn verified(&self, found: &Found) -> Option<SharedRecord> {
         let address = match found {
-            Found::AtHand(at_hand) => return Some(at_hand.record),
+            Found::AtHand(at_hand) => return Some(Arc::clone(&at_hand.record)),
             Found::InLog(address) => address,
         };
         let lately = || self.shared.lately.lock().unwrap_or_else(PoisonError::into_inner);
@@ -599,10 +605,11 @@ pub struct Page {
 }
 
 fn replay(holdings: &mut Holdings, frames: Vec<(Place, Frame)>) {
-    let read = in_parallel(&frames, |(_, frame)| match frame {
+    let claimed = |(_, frame): &(Place, Frame)| match frame {
         Frame::Record { envelope, .. } => Some(Claimed::read(envelope)),
         Frame::Evicted { .. } => None,
-    });
+    };
+    let read = in_parallel(&frames, |part| part.iter().map(claimed).collect());
     for ((place, frame), claimed) in frames.into_iter().zip(read) {
         match (frame, claimed) {
             (Frame::Evicted { sync_id, signers }, _) => holdings.replay_evicted(sync_id, signers),
