@@ -12,7 +12,7 @@ use rialto_protocol::UnixSeconds;
 use rialto_protocol::bounded::{Name, Text};
 use rialto_protocol::ids::{Hash, ImageId, PublicKey, RecordId};
 use rialto_protocol::record::{Body, Release, RevocationSubject};
-use rialto_protocol::sync::SyncSet;
+use rialto_protocol::sync::{Beginning, SyncSet};
 
 use super::SharedRecord;
 use super::channels::Channels;
@@ -182,9 +182,9 @@ impl Index {
         self.held(self.slot(id)?)
     }
 
-    pub(super) fn by_sync_id(&self, sync_id: &Hash) -> Option<Slot> {
-        let mut slots = slots_of(&self.by_sync_id, beginning(sync_id));
-        slots.find(|slot| self.held(*slot).is_some_and(|held| held.sync_id == *sync_id))
+    pub(super) fn by_sync_id(&self, sync_id: &Beginning) -> Option<Slot> {
+        let mut slots = slots_of(&self.by_sync_id, beginning(sync_id.range().start()));
+        slots.find(|slot| self.held(*slot).is_some_and(|held| sync_id.fits(&held.sync_id)))
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (Slot, &Held)> {

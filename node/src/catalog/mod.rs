@@ -36,7 +36,7 @@ use rialto_protocol::channel::ChannelName;
 use rialto_protocol::ids::{Hash, ImageId, PublicKey, RecordId};
 use rialto_protocol::record::{Record, RevocationSubject};
 use rialto_protocol::signed::{EnvelopeError, Verified};
-use rialto_protocol::sync::SyncSet;
+use rialto_protocol::sync::{Beginning, SyncSet};
 use tokio::sync::watch;
 
 pub use arrival::Arrival;
@@ -445,11 +445,11 @@ impl Catalog {
         self.read().index.sync_set()
     }
 
-    /// The encoded envelope behind a sync id: that version, or one with its signatures and more.
-    pub fn envelope(&self, sync_id: &Hash) -> Option<Vec<u8>> {
+    /// The encoded envelope behind a sync id, or what begins one: that version, or one with its signatures and more.
+    pub fn envelope(&self, sync_id: impl Into<Beginning>) -> Option<Vec<u8>> {
         let found = {
             let holdings = self.read();
-            holdings.behind(sync_id).and_then(|slot| holdings.found(slot))?
+            holdings.behind(&sync_id.into()).and_then(|slot| holdings.found(slot))?
         };
         match found {
             Found::AtHand(at_hand) => Some(at_hand.record.envelope().encode()),
@@ -457,9 +457,10 @@ impl Catalog {
         }
     }
 
-    /// Whether this version is lacking here and would be taken: not known, not evicted, not refused lately.
-    pub fn is_wanted(&self, sync_id: &Hash, now: UnixSeconds) -> bool {
-        self.read().is_wanted(sync_id, now)
+    /// Whether every version whose sync id is this, or begins so, is lacking here and would be taken: none is known, evicted
+    /// or refused lately.
+    pub fn is_wanted(&self, sync_id: impl Into<Beginning>, now: UnixSeconds) -> bool {
+        self.read().is_wanted(&sync_id.into(), now)
     }
 
     /// A counter that changes whenever records come or go.

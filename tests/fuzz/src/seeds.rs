@@ -10,7 +10,7 @@ use rialto_protocol::image::encoding::Encoding;
 use rialto_protocol::image::manifest::{Entry, ManifestBuilder};
 use rialto_protocol::signed::Envelope;
 use rialto_protocol::swarm::{ChunkHeader, FrameHead, Message as Control, Ranges, Reference, ReferencedHeader};
-use rialto_protocol::sync::{Initiator, Message, Responder, SyncSet};
+use rialto_protocol::sync::{Beginning, Initiator, Message, Responder, SyncSet};
 
 use crate::targets::wire::{our_id, our_set};
 
@@ -130,10 +130,9 @@ fn sessions(seeds: &mut Seeds) {
         let theirs = || set.iter().map(|&n| (1_790_000_000 + n, our_id(n))).collect::<SyncSet>();
         for side in [0u8, 1] {
             let (ours, other) = if side == 0 { (our_set(), theirs()) } else { (theirs(), our_set()) };
-            let (mut initiator, mut responder) =
-                (Initiator::new(ours).expect("a set"), Responder::new(other).expect("a set"));
-            let envelope = |id: &Hash| Some(vec![id.0[0]; 50]);
-            let is_wanted = |id: &Hash| !id.0[0].is_multiple_of(4);
+            let (mut initiator, mut responder) = (Initiator::new(ours), Responder::new(other));
+            let envelope = |id: &Beginning| Some(vec![id.bytes()[0]; 50]);
+            let is_wanted = |id: &Beginning| !id.bytes()[0].is_multiple_of(4);
             let mut heard = vec![side];
             let mut hear = |message: &Message, by: u8| {
                 let bytes = message.encode();

@@ -136,9 +136,11 @@ impl Withheld {
 
 /// Answers one catch-up as an honest node would that holds this. What the other side offers is taken, and told nobody.
 async fn answer(mut talk: Talk, set: SyncSet, envelopes: &BTreeMap<Hash, Vec<u8>>) -> std::io::Result<()> {
-    let mut responder = Responder::new(set).map_err(std::io::Error::other)?;
+    let mut responder = Responder::new(set);
     while !responder.is_finished() {
-        while let Some(message) = responder.next_message(|id| envelopes.get(id).cloned()) {
+        while let Some(message) =
+            responder.next_message(|id| envelopes.range(id.range()).next().map(|(_, envelope)| envelope.clone()))
+        {
             let message = message.encode();
             talk.send(&[&(message.len() as u32).to_be_bytes()[..], &message].concat()).await?;
         }
