@@ -10,6 +10,7 @@ mod records;
 mod reference;
 mod renewal;
 mod replay;
+mod replay_at;
 mod revoked;
 mod scrub;
 mod updates;
@@ -47,7 +48,10 @@ use crate::net::bulk::{Exchange, Patience};
 use crate::net::{self, Net, NetError};
 use crate::signing::SigningDesk;
 use crate::store::{Store, StoreError};
-use crate::trust::{Clock, DecisionError, DecisionLog, Evidence, FloorError, Floors, PolicyFile, PolicyState, Reading};
+use crate::trust::{
+    Clock, DecisionError, DecisionLog, Evidence, FloorError, Floors, PolicyFile, PolicyLog, PolicyLogError,
+    PolicyState, Reading,
+};
 
 /// What records of signers that policy does not name may take, in bytes.
 const CATALOG_BUDGET_BYTES: u64 = 64 * 1024 * 1024;
@@ -79,6 +83,9 @@ pub enum NodeError {
     /// What was seen before.
     #[error(transparent)]
     Floors(#[from] FloorError),
+    /// The log of policies.
+    #[error(transparent)]
+    Policies(#[from] PolicyLogError),
     /// Instances.
     #[error(transparent)]
     Deploy(#[from] DeployError),
@@ -137,6 +144,8 @@ pub(crate) struct Node {
     pub(crate) rates_set: watch::Sender<Option<net::bulk::Limits>>,
     pub(crate) policy: watch::Receiver<Arc<PolicyState>>,
     pub(crate) decisions: DecisionLog,
+    /// Which policy was in force when.
+    pub(crate) policies: PolicyLog,
     pub(crate) evidence: Evidence,
     bills: inside::Bills,
     /// What was seen before, and is never gone below.
@@ -217,6 +226,7 @@ pub async fn run(
         rates_set: watch::Sender::new(None),
         policy,
         decisions,
+        policies: PolicyLog::open(dir.evidence().join("policies.log"))?,
         evidence: Evidence::new(dir.evidence()),
         bills: inside::Bills::default(),
         trusted_clock: Mutex::new(Clock::new(floors.latest())),
@@ -237,6 +247,7 @@ pub async fn run(
     });
     // Signers named in policy are kept in full from the first record on.
     node.name_signers();
+    node.note_policy();
 
     let records: Arc<dyn net::gossip::Records> = Arc::clone(&node) as _;
     node.exchange.serve(shutdown.clone())?;
@@ -353,6 +364,17 @@ impl Node {
         }
     }
 
+    /// Notes which policy is in force, and keeps it, so that what it said can be found out later. Blocks on the disk.
+    fn note_policy(&self) {
+        let policy = self.policy.borrow().policy.clone();
+        let kept = self.evidence.keep(policy.as_deref(), []).map_err(|error| error.to_string());
+        let hash = policy.as_ref().map(|policy| policy.hash());
+        let noted = kept.and_then(|()| self.policies.note(hash, self.now()).map_err(|error| error.to_string()));
+        if let Err(error) = noted {
+            tracing::error!("that this policy is in force cannot be noted, and will not be known later: {error}");
+        }
+    }
+
     /// Passes on to open pages what changes in the rooms, and acts on revocations.
     async fn follow_changes(self: Arc<Self>) {
         let mut records = self.catalog.changes();
@@ -377,7 +399,11 @@ impl Node {
             if change == Change::Policy {
                 let node = Arc::clone(&self);
                 // Only fails where it panicked, which the log says.
-                tokio::task::spawn_blocking(move || node.name_signers()).await.ok();
+                let taken_up = move || {
+                    node.note_policy();
+                    node.name_signers();
+                };
+                tokio::task::spawn_blocking(taken_up).await.ok();
             }
             if matches!(change, Change::Policy | Change::Catalog) {
                 self.raise_floors_in_background(change == Change::Policy).await;

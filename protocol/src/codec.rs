@@ -55,7 +55,7 @@ pub enum CodecError {
 /// [`CodecError::Form`] where the value cannot be written, [`CodecError::NotCanonical`] where it holds a float or nests deeper
 /// than [`MAX_DEPTH`].
 pub fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, CodecError> {
-    let bytes = write(value)?;
+    let bytes = write(value, 0)?;
     scan(&bytes)?;
     Ok(bytes)
 }
@@ -121,7 +121,7 @@ impl Part<'_> {
     pub fn read<T: Serialize + DeserializeOwned>(self) -> Result<T, CodecError> {
         let value = serde_cbor::from_slice(self.0).map_err(form)?;
         // serde reads more forms than it writes: structs as arrays or with numbers for field names, absent defaults.
-        if write(&value)? == self.0 { Ok(value) } else { Err(other_form()) }
+        if write(&value, self.0.len())? == self.0 { Ok(value) } else { Err(other_form()) }
     }
 }
 
@@ -135,9 +135,11 @@ fn check_any(bytes: &[u8], max: usize) -> Result<(), CodecError> {
     Ok(())
 }
 
-/// Writes a value with the keys of its maps in order: what serde_cbor writes in the order of declaration.
-fn write<T: Serialize>(value: &T) -> Result<Vec<u8>, CodecError> {
-    let mut bytes = serde_cbor::to_vec(value).map_err(form)?;
+/// Writes a value of about so many bytes, with the keys of its maps in order: what serde_cbor writes in the order of
+/// declaration.
+fn write<T: Serialize>(value: &T, about: usize) -> Result<Vec<u8>, CodecError> {
+    let mut bytes = Vec::with_capacity(about);
+    serde_cbor::to_writer(&mut bytes, value).map_err(form)?;
     order(&mut bytes, 0, MAX_DEPTH)?;
     Ok(bytes)
 }

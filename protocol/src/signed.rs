@@ -8,7 +8,7 @@
 //! A node checks form and signatures only, and relays what it does not understand: adding a kind of record must not
 //! split a federation. Whether a signer is *authorised* for anything is the policy's question, never this module's.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Deref;
 use std::sync::Arc;
 
@@ -282,7 +282,7 @@ pub fn is_signature_of(key: &PublicKey, message: &[u8], signature: &Signature) -
 
 /// Keys as points of the curve, which takes a tenth of a verification to find.
 #[derive(Debug, Default)]
-pub struct KnownKeys(HashMap<PublicKey, VerifyingKey>);
+pub struct KnownKeys(BTreeMap<PublicKey, VerifyingKey>);
 
 impl KnownKeys {
     /// As many are kept: 230 bytes each.

@@ -1,9 +1,12 @@
-//! The policy file's fuzz target over its seeds and kept corpus, and what is kept of all targets. The others' replay is a test
+//! The fuzz targets of the policy file and of expectations of it over their seeds and kept corpus, and what is kept of all targets. The others' replay is a test
 //! of `protocol/`.
 
 use std::fs;
 use std::path::Path;
 
+#[allow(unreachable_pub)]
+#[path = "../fuzz/src/expectations.rs"]
+mod expectations;
 #[allow(unreachable_pub)]
 #[path = "../fuzz/src/policy.rs"]
 mod policy;
@@ -26,8 +29,14 @@ fn what_the_fuzzer_found_interesting_in_policies_holds() {
     replay::replay(&corpora.join("policy"), &seeds::all()["policy"], policy::policy);
 }
 
+#[test]
+fn what_the_fuzzer_found_interesting_in_expectations_holds() {
+    let corpora = replay::corpora(env!("CARGO_MANIFEST_DIR"));
+    replay::replay(&corpora.join("expectations"), &seeds::all()["expectations"], expectations::expectations);
+}
+
 fn names() -> Vec<&'static str> {
-    targets::TARGETS.into_iter().map(|(name, _)| name).chain(["policy"]).collect()
+    targets::TARGETS.into_iter().map(|(name, _)| name).chain(["policy", "expectations"]).collect()
 }
 
 /// A corpus that was never pruned, or of a target that is gone, is noise.

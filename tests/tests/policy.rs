@@ -2,8 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use rialto_testnet::site::{SOON, text};
+use rialto_testnet::site::{SOON, Site, text};
 use rialto_testnet::wait::eventually;
+use rialto_tests::channels::{fresh_only, set};
+use rialto_tests::forge::now;
 use rialto_tests::stage::{Outcome, Stage, accepting, list, reviewed, shown};
 
 /// How soon a changed file must be in force.
@@ -173,6 +175,126 @@ fn decisions_are_made_again_as_they_were_whatever_came_since() -> Outcome {
     uni.json(&["decisions", "verify"])?;
     uni.refused(&["decisions", "verify", "--head", &head], 1)?;
     Ok(())
+}
+
+#[test]
+fn verdicts_are_given_as_they_would_have_been_at_another_time() -> Outcome {
+    let stage = Stage::new()?;
+    let mut uni = stage.running("uni", &[])?;
+    let (key, lab) = (uni.new_key("releases")?, uni.new_key("lab")?);
+    let strict = reviewed(&key, &lab);
+    uni.write_policy(&strict)?;
+    // A clock has whole seconds: each thing happens in one of its own.
+    let next_second = || -> Outcome<u64> {
+        let before = now();
+        Ok(eventually(SOON, "the next second", || if now() > before { Ok(now()) } else { Err("not yet") })?)
+    };
+    let noted = uni.directory().join("evidence/policies.log");
+    let in_force = |uni: &Site, hash: &str| {
+        uni.until(SOON, "the policy", &["status"], |status| status["policy"]["hash"] == hash)?;
+        let noted = || std::fs::read_to_string(&noted).is_ok_and(|log| log.lines().any(|line| line.contains(hash)));
+        Outcome::Ok(eventually(SOON, "a note of the policy", || if noted() { Ok(()) } else { Err("not yet") })?)
+    };
+    let strict_hash = blake3_of(&strict);
+    in_force(&uni, &strict_hash)?;
+    let nothing_yet = now();
+    next_second()?;
+    let release = stage.publish(&uni, "hello", "1.0.0", "releases")?;
+    let published = now();
+    next_second()?;
+    uni.json(&["endorse", &release, "--key", "lab", "--type", "https://example.org/tested"])?;
+    uni.verdict(&release, "accept")?;
+    let endorsed = now();
+    next_second()?;
+    uni.json(&["revoke", &release, "--key", "releases", "--reason", "broken"])?;
+    uni.verdict(&release, "reject")?;
+    let revoked = now();
+    next_second()?;
+    // Today's policy has another mind of everything.
+    let today = "[default]\nthen = \"hold\"\n";
+    uni.write_policy(today)?;
+    in_force(&uni, &blake3_of(today))?;
+
+    let check = |uni: &Site| -> Outcome {
+        for (at, verdict) in [(published, "hold"), (endorsed, "accept"), (revoked, "reject")] {
+            let replay = uni.json(&["policy", "replay", "--at", &at.to_string(), &release])?;
+            assert_eq!((&replay["policy"], &replay["is_policy_certain"]), (&strict_hash.as_str().into(), &true.into()));
+            let judged = &replay["verdicts"][0];
+            assert_eq!((&judged["then"]["verdict"], &judged["now"]), (&verdict.into(), &"reject".into()), "{replay}");
+            assert_eq!(judged["is_same"], verdict == "reject", "{replay}");
+        }
+        Ok(())
+    };
+    check(&uni)?;
+    let early = uni.refused(&["policy", "replay", "--at", &nothing_yet.to_string(), &release], 3)?;
+    assert!(text(&early, "message")?.contains("had not reached this site at"), "{early}");
+    let all = uni.json(&["policy", "replay", "--at", &endorsed.to_string()])?;
+    assert_eq!((&all["releases"], &all["changed"]), (&1.into(), &1.into()), "{all}");
+    assert_eq!(uni.json(&["policy", "replay", "--at", &nothing_yet.to_string()])?["releases"], 0);
+    let file = shown(&stage.file("other.toml", accepting(&key))?);
+    let other = uni.json(&["policy", "replay", "--at", &published.to_string(), &release, "--policy", &file])?;
+    assert_eq!(other["verdicts"][0]["then"]["verdict"], "accept", "{other}");
+    uni.refused(&["policy", "replay", "--at", &(now() + 600).to_string()], 2)?;
+    uni.refused(&["policy", "replay", "--at", "yesterday"], 2)?;
+    uni.refused(&["policy", "replay"], 2)?;
+    uni.refused(&["policy", "replay", "--at", "1772366400", "--decision", "1"], 2)?;
+
+    // What was noted outlives the node; before the first note, nobody knows, and that is said.
+    uni.stop()?;
+    uni.start()?;
+    check(&uni)?;
+    std::fs::remove_file(uni.directory().join("evidence/policies.log"))?;
+    uni.stop()?;
+    uni.start()?;
+    let unknown = uni.json(&["policy", "replay", "--at", &published.to_string(), &release])?;
+    assert_eq!((&unknown["policy"], &unknown["is_policy_certain"]), (&blake3_of(today).into(), &false.into()));
+    assert!(text(&unknown, "policy_because")?.contains("NOT the policy of then"), "{unknown}");
+    Ok(())
+}
+
+/// Heads that later ones replaced are let go of, so of a time before only what a decision was made by is known.
+#[test]
+fn a_channel_of_another_time_is_judged_by_what_is_kept_of_it_and_the_rest_is_doubted() -> Outcome {
+    let stage = Stage::new()?;
+    let mut uni = stage.running("uni", &[])?;
+    let key = uni.new_key("releases")?;
+    uni.write_policy(&fresh_only(&key))?;
+    let (one, two) =
+        (stage.publish(&uni, "hello", "1.0.0", "releases")?, stage.publish(&uni, "hello", "2.0.0", "releases")?);
+    let next_second = |before: u64| -> Outcome {
+        Ok(eventually(SOON, "the next second", || if now() > before { Ok(()) } else { Err("not yet") })?)
+    };
+    set(&uni, &one, "releases", "1h")?;
+    uni.verdict(&one, "accept")?;
+    let of_one = now();
+    next_second(of_one)?;
+    let head = set(&uni, &two, "releases", "1h")?;
+    uni.verdict(&two, "accept")?;
+    uni.json(&["fetch", &two])?;
+    let of_two = now();
+    next_second(of_two)?;
+    set(&uni, &one, "releases", "1h")?;
+    uni.verdict(&two, "hold")?;
+
+    let at = |time: u64, release: &str| uni.json(&["policy", "replay", "--at", &time.to_string(), release]);
+    let undecided = at(of_one, &one)?;
+    let judged = &undecided["verdicts"][0];
+    assert_eq!(judged["then"]["verdict"], "hold", "{undecided}");
+    assert!(judged["doubts"].to_string().contains("what channel stable said then is not known"), "{undecided}");
+    let decided = at(of_two, &two)?;
+    let judged = &decided["verdicts"][0];
+    assert_eq!((&judged["then"]["verdict"], &judged["now"]), (&"accept".into(), &"hold".into()), "{decided}");
+    assert!(judged["doubts"].to_string().contains(&head), "{decided}");
+    let today = at(now(), &one)?;
+    assert_eq!(
+        (&today["verdicts"][0]["is_same"], &today["verdicts"][0]["doubts"]),
+        (&true.into(), &serde_json::json!([]))
+    );
+    Ok(())
+}
+
+fn blake3_of(text: &str) -> String {
+    blake3::hash(text.as_bytes()).to_hex().to_string()
 }
 
 #[test]

@@ -37,7 +37,10 @@ pub use channels::{
 pub use error::{ApiError, ErrorCode};
 pub use instances::{DeployRequest, Deployed, Instance, InstanceChanged, PortForward, StopRequest};
 pub use jobs::{Change, JobEvent, JobStarted};
-pub use policy::{Explanation, PolicyChange, PolicyDiff, PolicyDiffRequest, Replay, RequirementOutcome, VerdictKind};
+pub use policy::{
+    Explanation, PolicyChange, PolicyDiff, PolicyDiffRequest, ReleaseAt, Replay, ReplayAt, ReplayAtRequest,
+    RequirementOutcome, VerdictKind,
+};
 pub use signing::{AwayKey, SigningAnswer, SigningAsk, SigningNext, check_session};
 pub use site::{
     Ban, BansLifted, ChangeRates, ClockRequest, ClockStatus, Peer, PolicyStatus, RateLimit, Rates, ScrubStatus, Status,
@@ -81,6 +84,8 @@ pub trait Backend: Send + Sync + 'static {
     async fn explain(&self, release: &str) -> Result<Explanation>;
     /// Makes a logged decision again.
     async fn replay(&self, decision: u64) -> Result<Replay>;
+    /// What policy would have said of releases at another time.
+    async fn replay_at(&self, request: ReplayAtRequest) -> Result<ReplayAt>;
     /// What another policy would say differently, of every release that is known.
     async fn policy_diff(&self, request: PolicyDiffRequest) -> Result<PolicyDiff>;
     /// Images of the store.

@@ -8,8 +8,8 @@ use warp::http::{HeaderMap, StatusCode, header};
 use crate::api::{
     AddImageRequest, AdvisoryQuery, Backend, ChangeRates, ClockRequest, CosignRequest, DelegateRequest, DeployRequest,
     EndorseRequest, ExportImageRequest, FetchRequest, JobStarted, PolicyDiffRequest, PublishAdvisoryRequest,
-    PublishRequest, RevokeRequest, RotateRequest, SearchQuery, SetChannelRequest, SigningAnswer, StopRequest,
-    VerdictKind, WebLink,
+    PublishRequest, ReplayAtRequest, RevokeRequest, RotateRequest, SearchQuery, SetChannelRequest, SigningAnswer,
+    StopRequest, VerdictKind, WebLink,
 };
 use crate::openapi;
 use crate::reply::{self, Refusal, Response};
@@ -60,6 +60,7 @@ pub(crate) async fn answer(
         Op::Release => done(&backend.release(value).await?),
         Op::Explain => done(&backend.explain(value).await?),
         Op::Replay => done(&backend.replay(decision(value)?).await?),
+        Op::ReplayAt => done(&backend.replay_at(question.json::<ReplayAtRequest>()?).await?),
         Op::PolicyDiff => done(&backend.policy_diff(question.json::<PolicyDiffRequest>()?).await?),
         Op::Images => done(&backend.images().await?),
         Op::AddImage => started(&backend.add_image(question.json::<AddImageRequest>()?).await?),

@@ -51,6 +51,7 @@ pub(crate) enum Op {
     Release,
     Explain,
     Replay,
+    ReplayAt,
     PolicyDiff,
     Images,
     AddImage,
@@ -146,6 +147,7 @@ routes! {
     Release GET "/api/v1/releases/{release}" Session () Json("ReleaseDetails"), "Everything about one release.";
     Explain GET "/api/v1/releases/{release}/explain" Session () Json("Explanation"), "What policy says of a release, and why.";
     Replay GET "/api/v1/decisions/{decision}/replay" Session () Json("Replay"), "Makes a logged decision again, with the policy, records and clock of its day.";
+    ReplayAt POST "/api/v1/policy/replay" Socket ("ReplayAtRequest") Json("ReplayAt"), "What policy would have said of releases at another time, of what had reached this site by then.";
     PolicyDiff POST "/api/v1/policy/diff" Socket ("PolicyDiffRequest") Json("PolicyDiff"), "What another policy would say differently, of every release that is known.";
     Images GET "/api/v1/images" Session () List("ImageSummary"), "Images of the store.";
     AddImage POST "/api/v1/images" Socket ("AddImageRequest") Job("ImageAdded"), "Adds a file of the node's machine as an image.";

@@ -551,7 +551,7 @@ async fn the_openapi_document_names_what_is_there() {
             "{path}"
         );
     }
-    assert_eq!(operations, 50, "one for each method of the backend, pin and unpin apart, and this document");
+    assert_eq!(operations, 51, "one for each method of the backend, pin and unpin apart, and this document");
     for (schema, value) in [
         ("JobStarted", json!({"job": "j"})),
         ("ApiError", serde_json::to_value(ApiError::refused("no").with_hint("ask")).unwrap()),
@@ -605,6 +605,16 @@ async fn the_openapi_document_names_what_is_there() {
         ),
         ("Cosigned", serde_json::to_value(Cosigned { record: None, signed: 1, threshold: 2 }).unwrap()),
         (
+            "PublishRequest",
+            serde_json::to_value(PublishRequest {
+                file: "/hello.toml".into(),
+                key: "k".into(),
+                with_keys: vec!["other".into()],
+                publisher: Some("uni".into()),
+            })
+            .unwrap(),
+        ),
+        (
             "DelegateRequest",
             serde_json::to_value(DelegateRequest {
                 key: "k".into(),
@@ -633,6 +643,49 @@ async fn the_openapi_document_names_what_is_there() {
         ),
         ("AdvisoriesPublished", serde_json::to_value(AdvisoriesPublished { records: vec![record("a")] }).unwrap()),
         ("BansLifted", serde_json::to_value(BansLifted { peer_id: "p".into(), lifted: 1 }).unwrap()),
+        (
+            "ReplayAtRequest",
+            serde_json::to_value(ReplayAtRequest {
+                at: "2026-01-01T00:00:00Z".into(),
+                releases: vec!["uni/hello@1.0.0".into()],
+                policy: Some("/then.toml".into()),
+            })
+            .unwrap(),
+        ),
+        (
+            "ReplayAt",
+            serde_json::to_value(ReplayAt {
+                at: "2026-01-01T00:00:00Z".into(),
+                policy: "0".into(),
+                policy_because: "in force since 2025-12-01T00:00:00Z".into(),
+                is_policy_certain: true,
+                notes: vec!["releases that have left the catalog are not among these".into()],
+                releases: 1,
+                changed: 1,
+                verdicts: vec![ReleaseAt {
+                    release: record("r"),
+                    title: "uni/hello@1.0.0".into(),
+                    then: Explanation {
+                        release: record("r"),
+                        verdict: VerdictKind::Reject,
+                        rule: "default".into(),
+                        because: "no rule fits it".into(),
+                        requirements: vec![RequirementOutcome {
+                            name: "sbom".into(),
+                            met: false,
+                            because: "there is none".into(),
+                        }],
+                        images: vec![],
+                        policy: None,
+                    },
+                    now: VerdictKind::Hold,
+                    now_because: "no rule fits it".into(),
+                    is_same: false,
+                    doubts: vec!["what channel stable said then is not known".into()],
+                }],
+            })
+            .unwrap(),
+        ),
         ("PolicyDiffRequest", serde_json::to_value(PolicyDiffRequest { old: None, new: "/new.toml".into() }).unwrap()),
         (
             "PolicyDiff",

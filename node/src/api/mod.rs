@@ -105,6 +105,11 @@ impl Backend for Api {
         blocking(move || node.replay(decision)).await?
     }
 
+    async fn replay_at(&self, request: ReplayAtRequest) -> Result<ReplayAt> {
+        let node = Arc::clone(&self.0);
+        blocking(move || node.replay_at(&request)).await?
+    }
+
     async fn policy_diff(&self, request: PolicyDiffRequest) -> Result<PolicyDiff> {
         let node = Arc::clone(&self.0);
         blocking(move || node.policy_diff(&request)).await?

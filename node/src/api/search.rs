@@ -90,8 +90,8 @@ pub(super) fn search(node: &Node, asked: &SearchQuery) -> Result<SearchPage> {
         page.next = (next < page.total && !shown.is_empty()).then_some(next);
     }
     page.facets = facets;
-    let records = shown.iter().filter_map(|id| node.catalog.get(id));
-    page.releases = records.map(|record| view::summary(node, &node.judge(record))).collect();
+    let records = node.catalog.get_all(&shown);
+    page.releases = records.into_iter().map(|record| view::summary(node, &node.judge(record))).collect();
     Ok(page)
 }
 

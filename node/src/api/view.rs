@@ -19,12 +19,14 @@ use crate::net::bulk::PeerTraffic;
 use crate::node::work::store_error;
 use crate::node::{Judged, Node, Seen};
 use crate::store::{StoredImage, Usage};
-use crate::trust::{Reading, Standby, revocation_counts};
+use crate::trust::{Reading, Standby, age_shown, revocation_counts};
 
 /// Sites asked for before the page is shown; who answers later is not counted.
 const PROVIDERS_WAIT: Duration = Duration::from_millis(500);
 /// Heads of one channel that are shown as waiting for signatures.
 const MAX_WAITING: usize = 16;
+/// Frozen channels that are warned of one by one; more are only counted.
+const FROZEN_LISTED: usize = 5;
 /// Sites counted at most.
 const PROVIDERS_COUNTED: usize = 100;
 
@@ -60,6 +62,17 @@ pub(super) fn status(node: &Node, listen: Vec<String>) -> Result<Status> {
             head.signed.len(),
             head.threshold
         ));
+    }
+    let frozen = node.frozen_channels();
+    for (channel, seconds) in frozen.iter().take(FROZEN_LISTED) {
+        let title = node.channel_title(channel);
+        warnings.push(format!(
+            "channel {title} is frozen: its head expired {} ago, and nothing newer came; see rialto channel show {title}",
+            age_shown(*seconds)
+        ));
+    }
+    if let Some(others @ 1..) = frozen.len().checked_sub(FROZEN_LISTED) {
+        warnings.push(format!("{others} more channels are frozen; see rialto channel ls"));
     }
     let scrub = node.scrub.status();
     if !scrub.lost.is_empty() {

@@ -12,6 +12,7 @@ use rialto_protocol::channel::{ChannelName, Position, is_delegation, is_lent};
 use rialto_protocol::ids::{Hash, PublicKey, RecordId};
 use rialto_protocol::record::{Body, DelegatedRole, Delegation, MAX_AHEAD_SECONDS, Record, RevocationSubject};
 use rialto_protocol::signed::{Envelope, Verified};
+use rialto_protocol::sync::Beginning;
 
 use super::arrival::Arrival;
 use super::budget::{Budget, Evicted, Payer};
@@ -314,7 +315,7 @@ impl Holdings {
                 let source = if becomes_own && outcome == Outcome::Duplicate { None } else { before.source };
                 (Coming { at_hand, source, arrival: Some(before.arrival) }, outcome)
             }
-            None if source.is_some() && self.evicted.contains(&record.sync_id()) => {
+            None if source.is_some() && self.evicted.contains(&(&record.sync_id()).into()) => {
                 return Outcome::Ignored(Ignored::Evicted);
             }
             None => {
@@ -379,17 +380,18 @@ impl Holdings {
         if delegation.role() != DelegatedRole::Release {
             return;
         }
-        let is_by_enough = |slot: &Slot| {
-            let signers = self.index.held(*slot).map(|held| Arc::clone(&held.signers)).unwrap_or_default();
-            signers.iter().filter(|key| delegation.keys().contains(key)).count() >= delegation.threshold()
+        let publisher = delegation.publisher();
+        // By what is in force: one that a later one replaced may come after that.
+        let is_proven = |slot: Slot, name: &Name| {
+            self.index.held(slot).is_some_and(|held| {
+                is_lent(publisher, name, &held.signers, delegation)
+                    && self.index.channels.is_lent(publisher, name, &held.signers)
+            })
         };
-        let of_publisher: Vec<Slot> = self.index.unproven(delegation.publisher()).filter(is_by_enough).collect();
-        for slot in of_publisher {
+        let proven = self.index.unproven(publisher).filter(|(slot, name)| is_proven(*slot, name));
+        let proven: Vec<Slot> = proven.map(|(slot, _)| slot).collect();
+        for slot in proven {
             let Some(AtHand { record, .. }) = self.read(slot) else { continue };
-            let signers: Vec<PublicKey> = record.signers().copied().collect();
-            if !record.body.release().is_some_and(|release| is_lent(release, &signers, delegation)) {
-                continue;
-            }
             let Some(mut held) = self.index.take(slot).map(|taken| taken.held) else { continue };
             if self.is_charging {
                 if held.is_charged {
@@ -496,7 +498,7 @@ impl Holdings {
 
     /// Takes out what the log says was evicted.
     pub(super) fn replay_evicted(&mut self, sync_id: Hash, signers: Vec<PublicKey>) {
-        let taken = self.index.by_sync_id(&sync_id).and_then(|slot| self.index.take(slot));
+        let taken = self.index.by_sync_id(&(&sync_id).into()).and_then(|slot| self.index.take(slot));
         if !signers.is_empty() {
             self.evicted.insert(sync_id, Arc::from(signers));
         } else if let Some(record) = taken.as_ref().and_then(Taken::decoded)
@@ -528,17 +530,17 @@ impl Holdings {
         }
     }
 
-    /// The record behind a sync id: the version that it names, or one that has its signatures and more.
-    pub(super) fn behind(&self, sync_id: &Hash) -> Option<Slot> {
+    /// The record behind a sync id that begins so: the version that it names, or one that has its signatures and more.
+    pub(super) fn behind(&self, sync_id: &Beginning) -> Option<Slot> {
         let current = self.index.by_sync_id(sync_id);
-        current.or_else(|| self.superseded.get(sync_id).and_then(|id| self.index.slot(id)))
+        current.or_else(|| self.superseded.fitting(sync_id).find_map(|id| self.index.slot(id)))
     }
 
-    /// Whether we lack this version, and would take it.
-    pub(super) fn is_wanted(&self, sync_id: &Hash, now: UnixSeconds) -> bool {
+    /// Whether we lack every version whose sync id begins so, and would take it.
+    pub(super) fn is_wanted(&self, sync_id: &Beginning, now: UnixSeconds) -> bool {
         self.behind(sync_id).is_none()
             && !self.evicted.contains(sync_id)
-            && self.refused.get(sync_id).is_none_or(|again| *again <= now)
+            && self.refused.fitting(sync_id).all(|again| *again <= now)
     }
 
     /// Everything of the batch is in the log.

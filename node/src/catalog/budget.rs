@@ -14,6 +14,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use rialto_protocol::ids::{Hash, PublicKey};
+use rialto_protocol::sync::Beginning;
 
 use super::index::{Held, Slot};
 
@@ -256,7 +257,7 @@ fn cost(held: &Held) -> u64 {
 /// Versions of records that were evicted: not taken again until policy names one of their signers.
 #[derive(Debug, Default)]
 pub(super) struct Evicted {
-    versions: HashMap<Hash, (u64, Arc<[PublicKey]>)>,
+    versions: BTreeMap<Hash, (u64, Arc<[PublicKey]>)>,
     order: BTreeMap<u64, Hash>,
     next: u64,
 }
@@ -274,8 +275,9 @@ impl Evicted {
         }
     }
 
-    pub(super) fn contains(&self, sync_id: &Hash) -> bool {
-        self.versions.contains_key(sync_id)
+    /// Whether one of those is there that begin so.
+    pub(super) fn contains(&self, sync_id: &Beginning) -> bool {
+        self.versions.range(sync_id.range()).next().is_some()
     }
 
     pub(super) fn remove(&mut self, sync_id: &Hash) {

@@ -12,7 +12,7 @@ use rialto_protocol::UnixSeconds;
 use rialto_protocol::bounded::{Name, Text};
 use rialto_protocol::ids::{Hash, ImageId, PublicKey, RecordId};
 use rialto_protocol::record::{Body, Release, RevocationSubject};
-use rialto_protocol::sync::SyncSet;
+use rialto_protocol::sync::{Beginning, SyncSet};
 
 use super::SharedRecord;
 use super::channels::Channels;
@@ -83,6 +83,8 @@ pub(super) struct Taken {
     decoded: Option<SharedRecord>,
     /// Whose release it is that lent keys have signed.
     lent_by: Option<PublicKey>,
+    /// What a release is called that nobody is known to have had the right to sign.
+    unproven: Option<Name>,
 }
 
 impl Taken {
@@ -105,8 +107,9 @@ pub(super) struct Index {
     by_image: BTreeSet<(u64, RowNumber)>,
     endorsements: BTreeSet<(u64, Slot)>,
     advisories: BTreeSet<(u64, Slot)>,
-    /// Releases that may be their publisher's by a delegation that is not known yet.
-    unproven: BTreeSet<(u64, Slot)>,
+    /// Releases that may be their publisher's by a delegation that is not known yet, with their names: none is read from the
+    /// disk before it is known to fit.
+    unproven: BTreeMap<(u64, Slot), Name>,
     /// Publishers of releases that lent keys have signed.
     lent_by: HashMap<Slot, PublicKey>,
     revocations: BTreeMap<RevocationSubject, BTreeSet<Slot>>,
@@ -190,9 +193,9 @@ impl Index {
         self.held(self.slot(id)?)
     }
 
-    pub(super) fn by_sync_id(&self, sync_id: &Hash) -> Option<Slot> {
-        let mut slots = slots_of(&self.by_sync_id, beginning(sync_id));
-        slots.find(|slot| self.held(*slot).is_some_and(|held| held.sync_id == *sync_id))
+    pub(super) fn by_sync_id(&self, sync_id: &Beginning) -> Option<Slot> {
+        let mut slots = slots_of(&self.by_sync_id, beginning(sync_id.range().start()));
+        slots.find(|slot| self.held(*slot).is_some_and(|held| sync_id.fits(&held.sync_id)))
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (Slot, &Held)> {
@@ -250,17 +253,10 @@ impl Index {
         self.lent_by.get(&slot)
     }
 
-    /// Releases that name this publisher, and that it is not known to have anything to do with.
-    pub(super) fn unproven(&self, publisher: &PublicKey) -> impl Iterator<Item = Slot> {
-        slots_of(&self.unproven, self.stands_for(publisher))
-    }
-
-    /// Every advisory, the latest issued first.
-    pub(super) fn all_advisories(&self) -> Vec<Slot> {
-        let mut slots: Vec<(UnixSeconds, Slot)> =
-            self.advisories.iter().filter_map(|(_, slot)| Some((self.held(*slot)?.issued, *slot))).collect();
-        slots.sort_unstable_by(|a, b| b.cmp(a));
-        slots.into_iter().map(|(_, slot)| slot).collect()
+    /// Releases that name this publisher, and that it is not known to have anything to do with, by name.
+    pub(super) fn unproven(&self, publisher: &PublicKey) -> impl Iterator<Item = (Slot, &Name)> {
+        let publisher = self.stands_for(publisher);
+        self.unproven.range((publisher, 0)..=(publisher, Slot::MAX)).map(|((_, slot), name)| (*slot, name))
     }
 
     pub(super) fn revocations(&self, subject: &RevocationSubject) -> impl Iterator<Item = Slot> {
@@ -301,7 +297,7 @@ impl Index {
         let slot = self.free.last().copied().unwrap_or(self.slots.len() as Slot);
         let mut taken_subject = None;
         let mut decoded = None;
-        let mut lent_by = None;
+        let (mut lent_by, mut unproven) = (None, None);
         held.kind = match (body, before.map(|before| before.held.kind)) {
             (Body::Release(_), Some(Kind::Release(row))) => {
                 // Its words, and what the signatures take that came.
@@ -313,17 +309,19 @@ impl Index {
                 Kind::Release(row)
             }
             (Body::Release(release), _)
-                if held.is_signed_by(&release.publisher) || self.channels.is_lent(release, &held.signers) =>
+                if held.is_signed_by(&release.publisher)
+                    || self.channels.is_lent(&release.publisher, &release.name, &held.signers) =>
             {
                 lent_by = Some(release.publisher).filter(|publisher| !held.is_signed_by(publisher));
                 let (row, words) = self.add_row(slot, release, held.issued);
                 // A release has 160 words at most.
                 held.cost = held.cost.saturating_add((words * WORD_BYTES) as u32);
-                // As if it had been taken out: it is put in below.
-                self.search.remove(row);
                 Kind::Release(row)
             }
-            (Body::Release(release), _) => Kind::Unproven(self.stands_for(&release.publisher)),
+            (Body::Release(release), _) => {
+                unproven = Some(release.name.clone());
+                Kind::Unproven(self.stands_for(&release.publisher))
+            }
             (Body::Endorsement(endorsement), _) => Kind::Endorsement(self.stands_for(&endorsement.subject)),
             (Body::Advisory(advisory), _) => Kind::Advisory(self.stands_for(&*advisory.package)),
             (Body::Revocation(revocation), _) => {
@@ -338,12 +336,12 @@ impl Index {
         if matches!(held.kind, Kind::Head | Kind::Delegation) {
             decoded = verified.cloned();
         }
-        self.put_back(Taken { held, subject: taken_subject, decoded, lent_by })
+        self.put_back(Taken { held, subject: taken_subject, decoded, lent_by, unproven })
     }
 
     /// Puts back what was taken out.
     pub(super) fn put_back(&mut self, taken: Taken) -> Slot {
-        let Taken { mut held, subject, decoded, lent_by } = taken;
+        let Taken { mut held, subject, decoded, lent_by, unproven } = taken;
         let slot = self.free.pop().unwrap_or_else(|| {
             self.slots.push(None);
             (self.slots.len() - 1) as Slot
@@ -370,9 +368,7 @@ impl Index {
             Kind::Advisory(package) => {
                 self.advisories.insert((package, slot));
             }
-            Kind::Unproven(publisher) => {
-                self.unproven.insert((publisher, slot));
-            }
+            Kind::Unproven(publisher) => self.unproven.extend(unproven.map(|name| ((publisher, slot), name))),
             Kind::Revocation | Kind::Head | Kind::Delegation | Kind::Other | Kind::Opaque => {}
         }
         if let Some(publisher) = lent_by {
@@ -416,9 +412,10 @@ impl Index {
         if let Kind::Advisory(package) = held.kind {
             self.advisories.remove(&(package, slot));
         }
-        if let Kind::Unproven(publisher) = held.kind {
-            self.unproven.remove(&(publisher, slot));
-        }
+        let unproven = match held.kind {
+            Kind::Unproven(publisher) => self.unproven.remove(&(publisher, slot)),
+            _ => None,
+        };
         let lent_by = self.lent_by.remove(&slot);
         let subject = self.subjects.remove(&slot);
         if let Some(subject) = &subject
@@ -438,7 +435,7 @@ impl Index {
         }
         held.source.iter().for_each(|source| self.sources.release(source));
         self.signers.release(&held.signers);
-        Some(Taken { held, subject, decoded, lent_by })
+        Some(Taken { held, subject, decoded, lent_by, unproven })
     }
 
     fn add_row(&mut self, slot: Slot, release: &Release, issued: UnixSeconds) -> (RowNumber, usize) {

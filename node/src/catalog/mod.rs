@@ -36,7 +36,7 @@ use rialto_protocol::channel::ChannelName;
 use rialto_protocol::ids::{Hash, ImageId, PublicKey, RecordId};
 use rialto_protocol::record::{Record, RevocationSubject};
 use rialto_protocol::signed::{EnvelopeError, Verified};
-use rialto_protocol::sync::SyncSet;
+use rialto_protocol::sync::{Beginning, SyncSet};
 use tokio::sync::watch;
 
 pub use arrival::Arrival;
@@ -229,6 +229,11 @@ impl Catalog {
         self.one(|holdings| holdings.index.slot(id))
     }
 
+    /// The records of these ids that are known here, in this order: a page of them is read and verified on all cores.
+    pub fn get_all(&self, ids: &[RecordId]) -> Vec<SharedRecord> {
+        self.all(|holdings| ids.iter().filter_map(|id| holdings.index.slot(id)).collect())
+    }
+
     /// When a record reached this site and from whom: first the record itself, then every later signature that was added
     /// to it. `None` where it is not known here.
     pub fn arrivals(&self, id: &RecordId) -> Option<Arc<[Arrival]>> {
@@ -385,15 +390,6 @@ impl Catalog {
         found
     }
 
-    /// Advisories that one of their signers satisfies `is_by`, the latest issued first; at most `limit`.
-    pub fn advisories_by(&self, is_by: impl Fn(&PublicKey) -> bool, limit: usize) -> Vec<SharedRecord> {
-        self.all(|holdings| {
-            let is_theirs =
-                |slot: &Slot| holdings.index.held(*slot).is_some_and(|held| held.signers.iter().any(&is_by));
-            holdings.index.all_advisories().into_iter().filter(is_theirs).take(limit).collect()
-        })
-    }
-
     /// Who withdrew this. Whether a revocation is a fact or an opinion is the policy's question.
     pub fn revocations_of(&self, subject: &RevocationSubject) -> Vec<SharedRecord> {
         let mut found = self.all(|holdings| holdings.index.revocations(subject).collect());
@@ -405,16 +401,6 @@ impl Catalog {
     /// look-up.
     pub fn heads(&self, channel: &ChannelName) -> Vec<SharedRecord> {
         self.read().index.channels.heads(channel).cloned().collect()
-    }
-
-    /// The heads of a channel that some of the keys that must sign them have signed, and not enough.
-    pub fn waiting_heads(&self, channel: &ChannelName) -> Vec<SharedRecord> {
-        self.read().index.channels.waiting(channel).cloned().collect()
-    }
-
-    /// Every channel with a head that some of the keys that must sign it have signed, and not enough.
-    pub fn channels_that_wait(&self) -> BTreeSet<ChannelName> {
-        self.read().index.channels.that_wait().cloned().collect()
     }
 
     /// The channels of one appliance that have a head.
@@ -460,11 +446,11 @@ impl Catalog {
         self.read().index.sync_set()
     }
 
-    /// The encoded envelope behind a sync id: that version, or one with its signatures and more.
-    pub fn envelope(&self, sync_id: &Hash) -> Option<Vec<u8>> {
+    /// The encoded envelope behind a sync id, or what begins one: that version, or one with its signatures and more.
+    pub fn envelope(&self, sync_id: impl Into<Beginning>) -> Option<Vec<u8>> {
         let found = {
             let holdings = self.read();
-            holdings.behind(sync_id).and_then(|slot| holdings.found(slot))?
+            holdings.behind(&sync_id.into()).and_then(|slot| holdings.found(slot))?
         };
         match found {
             Found::AtHand(at_hand) => Some(at_hand.record.envelope().encode()),
@@ -472,9 +458,10 @@ impl Catalog {
         }
     }
 
-    /// Whether this version is lacking here and would be taken: not known, not evicted, not refused lately.
-    pub fn is_wanted(&self, sync_id: &Hash, now: UnixSeconds) -> bool {
-        self.read().is_wanted(sync_id, now)
+    /// Whether every version whose sync id is this, or begins so, is lacking here and would be taken: none is known, evicted
+    /// or refused lately.
+    pub fn is_wanted(&self, sync_id: impl Into<Beginning>, now: UnixSeconds) -> bool {
+        self.read().is_wanted(&sync_id.into(), now)
     }
 
     /// A counter that changes whenever records come or go.
@@ -566,7 +553,7 @@ impl Catalog {
             let holdings = self.read();
             find(&holdings).and_then(|slot| holdings.found(slot))?
         };
-        self.verified(found)
+        self.verified(&found)
     }
 
     /// The records in the slots that are found, verified.
@@ -575,12 +562,13 @@ impl Catalog {
             let holdings = self.read();
             find(&holdings).into_iter().filter_map(|slot| holdings.found(slot)).collect()
         };
-        found.into_iter().filter_map(|found| self.verified(found)).collect()
+        let verified = in_parallel(&found, |part| part.iter().map(|found| self.verified(found)).collect());
+        verified.into_iter().flatten().collect()
     }
 
-    fn verified(&self, found: Found) -> Option<SharedRecord> {
+    fn verified(&self, found: &Found) -> Option<SharedRecord> {
         let address = match found {
-            Found::AtHand(at_hand) => return Some(at_hand.record),
+            Found::AtHand(at_hand) => return Some(Arc::clone(&at_hand.record)),
             Found::InLog(address) => address,
         };
         let lately = || self.shared.lately.lock().unwrap_or_else(PoisonError::into_inner);
@@ -618,10 +606,11 @@ pub struct Page {
 }
 
 fn replay(holdings: &mut Holdings, frames: Vec<(Place, Frame)>) {
-    let read = in_parallel(&frames, |(_, frame)| match frame {
+    let claimed = |(_, frame): &(Place, Frame)| match frame {
         Frame::Record { envelope, .. } => Some(Claimed::read(envelope)),
         Frame::Evicted { .. } => None,
-    });
+    };
+    let read = in_parallel(&frames, |part| part.iter().map(claimed).collect());
     for ((place, frame), claimed) in frames.into_iter().zip(read) {
         match (frame, claimed) {
             (Frame::Evicted { sync_id, signers }, _) => holdings.replay_evicted(sync_id, signers),

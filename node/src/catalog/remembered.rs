@@ -1,11 +1,12 @@
 //! Bounded memories of what is not in the catalog: versions that were merged or refused, and superseded heads.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use rialto_protocol::channel::{ChannelName, Position};
 use rialto_protocol::ids::{Hash, RecordId};
 use rialto_protocol::record::Record;
 use rialto_protocol::signed::Verified;
+use rialto_protocol::sync::Beginning;
 
 use super::log::Frame;
 
@@ -108,19 +109,20 @@ impl Below {
 /// A bounded memory of ids; the oldest are forgotten first.
 #[derive(Debug)]
 pub(super) struct Remembered<T> {
-    values: HashMap<Hash, T>,
+    values: BTreeMap<Hash, T>,
     order: VecDeque<Hash>,
 }
 
 impl<T> Default for Remembered<T> {
     fn default() -> Self {
-        Self { values: HashMap::new(), order: VecDeque::new() }
+        Self { values: BTreeMap::new(), order: VecDeque::new() }
     }
 }
 
 impl<T> Remembered<T> {
-    pub(super) fn get(&self, id: &Hash) -> Option<&T> {
-        self.values.get(id)
+    /// What is remembered of the ids that begin so.
+    pub(super) fn fitting(&self, id: &Beginning) -> impl Iterator<Item = &T> {
+        self.values.range(id.range()).map(|(_, value)| value)
     }
 
     pub(super) fn remove(&mut self, id: &Hash) {

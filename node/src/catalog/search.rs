@@ -1,8 +1,8 @@
 //! Search: which releases fit a question, the newest of them, and how many there are of each sort.
 //!
-//! Releases have row numbers, and sets of rows are bitmaps. Rows are in ascending order of `issued`, but for a tail of those
-//! that came out of order since they were numbered last: the newest that fit are found from the end of a bitmap, and none
-//! but these is looked at.
+//! Releases have row numbers, and sets of rows are bitmaps. Rows are in ascending order of `issued`, but for those that came
+//! late since they were numbered last: the newest that fit are found from the end of a bitmap, and none but these and the
+//! late ones is looked at.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -20,6 +20,9 @@ use super::words;
 /// Words of the catalog that one word of a question can stand for. The others are passed over: a question that so many
 /// words answer should have a second word.
 const MAX_EXPANDED: usize = 16_384;
+/// Rows of a word up to which they are put together with those of others before they are made a bitmap: a union with a large
+/// bitmap takes longer than sorting so many.
+const FEW_ROWS: u64 = 32;
 /// Tags, and publishers, among which the commonest of a large result are found.
 const MAX_COUNTED: usize = 512;
 /// A result up to this many rows is counted row by row.
@@ -76,11 +79,11 @@ pub struct Facets {
     pub archs: Vec<(Arch, u64)>,
 }
 
-/// Rows by word; most words are those of one release only.
-#[derive(Debug, Clone)]
-enum Posting {
-    One(RowNumber),
-    Many(Box<RoaringBitmap>),
+/// Rows by word. Most words are those of one release only: the few others, which are looked up most, are by themselves.
+#[derive(Debug, Default)]
+struct Words {
+    of_one: BTreeMap<Box<str>, RowNumber>,
+    of_many: BTreeMap<Box<str>, RoaringBitmap>,
 }
 
 /// Rows by something that a release has.
@@ -98,9 +101,11 @@ pub(super) struct Search {
     rows: Vec<Row>,
     /// Those that are there.
     present: RoaringBitmap,
-    /// Rows before this one are in ascending order of `issued`.
-    ordered: RowNumber,
-    words: BTreeMap<Box<str>, Posting>,
+    /// Rows that are in ascending order of `issued`. The others are late: each was issued before one that has a row before it.
+    ordered: RoaringBitmap,
+    /// When the last one in order was issued.
+    latest: UnixSeconds,
+    words: Words,
     publishers: Sort<PublicKey>,
     tags: Sort<Name>,
     archs: [RoaringBitmap; ARCHS.len()],
@@ -201,7 +206,8 @@ impl Search {
         self.publishers.kinds.iter().filter(|(_, rows)| !rows.is_empty()).map(|(key, _)| key)
     }
 
-    /// Adds a release, and gives its row and how many words it has.
+    /// Writes down a release, and gives its row and how many words it has. It is found from when it is
+    /// [restored](Self::restore).
     pub(super) fn add(
         &mut self,
         slot: u32,
@@ -223,20 +229,15 @@ impl Search {
             tags: append(&mut self.tag_lists, tags),
             images: append(&mut self.image_lists, images.iter().copied()),
         };
-        if self.ordered == number && self.rows.last().is_none_or(|last| last.issued <= issued) {
-            self.ordered += 1;
+        if issued >= self.latest {
+            self.latest = issued;
+            self.ordered.insert(number);
         }
         self.rows.push(row);
-        self.set_present(number, true);
         let words = words::of_release(release);
         let count = words.len();
         for word in words {
-            match self.words.get_mut(word.as_str()) {
-                Some(posting) => posting.push(number),
-                None => {
-                    self.words.insert(word.into(), Posting::One(number));
-                }
-            }
+            self.words.add(&word, number);
         }
         (number, count)
     }
@@ -274,8 +275,8 @@ impl Search {
     /// Whether so much is out of order, or gone, that [`Search::number_anew`] is worth its time.
     pub(super) fn is_disordered(&self) -> bool {
         let gone = self.rows.len() - self.len();
-        let tail = self.rows.len() - self.ordered as usize;
-        gone > self.len() / 2 + WORTH_NUMBERING || tail > self.len() / 16 + WORTH_NUMBERING
+        let late = self.rows.len() - self.ordered.len() as usize;
+        gone > self.len() / 2 + WORTH_NUMBERING || late > self.len() / 16 + WORTH_NUMBERING
     }
 
     /// Numbers the rows anew, in order; those that are gone are forgotten. About a second for 500,000 releases.
@@ -286,17 +287,10 @@ impl Search {
         for (place, number) in (0..).zip(&order) {
             places[*number as usize] = place;
         }
-        let moved = |rows: &RoaringBitmap| {
-            let mut rows: Vec<RowNumber> = rows.iter().map(|number| places[number as usize]).collect();
-            rows.retain(|place| *place != RowNumber::MAX);
-            rows.sort_unstable();
-            rows
-        };
-        let words = std::mem::take(&mut self.words).into_iter();
-        self.words = words.filter_map(|(word, posting)| Some((word, posting.moved(&moved)?))).collect();
         let before = std::mem::take(self);
-        self.words = before.words;
-        self.ordered = order.len() as RowNumber;
+        self.words = before.words.moved(&places);
+        self.ordered.insert_range(..order.len() as RowNumber);
+        self.latest = order.last().map_or(0, |last| before.rows[*last as usize].issued);
         self.rows.reserve_exact(order.len());
         for (number, old) in (0..).zip(order) {
             let row = &before.rows[old as usize];
@@ -333,37 +327,32 @@ impl Search {
         }
         let mut found = found.unwrap_or_else(|| self.present.clone());
         if let Some(since) = query.since {
-            let first = self.rows[..self.ordered as usize].partition_point(|row| row.issued < since);
-            found.remove_range(..first as RowNumber);
-            let old: Vec<RowNumber> =
-                found.range(self.ordered..).filter(|number| self.rows[*number as usize].issued < since).collect();
-            old.into_iter().for_each(|number| {
-                found.remove(number);
-            });
+            // What is late and lies before it was issued even before what is in order there.
+            found.remove_range(..self.first_since(since));
+            for number in &found - &self.ordered {
+                if self.rows[number as usize].issued < since {
+                    found.remove(number);
+                }
+            }
         }
         found
     }
 
+    /// The first row in order that was issued then or later.
+    fn first_since(&self, since: UnixSeconds) -> RowNumber {
+        let end = self.rows.len() as RowNumber;
+        let (mut low, mut high) = (0, self.ordered.len() as u32);
+        while low < high {
+            let middle = low.midpoint(high);
+            let is_before = self.ordered.select(middle).is_some_and(|number| self.rows[number as usize].issued < since);
+            if is_before { low = middle + 1 } else { high = middle }
+        }
+        self.ordered.select(low).unwrap_or(end)
+    }
+
     /// The rows in which a word begins like this, or whose publisher is called so.
     fn with_word(&self, word: &str, petname: Option<Petname<'_>>) -> RoaringBitmap {
-        let mut rows = RoaringBitmap::new();
-        let mut singles = Vec::new();
-        // One letter begins too much: it is a word of its own.
-        let is_whole = word.chars().nth(1).is_none();
-        let fitting = self
-            .words
-            .range::<str, _>((Bound::Included(word), Bound::Unbounded))
-            .take_while(|(other, _)| other.starts_with(word));
-        for (_, posting) in
-            fitting.take(if is_whole { 1 } else { MAX_EXPANDED }).filter(|(other, _)| !is_whole || ***other == *word)
-        {
-            match posting {
-                Posting::One(row) => singles.push(*row),
-                Posting::Many(many) => rows |= many.as_ref(),
-            }
-        }
-        singles.sort_unstable();
-        rows |= singles.into_iter().collect::<RoaringBitmap>();
+        let mut rows = self.words.beginning_with(word);
         for (key, of_publisher) in self.publishers.kinds.iter().filter(|(_, rows)| !rows.is_empty()) {
             let fits = match petname.and_then(|petname| petname(key)) {
                 Some(name) => words::fits_name(&name, word),
@@ -377,15 +366,15 @@ impl Search {
     }
 
     /// Rows from the newest to the oldest; of those issued in one second, the later number first.
-    pub(super) fn newest_first<'a>(&'a self, rows: &'a RoaringBitmap) -> impl Iterator<Item = RowNumber> + 'a {
+    pub(super) fn newest_first(&self, rows: &RoaringBitmap) -> impl Iterator<Item = RowNumber> {
         let key = |number: &RowNumber| (self.rows[*number as usize].issued, *number);
-        let mut tail: Vec<RowNumber> = rows.range(self.ordered..).collect();
-        tail.sort_unstable_by_key(key);
-        let mut tail = tail.into_iter().rev().peekable();
-        let mut ordered = rows.range(..self.ordered).rev().peekable();
-        std::iter::from_fn(move || match (tail.peek(), ordered.peek()) {
-            (Some(late), Some(next)) if key(late) < key(next) => ordered.next(),
-            (Some(_), _) => tail.next(),
+        let mut late: Vec<RowNumber> = (rows - &self.ordered).into_iter().collect();
+        late.sort_unstable_by_key(key);
+        let mut late = late.into_iter().rev().peekable();
+        let mut ordered = (rows & &self.ordered).into_iter().rev().peekable();
+        std::iter::from_fn(move || match (late.peek(), ordered.peek()) {
+            (Some(one), Some(next)) if key(one) < key(next) => ordered.next(),
+            (Some(_), _) => late.next(),
             (None, _) => ordered.next(),
         })
     }
@@ -408,26 +397,59 @@ impl Search {
     }
 }
 
-impl Posting {
-    fn push(&mut self, row: RowNumber) {
-        match self {
-            Self::Many(rows) => {
-                rows.insert(row);
-            }
-            Self::One(first) => *self = Self::Many(Box::new([*first, row].into_iter().collect())),
+impl Words {
+    fn add(&mut self, word: &str, row: RowNumber) {
+        if let Some(rows) = self.of_many.get_mut(word) {
+            rows.insert(row);
+        } else if let Some((word, first)) = self.of_one.remove_entry(word) {
+            self.of_many.insert(word, [first, row].into_iter().collect());
+        } else {
+            self.of_one.insert(word.into(), row);
         }
     }
 
-    fn moved(self, moved: &impl Fn(&RoaringBitmap) -> Vec<RowNumber>) -> Option<Self> {
-        let rows = match self {
-            Self::One(row) => moved(&[row].into_iter().collect()),
-            Self::Many(rows) => moved(&rows),
-        };
-        match rows[..] {
-            [] => None,
-            [row] => Some(Self::One(row)),
-            _ => Some(Self::Many(Box::new(rows.into_iter().collect()))),
+    /// The rows in which a word begins like this.
+    fn beginning_with(&self, start: &str) -> RoaringBitmap {
+        // One letter begins too much: it is a word of its own.
+        let is_whole = start.chars().nth(1).is_none();
+        if is_whole {
+            let one = self.of_one.get(start).copied();
+            return self.of_many.get(start).cloned().unwrap_or_else(|| one.into_iter().collect());
         }
+        let range = (Bound::Included(start), Bound::Unbounded);
+        let begins = |word: &str| word.starts_with(start);
+        let of_many = self.of_many.range::<str, _>(range).take_while(|(word, _)| begins(word)).map(|(_, rows)| rows);
+        let (mut rows, mut few, mut room) = (RoaringBitmap::new(), Vec::new(), MAX_EXPANDED);
+        for many in of_many.take(MAX_EXPANDED) {
+            room -= 1;
+            match many.len() <= FEW_ROWS {
+                true => few.extend(many),
+                false => rows |= many,
+            }
+        }
+        let of_one = self.of_one.range::<str, _>(range).take_while(|(word, _)| begins(word)).map(|(_, row)| *row);
+        few.extend(of_one.take(room));
+        few.sort_unstable();
+        rows |= few.into_iter().collect::<RoaringBitmap>();
+        rows
+    }
+
+    /// The same words of the rows where `places` puts them; those in none are forgotten.
+    fn moved(self, places: &[RowNumber]) -> Self {
+        let place = |row: RowNumber| places.get(row as usize).copied().filter(|place| *place != RowNumber::MAX);
+        let mut of_one: Vec<(Box<str>, RowNumber)> =
+            self.of_one.into_iter().filter_map(|(word, row)| Some((word, place(row)?))).collect();
+        let mut of_many = BTreeMap::new();
+        for (word, rows) in self.of_many {
+            let mut rows: Vec<RowNumber> = rows.iter().filter_map(place).collect();
+            rows.sort_unstable();
+            match rows[..] {
+                [] => {}
+                [row] => of_one.push((word, row)),
+                _ => drop(of_many.insert(word, rows.into_iter().collect())),
+            }
+        }
+        Self { of_one: of_one.into_iter().collect(), of_many }
     }
 }
 

@@ -505,17 +505,17 @@ fn whoever_waits_for_changes_is_told() {
 
 /// Runs a catch-up session between two catalogs.
 fn catch_up(ours: &Catalog, theirs: &Catalog) {
-    let mut initiator = Initiator::new(ours.sync_set()).unwrap();
-    let mut responder = Responder::new(theirs.sync_set()).unwrap();
+    let mut initiator = Initiator::new(ours.sync_set());
+    let mut responder = Responder::new(theirs.sync_set());
     while !initiator.is_finished() || !responder.is_finished() {
-        while let Some(message) = initiator.next_message(|id| ours.envelope(id)) {
+        while let Some(message) = initiator.next_message(|id| ours.envelope(*id)) {
             let message = Message::decode(&message.encode()).unwrap();
-            let progress = responder.receive(message, |id| theirs.is_wanted(id, NOW)).unwrap();
+            let progress = responder.receive(message, |id| theirs.is_wanted(*id, NOW)).unwrap();
             theirs.insert_batch(&progress.envelopes, PEER, NOW).unwrap();
         }
-        while let Some(message) = responder.next_message(|id| theirs.envelope(id)) {
+        while let Some(message) = responder.next_message(|id| theirs.envelope(*id)) {
             let message = Message::decode(&message.encode()).unwrap();
-            let progress = initiator.receive(message, |id| ours.is_wanted(id, NOW)).unwrap();
+            let progress = initiator.receive(message, |id| ours.is_wanted(*id, NOW)).unwrap();
             ours.insert_batch(&progress.envelopes, PEER, NOW).unwrap();
         }
     }

@@ -1,5 +1,6 @@
 //! The words that a release is found by, and the words of a question.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use rialto_protocol::record::Release;
@@ -12,9 +13,9 @@ const MAX_WORD_BYTES: usize = 40;
 const MAX_ASKED: usize = 16;
 
 /// The words of a release in lower case: name, version, tags and summary before the description.
-pub(super) fn of_release(release: &Release) -> BTreeSet<String> {
+pub(super) fn of_release(release: &Release) -> BTreeSet<Cow<'_, str>> {
     let mut words = BTreeSet::new();
-    words.insert(cut(&release.version.to_lowercase()).to_owned());
+    words.insert(cut(lower(&release.version)));
     let tags = release.tags.iter().map(|tag| &**tag);
     let texts = [&*release.name].into_iter().chain(tags).chain([&*release.summary]);
     for text in texts.chain(release.description.as_deref()) {
@@ -29,17 +30,27 @@ pub(super) fn of_release(release: &Release) -> BTreeSet<String> {
 }
 
 /// What has no space in it, and its parts: `batch-worker` is found as such, by `batch` and by `worker`.
-fn add(word: &str, words: &mut BTreeSet<String>) {
+fn add<'a>(word: &'a str, words: &mut BTreeSet<Cow<'a, str>>) {
     let word = word.trim_matches(|c: char| !c.is_alphanumeric());
     if word.is_empty() {
         return;
     }
-    let word = word.to_lowercase();
-    let parts = word.split(|c: char| !c.is_alphanumeric()).filter(|part| part.len() < word.len());
-    for part in parts.filter(|part| part.chars().nth(1).is_some()).take(8) {
-        words.insert(cut(part).to_owned());
+    // Most are in lower case already, and need not be copied.
+    match lower(word) {
+        Cow::Borrowed(word) => words.extend(parts(word).map(|part| cut(Cow::Borrowed(part)))),
+        Cow::Owned(word) => words.extend(parts(&word).map(|part| cut(Cow::Owned(part.to_owned())))),
     }
-    words.insert(cut(&word).to_owned());
+    words.insert(cut(lower(word)));
+}
+
+fn parts(word: &str) -> impl Iterator<Item = &str> {
+    let parts = word.split(|c: char| !c.is_alphanumeric()).filter(|part| part.len() < word.len());
+    parts.filter(|part| part.chars().nth(1).is_some()).take(8)
+}
+
+fn lower(word: &str) -> Cow<'_, str> {
+    let is_lower = |byte: u8| byte.is_ascii() && !byte.is_ascii_uppercase();
+    if word.bytes().all(is_lower) { Cow::Borrowed(word) } else { Cow::Owned(word.to_lowercase()) }
 }
 
 /// The words of a question: what lies between spaces, `/` and `@`, so that `cern/batch@1.0` asks for three.
@@ -48,7 +59,7 @@ pub(super) fn of_question(text: &str) -> Vec<String> {
     let trimmed = words.map(|word| word.trim_matches(|c: char| !c.is_alphanumeric() && c != '~'));
     let mut asked: Vec<String> = Vec::new();
     for word in trimmed.filter(|word| !word.is_empty()) {
-        let word = cut_asked(&word.to_lowercase()).to_owned();
+        let word = cut_asked(word.to_lowercase());
         if asked.len() < MAX_ASKED && !asked.contains(&word) {
             asked.push(word);
         }
@@ -62,13 +73,18 @@ pub(super) fn fits_name(called: &str, word: &str) -> bool {
     called.starts_with(word) || called.split(|c: char| !c.is_alphanumeric()).any(|part| part.starts_with(word))
 }
 
-fn cut(word: &str) -> &str {
-    &word[..word.floor_char_boundary(MAX_WORD_BYTES)]
+fn cut(mut word: Cow<'_, str>) -> Cow<'_, str> {
+    let end = word.floor_char_boundary(MAX_WORD_BYTES);
+    match &mut word {
+        Cow::Borrowed(word) => *word = &word[..end],
+        Cow::Owned(word) => word.truncate(end),
+    }
+    word
 }
 
 /// Fingerprints are longer than what is kept of a word.
-fn cut_asked(word: &str) -> &str {
-    if word.starts_with('~') { word } else { cut(word) }
+fn cut_asked(word: String) -> String {
+    if word.starts_with('~') { word } else { cut(word.into()).into_owned() }
 }
 
 #[cfg(test)]
@@ -78,7 +94,7 @@ mod tests {
     fn words(text: &str) -> Vec<String> {
         let mut words = BTreeSet::new();
         text.split_whitespace().for_each(|word| add(word, &mut words));
-        words.into_iter().collect()
+        words.into_iter().map(Cow::into_owned).collect()
     }
 
     #[test]

@@ -26,6 +26,7 @@ mod policy;
 mod ps;
 mod publish;
 mod rates;
+mod replay;
 mod resume;
 mod revoke;
 mod rm;
@@ -246,7 +247,7 @@ async fn ask(command: Command, face: &Face, dir: &NodeDir) -> Outcome {
         Command::Export(arguments) => export::run(face, client, arguments).await,
         Command::Revoke(arguments) => revoke::run(face, dir, client, arguments).await,
         Command::Policy(policy::Command::Explain { release }) => policy::explain(face, client, &release).await,
-        Command::Policy(policy::Command::Replay { decision }) => policy::replay(face, client, decision).await,
+        Command::Policy(policy::Command::Replay(arguments)) => replay::run(face, client, arguments).await,
         Command::Policy(policy::Command::Diff { files }) => policy::diff(face, client, &files).await,
         Command::Fetch(arguments) => fetch::run(face, client, arguments).await,
         Command::Deploy(arguments) => deploy::run(face, client, arguments).await,
@@ -356,6 +357,8 @@ mod tests {
             "rialto policy test EXPECTATIONS.toml --policy FILE.toml",
             "rialto --dir D decisions --limit 7 --json",
             "rialto --dir D policy replay --decision 3 --json",
+            "rialto --dir D policy replay --at 2026-03-01T12:00:00Z --json",
+            "rialto --dir D policy replay --at 1772366400 cern/a@1 cern/b:stable --policy FILE",
             "rialto --dir D policy diff NEW.toml",
             "rialto --dir D policy diff OLD.toml NEW.toml --json",
             "rialto --dir D decisions verify --head 0000000000000000000000000000000000000000000000000000000000000000",

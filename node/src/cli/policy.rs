@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
 use jiff::Timestamp;
-use rialto_web::api::{ApiError, Explanation, PolicyChange, PolicyDiff, PolicyDiffRequest, Replay, VerdictKind};
+use rialto_web::api::{ApiError, Explanation, PolicyChange, PolicyDiff, PolicyDiffRequest, VerdictKind};
 use serde_json::json;
 
 use super::output::{Cell, Face, Outcome, Page, Tone, count};
@@ -35,12 +35,8 @@ pub(super) enum Command {
         /// A record id, a unique beginning of at least 12 characters, PUBLISHER/NAME@VERSION or PUBLISHER/NAME:CHANNEL
         release: String,
     },
-    /// Make a logged decision again, with the policy, the records and the clock of its day; exits 1 where it comes out otherwise
-    Replay {
-        /// Its number, as `rialto decisions` lists it
-        #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
-        decision: u64,
-    },
+    /// Make a logged decision again, and exit 1 where it comes out otherwise; or judge releases as at another time
+    Replay(super::replay::Arguments),
     /// List the releases that another policy would admit, hold or reject, before it is in force
     Diff {
         /// The policy to come, after that of now where that is not the one in force
@@ -167,33 +163,6 @@ pub(super) fn describe(page: &mut Page, explanation: &Explanation) {
         for image in &explanation.images {
             page.fields([("may boot", image.to_string().into())]);
         }
-    }
-}
-
-pub(super) async fn replay(face: &Face, client: &Client, decision: u64) -> Outcome {
-    let replay: Replay = client.get(&format!("decisions/{decision}/replay")).await?;
-    face.print(&replay, |page| {
-        page.line(Cell::new(
-            format!("decision {decision}: {} {}, {}", replay.action, replay.title, replay.time),
-            Tone::Strong,
-        ));
-        page.fields([
-            ("decided then", Cell::verdict(replay.verdict)),
-            ("by rule", (&replay.rule).into()),
-            ("comes to now", Cell::verdict(replay.replayed.verdict)),
-        ]);
-        for id in &replay.missing {
-            page.line(Cell::new(format!("  {id} was considered then, and is not at hand any more"), Tone::Warn));
-        }
-        match replay.is_same {
-            true => page.line(Cell::new("the same verdict, by the same rule, for the same images", Tone::Good)),
-            false => describe(page, &replay.replayed),
-        }
-    })?;
-    match replay.is_same {
-        true => Ok(()),
-        false => Err(ApiError::failed(format!("decision {decision} comes out otherwise than it was logged"))
-            .with_hint("rialto decisions verify says whether the log was changed; a program of another version may also judge otherwise")),
     }
 }
 

@@ -7,8 +7,7 @@ use std::time::Duration;
 
 use libp2p::PeerId;
 use libp2p::gossipsub::MessageAcceptance;
-use rialto_protocol::ids::Hash;
-use rialto_protocol::sync::SyncSet;
+use rialto_protocol::sync::{Beginning, SyncSet};
 use tokio::sync::mpsc;
 
 use super::bans::Offence;
@@ -25,10 +24,10 @@ pub trait Records: Send + Sync + 'static {
     fn take(&self, envelopes: Vec<Vec<u8>>, from: Option<PeerId>) -> Vec<Taken>;
     /// What catch-up reconciles.
     fn sync_set(&self) -> SyncSet;
-    /// The envelope with this sync id, encoded.
-    fn envelope(&self, id: &Hash) -> Option<Vec<u8>>;
-    /// Whether this site lacks the record and would take it.
-    fn is_wanted(&self, id: &Hash) -> bool;
+    /// The envelope whose sync id begins so, encoded.
+    fn envelope(&self, id: Beginning) -> Option<Vec<u8>>;
+    /// Whether this site lacks every record whose sync id begins so, and would take it.
+    fn is_wanted(&self, id: Beginning) -> bool;
 }
 
 /// What became of an envelope. It depends on form and signatures alone, never on the site's policy: a relay is not a judge.

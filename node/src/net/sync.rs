@@ -11,8 +11,7 @@ use std::time::Duration;
 use futures::{AsyncWriteExt as _, StreamExt as _};
 use libp2p::{PeerId, Stream};
 use rialto_protocol::allowance::{Allowance, Quota};
-use rialto_protocol::ids::Hash;
-use rialto_protocol::sync::{Initiator, MAX_MESSAGE_BYTES, Message, Responder, SyncError};
+use rialto_protocol::sync::{Beginning, Initiator, MAX_MESSAGE_BYTES, Message, Responder, SyncError};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -270,14 +269,12 @@ async fn open(net: Net, peer: PeerId, records: Arc<dyn Records>, shares: Arc<Sha
     let opened = timeout(PATIENCE, net.open(peer, Protocol::Sync)).await?;
     let stream = opened.map_err(|error| io::Error::other(error.to_string()))?;
     let set = snapshot(&records).await?;
-    let initiator = Initiator::new(set).map_err(io::Error::other)?;
-    converse(stream, peer, initiator, records, shares).await
+    converse(stream, peer, Initiator::new(set), records, shares).await
 }
 
 async fn answer(stream: Stream, peer: PeerId, records: Arc<dyn Records>, shares: Arc<Shares>) -> io::Result<usize> {
     let set = snapshot(&records).await?;
-    let responder = Responder::new(set).map_err(io::Error::other)?;
-    converse(stream, peer, responder, records, shares).await
+    converse(stream, peer, Responder::new(set), records, shares).await
 }
 
 async fn snapshot(records: &Arc<dyn Records>) -> io::Result<rialto_protocol::sync::SyncSet> {
@@ -296,11 +293,11 @@ macro_rules! side {
     ($side:ty) => {
         impl Side for $side {
             fn next_message(&mut self, records: &dyn Records) -> Option<Message> {
-                self.next_message(|id: &Hash| records.envelope(id))
+                self.next_message(|id: &Beginning| records.envelope(*id))
             }
 
             fn receive(&mut self, message: Message, records: &dyn Records) -> Result<Vec<Vec<u8>>, SyncError> {
-                Ok(self.receive(message, |id: &Hash| records.is_wanted(id))?.envelopes)
+                Ok(self.receive(message, |id: &Beginning| records.is_wanted(*id))?.envelopes)
             }
 
             fn is_finished(&self) -> bool {

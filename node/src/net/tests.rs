@@ -9,7 +9,7 @@ use libp2p::identity::Keypair;
 use rialto_protocol::ids::{Hash, PublicKey, RecordId};
 use rialto_protocol::record::{Body, Endorsement, EndorsementBody};
 use rialto_protocol::signed::{Draft, Envelope};
-use rialto_protocol::sync::SyncSet;
+use rialto_protocol::sync::{Beginning, SyncSet};
 use tempfile::tempdir;
 use tokio_util::sync::CancellationToken;
 
@@ -45,11 +45,11 @@ impl Records for Library {
         self.catalog.sync_set()
     }
 
-    fn envelope(&self, id: &Hash) -> Option<Vec<u8>> {
+    fn envelope(&self, id: Beginning) -> Option<Vec<u8>> {
         self.catalog.envelope(id)
     }
 
-    fn is_wanted(&self, id: &Hash) -> bool {
+    fn is_wanted(&self, id: Beginning) -> bool {
         self.catalog.is_wanted(id, NOW)
     }
 }

@@ -28,20 +28,20 @@ pub(crate) struct Judged {
 
 /// A release, and every record that bears on it.
 pub(super) struct Gathered {
-    record: SharedRecord,
-    endorsements: Vec<SharedRecord>,
-    revocations: Vec<SharedRecord>,
+    pub(super) record: SharedRecord,
+    pub(super) endorsements: Vec<SharedRecord>,
+    pub(super) revocations: Vec<SharedRecord>,
     /// The channels of its appliance, where policy asks for them, with what was seen of each before.
-    channels: Vec<(ChannelName, Floor, Vec<SharedRecord>)>,
+    pub(super) channels: Vec<(ChannelName, Floor, Vec<SharedRecord>)>,
     /// The delegations of its publisher that bear on these, or that it is published under.
-    delegations: Vec<SharedRecord>,
+    pub(super) delegations: Vec<SharedRecord>,
     /// The highest of those of releases that was seen before.
-    seen_delegation: u64,
+    pub(super) seen_delegation: u64,
     /// The bill of materials that it names, where policy asks what is inside.
-    inside: Option<Inside>,
+    pub(super) inside: Option<Inside>,
     /// Advisories of signers of policy on what is inside.
-    advisories: Vec<SharedRecord>,
-    federation: Name,
+    pub(super) advisories: Vec<SharedRecord>,
+    pub(super) federation: Name,
 }
 
 impl Gathered {

@@ -1,8 +1,7 @@
 //! The catalog as the network needs it.
 
 use libp2p::PeerId;
-use rialto_protocol::ids::Hash;
-use rialto_protocol::sync::SyncSet;
+use rialto_protocol::sync::{Beginning, SyncSet};
 
 use super::Node;
 use crate::catalog::{Ignored, Outcome};
@@ -25,11 +24,11 @@ impl Records for Node {
         self.catalog.sync_set()
     }
 
-    fn envelope(&self, id: &Hash) -> Option<Vec<u8>> {
+    fn envelope(&self, id: Beginning) -> Option<Vec<u8>> {
         self.catalog.envelope(id)
     }
 
-    fn is_wanted(&self, id: &Hash) -> bool {
+    fn is_wanted(&self, id: Beginning) -> bool {
         self.catalog.is_wanted(id, self.now())
     }
 }

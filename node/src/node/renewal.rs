@@ -138,6 +138,24 @@ impl Node {
         channels.filter(is_contradicted).collect()
     }
 
+    /// Channels of publishers that policy names, and of this node's own keys, whose head expired while nothing newer came: with
+    /// how many seconds ago, those of the longest time first.
+    pub(crate) fn frozen_channels(&self) -> Vec<(ChannelName, UnixSeconds)> {
+        let now = self.now();
+        let since = |channel: &ChannelName| {
+            let flaws = self.channel(channel).state.flaws;
+            flaws.iter().find_map(|flaw| match flaw {
+                Flaw::Frozen { since } => Some(now.saturating_sub(*since)),
+                _ => None,
+            })
+        };
+        let channels = self.channels_known(None).unwrap_or_default();
+        let mut frozen: Vec<_> =
+            channels.into_iter().filter_map(|channel| since(&channel).map(|seconds| (channel, seconds))).collect();
+        frozen.sort_by(|(a, longer), (b, shorter)| (shorter, a).cmp(&(longer, b)));
+        frozen
+    }
+
     /// Whether this node signs a channel again before it expires, and when it will.
     pub(crate) fn renews_at(&self, channel: &ChannelName) -> Option<UnixSeconds> {
         let signed = self.floors.signed(channel).filter(is_renewed_here)?;

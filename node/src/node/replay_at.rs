@@ -18,7 +18,9 @@ use super::Node;
 use super::judge::Gathered;
 use super::work::absolute;
 use crate::catalog::SharedRecord;
-use crate::trust::{Decision, DecisionError, DecisionLog, Policy, evaluate, read_policy, revocation_subjects, time_shown};
+use crate::trust::{
+    Decision, DecisionError, DecisionLog, Policy, evaluate, read_policy, revocation_subjects, time_shown,
+};
 
 /// Releases that are listed; more are only counted.
 const MAX_LISTED: usize = 1_000;
@@ -50,7 +52,10 @@ impl Node {
     pub(crate) fn replay_at(&self, request: &ReplayAtRequest) -> Result<ReplayAt, ApiError> {
         let at = seconds_of(&request.at)?;
         if at > self.now() {
-            return Err(ApiError::usage(format!("{} is still to come: what will be known then is not known", request.at)));
+            return Err(ApiError::usage(format!(
+                "{} is still to come: what will be known then is not known",
+                request.at
+            )));
         }
         if request.releases.len() > MAX_NAMED {
             return Err(ApiError::usage(format!("at most {MAX_NAMED} releases are asked about by name"))
@@ -70,7 +75,7 @@ impl Node {
             policy: policy.hash().to_owned(),
             policy_because: because,
             is_policy_certain: is_certain,
-            notes: notes(&policy),
+            notes: notes(&policy, is_asked_by_name),
             releases: 0,
             changed: 0,
             verdicts: Vec::new(),
@@ -131,9 +136,13 @@ impl Node {
         let is_about = |known: &Record| known.body.endorsement().is_some_and(|said| said.subject == record.id);
         let endorsements = then(self.catalog.endorsements_of(&record.id), &is_about);
         let (mut channels, mut delegations) = (Vec::new(), Vec::new());
-        if let Some(release) = record.body.release().filter(|_| policy.asks_for_channels()) {
+        if let Some(release) = record.body.release()
+            && (policy.asks_for_channels() || !record.is_signed_by(&release.publisher))
+        {
             let by = |known: &Record| known.body.delegation().is_some_and(|of| *of.publisher() == release.publisher);
             delegations = then(self.catalog.delegations_by(&release.publisher), &by);
+        }
+        if let Some(release) = record.body.release().filter(|_| policy.asks_for_channels()) {
             for channel in self.channels_of(release, gone) {
                 let current = self.catalog.heads(&channel);
                 let is_replaced = current.iter().all(|head| self.known_then(&head.id, at).is_none());
@@ -155,6 +164,7 @@ impl Node {
             revocations: Vec::new(),
             channels,
             delegations,
+            seen_delegation: 0,
             inside,
             advisories,
             federation,
@@ -254,8 +264,11 @@ impl Node {
 }
 
 /// What cannot be known of any time but now, where the policy asks for it.
-fn notes(policy: &Policy) -> Vec<String> {
+fn notes(policy: &Policy, is_asked_by_name: bool) -> Vec<String> {
     let mut notes = Vec::new();
+    if !is_asked_by_name {
+        notes.push("releases that were known then, and have left the catalog since, are not among these");
+    }
     if policy.asks_for_channels() {
         notes.push("channels are judged as if no later head had been seen than those that are known of that time");
     }
@@ -267,13 +280,16 @@ fn notes(policy: &Policy) -> Vec<String> {
 
 /// What may be missing of a channel.
 fn doubt_of(channel: &Name, is_replaced: bool, heads: &[SharedRecord]) -> Option<String> {
-    let last = heads.iter().filter(|record| matches!(record.body, Body::Channel(_))).map(|record| record.id).next_back();
+    let last =
+        heads.iter().filter(|record| matches!(record.body, Body::Channel(_))).map(|record| record.id).next_back();
     match (is_replaced, last) {
         (false, _) => None,
         (true, Some(head)) => Some(format!(
-            "what channel {channel} said then was replaced since; {head}, by which a decision was made, is the last that is known of"
+            "the heads of channel {channel} that are known here came later; {head} is the last by which a decision of then was made"
         )),
-        (true, None) => Some(format!("what channel {channel} said then was replaced since, and is not known any more")),
+        (true, None) => {
+            Some(format!("what channel {channel} said then is not known: the heads that are known of it came later"))
+        }
     }
 }
 

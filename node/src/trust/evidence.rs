@@ -1,5 +1,5 @@
-//! [`Evidence`]: what decisions were made by, kept so that they can be made again: every policy under which something was
-//! decided, and every record that could have made a difference. The catalog lets go of some of these in time: heads that
+//! [`Evidence`]: what decisions were made by, kept so that they can be made again: every policy that was in force, and every
+//! record that could have made a difference to what was decided. The catalog lets go of some of these in time: heads that
 //! newer ones replaced, and what the budget has no room for.
 
 use std::collections::BTreeSet;
@@ -49,7 +49,8 @@ pub enum EvidenceError {
     },
 }
 
-/// A directory of policies, `HASH.toml`, and envelopes of records, `ID.record`. Nothing is ever removed from it.
+/// A directory of policies, `HASH.toml`, and envelopes of records, `ID.record`. Nothing is ever removed from it, as no line is
+/// from the log of decisions that names them.
 #[derive(Debug)]
 pub struct Evidence {
     directory: PathBuf,

@@ -66,6 +66,7 @@ impl PolicyLog {
             let path = path.clone();
             move |source| PolicyLogError { path, verb, source }
         };
+        path.parent().map_or(Ok(()), std::fs::create_dir_all).map_err(failed("opened"))?;
         let tail = Tail::open(&path).map_err(failed("opened"))?;
         let latest = read(&path, tail.length()).map_err(failed("read"))?.last().cloned();
         Ok(Self { inner: Mutex::new(Inner { tail, latest }), path })

@@ -43,6 +43,7 @@ fn keys_that_a_publisher_lent_its_releases_to_publish_for_it_until_they_may_no_m
     let both = signed(&body, &[&online, &next], NOW);
     let one = || lent(&scene, &scene.cern, 1, &[&online], 1, "batch-*");
     let two = || lent(&scene, &scene.cern, 2, &[&online, &next], 2, "*");
+    let either = || lent(&scene, &scene.cern, 4, &[&online, &next], 1, "*");
     let by = |subject: &SigningKey, by| revoked(RevocationSubject::Key(public(subject)), by);
     let of_release = |by| revoked(RevocationSubject::Release(release.id), by);
     let cases: Vec<(&str, &Verified<Record>, Vec<Verified<Record>>, u64, u64, VerdictKind, &str)> = vec![
@@ -95,7 +96,7 @@ fn keys_that_a_publisher_lent_its_releases_to_publish_for_it_until_they_may_no_m
             1,
             NOW,
             Reject,
-            "a key that it is published with",
+            "a key that signed it for its publisher",
         ),
         ("a stranger would revoke the key", &release, vec![one(), by(&online, &scene.mallory)], 1, NOW, Accept, ""),
         (
@@ -118,6 +119,25 @@ fn keys_that_a_publisher_lent_its_releases_to_publish_for_it_until_they_may_no_m
             "the release was revoked",
         ),
         ("a stranger would", &release, vec![one(), of_release(&next)], 1, NOW, Accept, "not counted"),
+        (
+            "the publisher gave another key its place, and revoked it then",
+            &release,
+            vec![lent(&scene, &scene.cern, 3, &[&next], 1, "*"), by(&online, &scene.cern)],
+            3,
+            NOW,
+            Reject,
+            "revoked by cern",
+        ),
+        (
+            "it lost its place, and a stranger would revoke it then",
+            &release,
+            vec![lent(&scene, &scene.cern, 3, &[&next], 1, "*"), by(&online, &next)],
+            3,
+            NOW,
+            Hold,
+            "not signed",
+        ),
+        ("one of two is revoked, and one must sign", &both, vec![either(), by(&next, &scene.cern)], 4, NOW, Accept, ""),
     ];
     for (why, release, known, seen, now, expected, says) in cases {
         let verdict = judged_at(&policy, release, &known, seen, now);
@@ -165,6 +185,16 @@ fn lent_keys_stand_for_a_signer_in_roles_that_say_so_only() {
     let aged = role(", delegated = true, max-age = \"1d\"");
     assert_eq!(judged_at(&parse(&aged), &release, &known, 1, NOW + DAY).kind(), Accept);
     assert_eq!(judged_at(&parse(&aged), &release, &known, 1, NOW + 2 * DAY).kind(), Hold);
+    // One key is one voice: that of desy, whom the policy names, is not cern's as well.
+    let release = signed(&scene.body(|_| {}), &[&scene.desy], NOW);
+    let known = [lent(&scene, &scene.cern, 1, &[&scene.desy, &online], 1, "*")];
+    let both = role(", delegated = true, threshold = 2")
+        .replace("builders = { signers = \"cern\"", "builders = { signers = [\"cern\", \"desy\"]");
+    let verdict = judged_at(&parse(&both), &release, &known, 1, NOW);
+    assert_eq!(verdict.kind(), Hold);
+    assert!(verdict.because().contains("speak for other signers of role 'builders'"), "{}", verdict.because());
+    let release = signed(&scene.body(|_| {}), &[&scene.desy, &online], NOW);
+    assert_eq!(judged_at(&parse(&both), &release, &known, 1, NOW).kind(), Accept);
     assert!(parse(&role(", delegated = true")).summary().contains("lent their releases"));
     for (text, says) in [
         (role(", delegated = 1"), "true or false"),

@@ -4,7 +4,7 @@ use std::fmt::Display;
 use std::sync::Arc;
 
 use rialto_protocol::UnixSeconds;
-use rialto_protocol::channel::{self, Authority, ChannelName, Flaw, Floor, Known};
+use rialto_protocol::channel::{self, Authority, ChannelName, Flaw, Floor, Known, Published};
 use rialto_protocol::ids::{PublicKey, RecordId};
 use rialto_protocol::record::{DelegatedRole, Endorsement, Record, RevocationSubject};
 use rialto_protocol::signed::Verified;
@@ -104,19 +104,33 @@ impl Case<'_> {
         let name = &signer.name;
         let mut reason = format!("{name} has not signed it");
         // Keys that the publisher lent its releases to stand for it, where the role says that they may.
-        let is_lent = self.delegation().is_some() && signer.keys.contains(&self.release.publisher);
-        if is_lent && !role.is_delegated {
-            reason = format!(
-                "{name} has not signed it, but keys that it lent its releases to (they count in a role with `delegated = true`)"
-            );
-        } else if is_lent {
-            let age = self.age_of(self.record);
-            match &role.max_age {
-                Some(max) if age > max.seconds => {
-                    reason = format!("{name}'s keys signed it {} ago, which counts for {max}", shown_age(age));
+        match &self.published {
+            Ok(Published::ByDelegates { keys, threshold, .. }) if signer.keys.contains(&self.release.publisher) => {
+                // A key speaks for one signer of a role: those of the others speak for these.
+                let is_others = |key: &PublicKey| {
+                    role.signers.iter().any(|other| other.name != signer.name && other.keys.contains(key))
+                };
+                let own = keys.iter().filter(|key| !is_others(key)).count();
+                let age = self.age_of(self.record);
+                match &role.max_age {
+                    _ if !role.is_delegated => {
+                        reason = format!(
+                            "{name} has not signed it, but keys that it lent its releases to (they count in a role with `delegated = true`)"
+                        );
+                    }
+                    _ if own < *threshold => {
+                        reason = format!(
+                            "{name} has not signed it, and keys that it lent its releases to speak for other signers of role '{}'",
+                            role.name
+                        );
+                    }
+                    Some(max) if age > max.seconds => {
+                        reason = format!("{name}'s keys signed it {} ago, which counts for {max}", age_shown(age));
+                    }
+                    _ => return Ok(self.record.id),
                 }
-                _ => return Ok(self.record.id),
             }
+            _ => {}
         }
         for key in signer.keys.iter().filter(|key| self.record.is_signed_by(key)) {
             let withdrawn = self
@@ -128,7 +142,7 @@ impl Case<'_> {
                     format!("{name} signed it, and revoked that since (record {})", revocation.id)
                 }
                 (None, Some(age)) if self.age_of(self.record) > age.seconds => {
-                    format!("{name} signed it {} ago, which counts for {age}", shown_age(self.age_of(self.record)))
+                    format!("{name} signed it {} ago, which counts for {age}", age_shown(self.age_of(self.record)))
                 }
                 (None, _) => return Ok(self.record.id),
             };
@@ -200,7 +214,7 @@ impl Case<'_> {
         if age <= max_age.seconds {
             return None;
         }
-        Some(format!("it was made {} ago, and counts for {max_age}", shown_age(age)))
+        Some(format!("it was made {} ago, and counts for {max_age}", age_shown(age)))
     }
 
     /// The revocation of an endorsement by who made it. A statement can have been brought here more than once, and whoever
@@ -264,7 +278,7 @@ impl Case<'_> {
 
     fn age_within(&self, max: &Age) -> (bool, String, Vec<RecordId>) {
         let age = self.age_of(self.record);
-        let shown = shown_age(age);
+        let shown = age_shown(age);
         match age <= max.seconds {
             true => (true, format!("it was issued {shown} ago"), vec![self.record.id]),
             false => (false, format!("it was issued {shown} ago, and may be at most {max} old"), Vec::new()),
@@ -310,7 +324,7 @@ impl Case<'_> {
         }
         let issued = facts.heads.iter().find(|record| record.id == head).map(|record| self.age_of(record));
         if let Some((age, max)) = issued.zip(max).filter(|(age, max)| *age > max.seconds) {
-            let age = shown_age(age);
+            let age = age_shown(age);
             return Err(format!(
                 "channel {name} was said to point at it {age} ago, which counts for {max} (record {head})"
             ));
@@ -328,7 +342,7 @@ impl Case<'_> {
     fn flaws(&self, flaws: &[Flaw]) -> String {
         let shown = |flaw: &Flaw| match flaw {
             Flaw::Frozen { since } | Flaw::DelegationExpired { since, .. } => {
-                let ago = shown_age(self.now.saturating_sub(*since));
+                let ago = age_shown(self.now.saturating_sub(*since));
                 format!("{flaw}, since {} ({ago} ago)", time_shown(*since))
             }
             flaw => flaw.to_string(),
@@ -350,7 +364,7 @@ impl Case<'_> {
 }
 
 /// A length of time as people say it, in its largest whole unit.
-fn shown_age(seconds: UnixSeconds) -> String {
+pub(crate) fn age_shown(seconds: UnixSeconds) -> String {
     const DAY: UnixSeconds = 24 * 60 * 60;
     match seconds {
         DAY.. => format!("{} d", seconds / DAY),

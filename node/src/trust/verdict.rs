@@ -341,7 +341,7 @@ impl<'a> Case<'a> {
         let (matches, release) = (&rule.matches, self.release);
         // A key that the release merely names proves nothing: its publisher must have signed, or a key that it lent its releases
         // to. One that was revoked since rejects what it signed by the rule that it was under.
-        let is_its = matches!(self.published, Ok(_) | Err(Unpublished::KeysRevoked { .. }));
+        let is_its = self.published.is_ok() || self.revoked_delegate().is_some();
         let is_by = |keys: &[_]| keys.contains(&release.publisher) && is_its;
         matches.publishers.as_ref().is_none_or(|signers| signers.iter().any(|signer| is_by(&signer.keys)))
             && matches.names.as_ref().is_none_or(|globs| globs.iter().any(|glob| glob.fits(&release.name)))
@@ -380,19 +380,11 @@ impl<'a> Case<'a> {
     fn revocation(&self) -> Option<(&'a Verified<Record>, String)> {
         let publisher = &self.release.publisher;
         let subject = RevocationSubject::Release(self.record.id);
-        let of_lent_key = || match &self.published {
-            Err(Unpublished::KeysRevoked { keys }) => {
-                keys.iter().find_map(|key| self.withdrawn.by_own_signer(RevocationSubject::Key(*key), [key, publisher]))
-            }
-            _ => None,
-        };
         let (revocation, what) = match self.withdrawn.by_own_signer(subject, &self.speakers()) {
             Some(revocation) => (revocation, "the release"),
             None => match self.withdrawn.key(publisher) {
                 Some(revocation) => (revocation, "the key that it is published with"),
-                None => {
-                    (of_lent_key()?, "a key that it is published with, and that its publisher lent its releases to,")
-                }
+                None => (self.revoked_delegate()?, "a key that signed it for its publisher"),
             },
         };
         let reason = revocation.body.revocation().map(|said| shown(&said.reason)).unwrap_or_default();
@@ -431,6 +423,15 @@ impl<'a> Case<'a> {
         used.dedup();
         let requirements = checked.into_iter().map(|c| c.shown).collect();
         Judged { kind, rule: &rule.name, because, requirements, used }
+    }
+
+    /// The revocation of a key that signed it in its publisher's stead, where too few are left for it to be published: by the
+    /// key's own word, or by that of the publisher. It counts whatever was lent to whom since: who takes a stolen key's place
+    /// first and revokes it then must not leave running what it signed.
+    fn revoked_delegate(&self) -> Option<&'a Verified<Record>> {
+        let mut signers = self.record.signers().filter(|_| self.published.is_err());
+        let publisher = &self.release.publisher;
+        signers.find_map(|key| self.withdrawn.by_own_signer(RevocationSubject::Key(*key), [key, publisher]))
     }
 
     /// What keeps a release from being accepted whatever the rules say.
@@ -522,7 +523,8 @@ impl<'a> Case<'a> {
         let subjects: BTreeSet<_> = keys.chain(records).chain([RevocationSubject::Release(self.record.id)]).collect();
         let revocations = subjects.into_iter().flat_map(|subject| self.withdrawn.of(subject)).copied();
         let is_named = |record: &&Verified<Record>| {
-            record.signers().any(|key| self.policy.names(key) || *key == self.release.publisher)
+            let is_of_release = |key: &PublicKey| *key == self.release.publisher || self.record.is_signed_by(key);
+            record.signers().any(|key| self.policy.names(key) || is_of_release(key))
                 || !self.statement_signers(record).is_empty()
         };
         let channels = self.channels.iter().flat_map(|facts| &facts.heads).chain(&self.delegations).copied();
@@ -539,7 +541,7 @@ impl<'a> Case<'a> {
 }
 
 /// A time as people read it: RFC 3339, or the bare number where no calendar goes that far.
-pub(super) fn time_shown(seconds: UnixSeconds) -> String {
+pub(crate) fn time_shown(seconds: UnixSeconds) -> String {
     match i64::try_from(seconds).ok().and_then(|seconds| jiff::Timestamp::from_second(seconds).ok()) {
         Some(time) => time.to_string(),
         None => format!("second {seconds} after 1970"),

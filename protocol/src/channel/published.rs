@@ -1,9 +1,10 @@
 //! In whose word a release is published: with its publisher's own key, or with keys that this lent its releases to.
 
 use crate::UnixSeconds;
+use crate::bounded::Name;
 use crate::channel::{Authority, authority};
 use crate::ids::{PublicKey, RecordId};
-use crate::record::{DelegatedRole, Delegation, Record, Release};
+use crate::record::{DelegatedRole, Delegation, Record};
 use crate::signed::Verified;
 
 /// Who published a release.
@@ -17,6 +18,8 @@ pub enum Published {
         record: RecordId,
         /// Those of its keys that signed, ascending: at least as many as must.
         keys: Vec<PublicKey>,
+        /// How many of them must.
+        threshold: usize,
     },
 }
 
@@ -92,7 +95,7 @@ pub fn published(
             let (revoked, good): (Vec<PublicKey>, Vec<PublicKey>) = signed.into_iter().partition(|key| is_revoked(key));
             match (good.len() >= threshold, good.len() + revoked.len()) {
                 (true, _) if expires <= now => Err(Unpublished::Expired { record: by }),
-                (true, _) => Ok(Published::ByDelegates { record: by, keys: good }),
+                (true, _) => Ok(Published::ByDelegates { record: by, keys: good, threshold }),
                 (false, 0) => Err(Unpublished::NotSigned),
                 (false, signed) if signed >= threshold => Err(Unpublished::KeysRevoked { keys: revoked }),
                 (false, signed) => Err(Unpublished::TooFewSignatures { signed, threshold, record: by }),
@@ -101,11 +104,11 @@ pub fn published(
     }
 }
 
-/// Whether `signers` are enough of the keys of a delegation of releases that covers this one: for finding it, and not for
-/// trusting it, which asks what is in force.
-pub fn is_lent(release: &Release, signers: &[PublicKey], delegation: &Delegation) -> bool {
-    *delegation.publisher() == release.publisher
+/// Whether `signers` are enough of the keys of a delegation of releases of this name: for finding what they published, and not
+/// for trusting it, which asks what is in force.
+pub fn is_lent(publisher: &PublicKey, name: &Name, signers: &[PublicKey], delegation: &Delegation) -> bool {
+    delegation.publisher() == publisher
         && delegation.role() == DelegatedRole::Release
-        && delegation.covers(&release.name)
+        && delegation.covers(name)
         && signers.iter().filter(|key| delegation.keys().contains(key)).count() >= delegation.threshold()
 }

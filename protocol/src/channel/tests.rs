@@ -523,7 +523,8 @@ fn a_release_is_its_publishers_by_its_own_key_or_by_those_that_it_lent_its_relea
     };
     let by = |delegation: &Verified<Record>, keys: &[u8]| {
         let keys: BTreeSet<_> = keys.iter().map(|seed| public(*seed)).collect();
-        Ok(Published::ByDelegates { record: delegation.id, keys: keys.into_iter().collect() })
+        let threshold = delegation.body.delegation().unwrap().threshold();
+        Ok(Published::ByDelegates { record: delegation.id, keys: keys.into_iter().collect(), threshold })
     };
     assert_eq!(check(&[ROOT], &[], 0, &[], NOW), Ok(Published::ByPublisher));
     assert_eq!(

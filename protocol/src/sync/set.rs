@@ -5,6 +5,10 @@ use std::sync::Arc;
 
 use negentropy::{Bound, Error, Id, Item, NegentropyStorageBase};
 
+use super::message::Summary;
+use super::name::ShortId;
+use super::sketch::{MAX_SYMBOLS, Sketch};
+use super::symbol::{Side, Symbol};
 use crate::UnixSeconds;
 use crate::ids::Hash;
 
@@ -14,11 +18,12 @@ const MAX_RUN: usize = 1_024;
 const NEW_RUN: usize = 768;
 
 /// Sync ids and the times of their records, in order. A clone shares everything with the original; what changes in either
-/// afterwards is copied by runs of at most 1,024. 40 bytes an item.
+/// afterwards is copied by runs of at most 1,024. 40 bytes an item, and up to 0.8 MB of coded symbols.
 #[derive(Debug, Clone, Default)]
 pub struct SyncSet {
     runs: Arc<Vec<Run>>,
     length: usize,
+    sketch: Sketch,
 }
 
 /// Items that follow each other; never none.
@@ -45,6 +50,43 @@ impl SyncSet {
         self.walk_from(0).map(|item| (item.timestamp, Hash(*item.id)))
     }
 
+    /// What all of it comes to.
+    pub fn summary(&self) -> Summary {
+        // Nobody has more records than this.
+        let count = u32::try_from(self.length).unwrap_or(u32::MAX);
+        Summary { count, digest: self.sketch.digest().summary() }
+    }
+
+    /// Sees to it that there are so many symbols, or as many as there can be.
+    pub(super) fn keep_symbols(&mut self, symbols: usize) {
+        let runs = Arc::clone(&self.runs);
+        let ids = runs.iter().flat_map(|run| run.items.iter()).map(short_id);
+        self.sketch.extend(symbols.next_power_of_two().min(MAX_SYMBOLS), ids);
+    }
+
+    /// The coded symbols from this one on.
+    pub(super) fn symbols_from(&self, first: usize) -> impl Iterator<Item = &Symbol> {
+        self.sketch.symbols_from(first)
+    }
+
+    /// Whether a set with what is theirs of this, and without what is ours, comes to that.
+    pub(super) fn differs_by(&self, theirs: &Summary, differences: &[(Side, ShortId)]) -> bool {
+        let (mut digest, mut count) = (self.sketch.digest().clone(), self.length);
+        for (side, id) in differences {
+            match side {
+                Side::Theirs => {
+                    digest.add(id);
+                    count += 1;
+                }
+                Side::Ours => {
+                    digest.subtract(id);
+                    count = count.wrapping_sub(1);
+                }
+            }
+        }
+        count == theirs.count as usize && digest.summary() == theirs.digest
+    }
+
     /// Puts a version of a record in: its `issued` and its sync id. Says whether it was not there before.
     pub fn insert(&mut self, issued: UnixSeconds, id: Hash) -> bool {
         let item = item(issued, id);
@@ -53,6 +95,7 @@ impl SyncSet {
         let Some(run) = runs.get_mut(at) else {
             runs.push(Run { start: 0, items: Arc::new(vec![item]) });
             self.length = 1;
+            self.came(&item);
             return true;
         };
         let Err(place) = run.items.binary_search(&item) else { return false };
@@ -68,6 +111,7 @@ impl SyncSet {
             runs.insert(at + 1, rest);
         }
         self.count_from(at);
+        self.came(&item);
         true
     }
 
@@ -83,7 +127,17 @@ impl SyncSet {
             runs.remove(at);
         }
         self.count_from(at);
+        self.sketch.remove(&short_id(&item));
         true
+    }
+
+    /// Sums up what was put in.
+    fn came(&mut self, item: &Item) {
+        self.sketch.insert(&short_id(item));
+        let symbols = Sketch::symbols_for(self.length);
+        if symbols > self.sketch.len() {
+            self.keep_symbols(symbols);
+        }
     }
 
     /// The run that this item is in, or would be put into.
@@ -116,6 +170,10 @@ impl Run {
     }
 }
 
+fn short_id(item: &Item) -> ShortId {
+    ShortId::from(&Hash(*item.id))
+}
+
 /// The largest time means 'no bound' on the wire.
 fn item(issued: UnixSeconds, id: Hash) -> Item {
     Item::with_timestamp_and_id(issued.min(UnixSeconds::MAX - 1), Id::from_byte_array(id.0))
@@ -127,9 +185,12 @@ impl FromIterator<(UnixSeconds, Hash)> for SyncSet {
         let mut items: Vec<Item> = items.into_iter().map(|(issued, id)| item(issued, id)).collect();
         items.sort_unstable();
         items.dedup();
+        let mut sketch = Sketch::default();
+        sketch.extend(Sketch::symbols_for(items.len()), std::iter::empty());
+        items.iter().for_each(|item| sketch.insert(&short_id(item)));
         let runs = items.chunks(NEW_RUN).zip((0..).step_by(NEW_RUN));
         let runs = runs.map(|(items, start)| Run { start, items: Arc::new(items.to_vec()) });
-        Self { runs: Arc::new(runs.collect()), length: items.len() }
+        Self { runs: Arc::new(runs.collect()), length: items.len(), sketch }
     }
 }
 
@@ -232,6 +293,14 @@ mod tests {
             for (set, model) in [(&set, &model), (&untouched, &before)] {
                 let reference = reference(model);
                 prop_assert_eq!(set.len(), model.len());
+                // What is kept up to date is what is made at once.
+                let made: SyncSet = model.iter().map(|(issued, number)| (*issued, id(*number))).collect();
+                prop_assert_eq!(set.summary(), made.summary());
+                prop_assert!(set.sketch.len() >= made.sketch.len() && made.sketch.len() >= made.len().min(MAX_SYMBOLS));
+                prop_assert!(set.symbols_from(0).zip(made.symbols_from(0)).all(|(one, other)| one == other));
+                let places = [0, 1, 511, 512, 700, set.sketch.len()];
+                let left = |place: &usize| set.sketch.len().saturating_sub(*place);
+                prop_assert!(places.iter().all(|place| set.symbols_from(*place).count() == left(place)));
                 prop_assert!(set.runs.iter().all(|run| (1..=MAX_RUN).contains(&run.items.len())));
                 prop_assert_eq!(walk(set, 0, set.len(), usize::MAX), walk(&reference, 0, set.len(), usize::MAX));
                 for (one, other, issued) in &questions {

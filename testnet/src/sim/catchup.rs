@@ -1,9 +1,7 @@
 //! Catch-up sessions between sites: streams of the messages of `protocol`, each driven to its end or cut off.
 
-use rialto_protocol::ids::Hash;
-use rialto_protocol::sync::{Initiator, Message, Progress, Responder, SyncError};
+use rialto_protocol::sync::{Beginning, Initiator, Message, Progress, Responder, SyncError};
 
-use super::SimError;
 use super::records::Gossip;
 use super::site::Inserted;
 use super::timeline::{Micros, SECOND};
@@ -34,21 +32,20 @@ impl Session {
 }
 
 impl World {
-    pub(super) fn begin_session(&mut self, site: usize) -> Result<(), SimError> {
+    pub(super) fn begin_session(&mut self, site: usize) {
         let pause = SYNC_INTERVAL + self.random.u64(..SECOND);
         self.timeline.after(pause, Event::Sync { site });
         let peers = self.network.peers(site).iter().copied();
         let reachable: Vec<_> = peers.filter(|peer| self.network.is_connected(site, *peer)).collect();
         if reachable.is_empty() {
-            return Ok(());
+            return;
         }
         let peer = reachable[self.random.usize(..reachable.len())];
-        let broken = |error: SyncError| SimError::Broken(error.to_string());
         let session = Session {
             initiator_site: site,
             responder_site: peer,
-            initiator: Initiator::new(self.sites[site].sync_set()).map_err(broken)?,
-            responder: Responder::new(self.sites[peer].sync_set()).map_err(broken)?,
+            initiator: Initiator::new(self.sites[site].sync_set()),
+            responder: Responder::new(self.sites[peer].sync_set()),
             last_arrival: [0; 2],
         };
         let number = self.next_number();
@@ -56,7 +53,6 @@ impl World {
         self.timeline.note("session", &[number, site as u64, peer as u64]);
         self.sessions.insert(number, session);
         self.send_sync(number, true);
-        Ok(())
     }
 
     /// Sends whatever one side has to say.
@@ -64,7 +60,7 @@ impl World {
         let Some(mut session) = self.sessions.remove(&number) else { return };
         let (from, to) = session.direction(by_initiator);
         loop {
-            let envelope = |id: &Hash| self.sites[from].envelope(id);
+            let envelope = |id: &Beginning| self.sites[from].envelope(id);
             let next = match by_initiator {
                 true => session.initiator.next_message(envelope),
                 false => session.responder.next_message(envelope),
@@ -93,7 +89,7 @@ impl World {
         let Some(mut session) = self.sessions.remove(&number) else { return };
         let (to, from) = session.direction(to_initiator);
         let site = &self.sites[to];
-        let is_wanted = |id: &Hash| site.is_wanted(id);
+        let is_wanted = |id: &Beginning| site.is_wanted(id);
         let progress =
             Message::decode(message).map_err(|error| SyncError::Malformed(error.to_string())).and_then(|message| {
                 match to_initiator {

@@ -9,7 +9,7 @@ use rialto_protocol::channel::{self, ChannelName, Flaw, Position, is_delegation}
 use rialto_protocol::ids::{Hash, PublicKey, RecordId};
 use rialto_protocol::record::{Body, Record, RevocationSubject};
 use rialto_protocol::signed::Verified;
-use rialto_protocol::sync::SyncSet;
+use rialto_protocol::sync::{Beginning, SyncSet};
 
 use super::channels::{Arrival, Channels};
 use super::store::Store;
@@ -315,15 +315,15 @@ impl Site {
         self.sync_set.get_or_insert_with(made).clone()
     }
 
-    /// The envelope behind a sync id.
-    pub(super) fn envelope(&self, sync_id: &Hash) -> Option<Vec<u8>> {
-        let held = self.versions.get(sync_id).and_then(|id| self.records.get(id))?;
+    /// The envelope behind a sync id that begins so.
+    pub(super) fn envelope(&self, sync_id: &Beginning) -> Option<Vec<u8>> {
+        let held = self.versions.range(sync_id.range()).find_map(|(_, id)| self.records.get(id))?;
         Some(held.known.encoded.clone())
     }
 
-    /// Whether this version is lacking and would be taken.
-    pub(super) fn is_wanted(&self, sync_id: &Hash) -> bool {
-        !self.versions.contains_key(sync_id) && !self.evicted.contains_key(sync_id)
+    /// Whether the versions whose sync id begins so are lacking and would be taken.
+    pub(super) fn is_wanted(&self, sync_id: &Beginning) -> bool {
+        self.versions.range(sync_id.range()).next().is_none() && self.evicted.range(sync_id.range()).next().is_none()
     }
 
     /// Channels that it knows to contradict themselves.

@@ -178,7 +178,7 @@ impl World {
         match event {
             Event::Publish { site, signer, message } => self.publish(site, signer, &message)?,
             Event::Gossip { from, to, message } => self.receive_gossip(from, to, &message),
-            Event::Sync { site } => self.begin_session(site)?,
+            Event::Sync { site } => self.begin_session(site),
             Event::SyncMessage { session, to_initiator, message } => self.receive_sync(session, to_initiator, &message),
             Event::Want { site, image } => self.want(site, image),
             Event::Fetch { site, image } => self.wake_fetch(site, image)?,

@@ -1,5 +1,7 @@
 //! What the fuzzer runs: the targets, and a bound on the memory that they take.
 
+#[cfg(feature = "policy")]
+pub mod expectations;
 mod memory;
 #[cfg(feature = "policy")]
 pub mod policy;

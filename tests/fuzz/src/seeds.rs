@@ -10,7 +10,7 @@ use rialto_protocol::image::encoding::Encoding;
 use rialto_protocol::image::manifest::{Entry, ManifestBuilder};
 use rialto_protocol::signed::Envelope;
 use rialto_protocol::swarm::{ChunkHeader, FrameHead, Message as Control, Ranges, Reference, ReferencedHeader};
-use rialto_protocol::sync::{Initiator, Message, Responder, SyncSet};
+use rialto_protocol::sync::{Beginning, Initiator, Message, Responder, SyncSet};
 
 use crate::targets::wire::{our_id, our_set};
 
@@ -30,6 +30,7 @@ pub fn all() -> Seeds {
     sessions(&mut seeds);
     seeds.insert("dsse", attestations());
     seeds.insert("policy", policies().into_iter().map(String::into_bytes).collect());
+    seeds.insert("expectations", expectations().into_iter().map(String::into_bytes).collect());
     seeds
 }
 
@@ -129,10 +130,9 @@ fn sessions(seeds: &mut Seeds) {
         let theirs = || set.iter().map(|&n| (1_790_000_000 + n, our_id(n))).collect::<SyncSet>();
         for side in [0u8, 1] {
             let (ours, other) = if side == 0 { (our_set(), theirs()) } else { (theirs(), our_set()) };
-            let (mut initiator, mut responder) =
-                (Initiator::new(ours).expect("a set"), Responder::new(other).expect("a set"));
-            let envelope = |id: &Hash| Some(vec![id.0[0]; 50]);
-            let is_wanted = |id: &Hash| !id.0[0].is_multiple_of(4);
+            let (mut initiator, mut responder) = (Initiator::new(ours), Responder::new(other));
+            let envelope = |id: &Beginning| Some(vec![id.bytes()[0]; 50]);
+            let is_wanted = |id: &Beginning| !id.bytes()[0].is_multiple_of(4);
             let mut heard = vec![side];
             let mut hear = |message: &Message, by: u8| {
                 let bytes = message.encode();
@@ -199,6 +199,15 @@ fn attestations() -> Vec<Vec<u8>> {
         [payload.into_bytes(), envelope.into_bytes()]
     };
     said.into_iter().map(payload).flat_map(both).collect()
+}
+
+/// What is expected of the cautious site's policy, which is the one that is tried: the whole, and each case alone.
+fn expectations() -> Vec<String> {
+    let whole = include_str!("../../../node/policy/cautious-site.expect.toml");
+    let mut cases = whole.split("[[case]]");
+    let given = cases.next().unwrap_or_default();
+    let alone: Vec<String> = cases.map(|case| format!("{given}[[case]]{case}")).collect();
+    [whole.to_owned(), String::new(), given.to_owned()].into_iter().chain(alone).collect()
 }
 
 fn policies() -> Vec<String> {

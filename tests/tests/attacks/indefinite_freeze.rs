@@ -10,7 +10,7 @@ use rialto_tests::channels::{CHANNEL, Pair, because, fresh_only, pair, reason, s
 use rialto_tests::forge::catalog;
 use rialto_tests::hostile::{Hostile, Part, Talk};
 use rialto_tests::scene::{hostile, introduce, records};
-use rialto_tests::stage::{Outcome, Stage, keep_address};
+use rialto_tests::stage::{Outcome, Stage, keep_address, list};
 use serde_json::Value;
 
 /// How long a head lasts here: long enough to be heard, and soon over.
@@ -19,6 +19,13 @@ const LIFETIME: &str = "8s";
 /// What a site says of a channel that nobody stands by any more, and of the release that it leads to.
 fn is_frozen(site: &Site, release: &str) -> Outcome<Value> {
     let frozen = until(site, "a frozen channel", |channel| channel["state"] == "frozen")?;
+    let status = site.status()?;
+    let is_told = list(&status["warnings"]).iter().any(|warning| {
+        warning
+            .as_str()
+            .is_some_and(|warning| warning.starts_with(&format!("channel {CHANNEL} is frozen: its head expired ")))
+    });
+    assert!(is_told, "{status}");
     assert!(frozen["frozen_seconds"].is_u64() && because(&frozen).contains("frozen"), "{frozen}");
     assert_eq!(frozen["release"], release, "it is still shown where it points");
     let held = site.verdict(release, "hold")?;
@@ -129,9 +136,11 @@ impl Withheld {
 
 /// Answers one catch-up as an honest node would that holds this. What the other side offers is taken, and told nobody.
 async fn answer(mut talk: Talk, set: SyncSet, envelopes: &BTreeMap<Hash, Vec<u8>>) -> std::io::Result<()> {
-    let mut responder = Responder::new(set).map_err(std::io::Error::other)?;
+    let mut responder = Responder::new(set);
     while !responder.is_finished() {
-        while let Some(message) = responder.next_message(|id| envelopes.get(id).cloned()) {
+        while let Some(message) =
+            responder.next_message(|id| envelopes.range(id.range()).next().map(|(_, envelope)| envelope.clone()))
+        {
             let message = message.encode();
             talk.send(&[&(message.len() as u32).to_be_bytes()[..], &message].concat()).await?;
         }

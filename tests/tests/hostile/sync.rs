@@ -1,6 +1,6 @@
 //! Catch-up with a peer that says rubbish, too much, too little, or nothing.
 
-use rialto_protocol::sync::Message;
+use rialto_protocol::sync::{Message, ShortId};
 use rialto_testnet::site::{SOON, Site};
 use rialto_tests::held::noise;
 use rialto_tests::hostile::{Hostile, Part, Talk, run};
@@ -54,7 +54,7 @@ fn garbage_on_a_sync_stream_ends_that_stream_only() {
         framed(&Message::Records { envelopes: vec![noise(1000, 2)], is_last: true }.encode()),
         framed(&Message::Reconcile(noise(1000, 3)).encode()),
         framed(&Message::Want(vec![]).encode()),
-        framed(&Message::Offer(vec![rialto_protocol::ids::Hash([1; 32]); 1000]).encode()),
+        framed(&Message::Offer(vec![ShortId([1; 16]); 1000]).encode()),
     ];
     for bytes in &garbage {
         let mut talks = streams(&peer, 1, bytes);

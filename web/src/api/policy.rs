@@ -79,6 +79,60 @@ pub struct Replay {
     pub missing: Vec<RecordId>,
 }
 
+/// `policy replay --at`: which time, and of what.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReplayAtRequest {
+    /// When, not in the future.
+    pub at: String,
+    /// Which releases, at most 100, as they are named everywhere; all that were known then where there is none.
+    #[serde(default)]
+    pub releases: Vec<String>,
+    /// A policy to judge by, an absolute path of the node's machine; the one that was in force then where absent.
+    #[serde(default)]
+    pub policy: Option<String>,
+}
+
+/// `policy replay --at`: verdicts as they would have been given at another time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplayAt {
+    /// When.
+    pub at: String,
+    /// BLAKE3 of the policy that judged, hex.
+    pub policy: String,
+    /// How it is known that this was in force then, or that it was not.
+    pub policy_because: String,
+    /// Whether that is certain.
+    pub is_policy_certain: bool,
+    /// What cannot be known of that time.
+    pub notes: Vec<String>,
+    /// Releases that were asked about, and were known then.
+    pub releases: usize,
+    /// Releases of which policy says something else now.
+    pub changed: usize,
+    /// Each of them, newest first, or as they were named; at most 1,000.
+    pub verdicts: Vec<ReleaseAt>,
+}
+
+/// What would have been said of one release at another time, and what is said now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReleaseAt {
+    /// The release.
+    pub release: RecordId,
+    /// `publisher/name@version`, as the policy in force now calls the publisher.
+    pub title: String,
+    /// What policy would have said then.
+    pub then: Explanation,
+    /// What it says now.
+    pub now: VerdictKind,
+    /// Why.
+    pub now_because: String,
+    /// Whether the verdict is the same.
+    pub is_same: bool,
+    /// What may have been known of it then, and is not known any more.
+    pub doubts: Vec<String>,
+}
+
 /// `policy diff`: what to compare. Paths are absolute, of the node's machine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -678,6 +678,18 @@ impl Backend for Fake {
             missing: vec![record("gone")],
         })
     }
+    async fn replay_at(&self, request: ReplayAtRequest) -> Result<ReplayAt> {
+        Ok(ReplayAt {
+            at: request.at,
+            policy: "0".repeat(64),
+            policy_because: "in force since 2026-01-01T00:00:00Z".into(),
+            is_policy_certain: true,
+            notes: vec![],
+            releases: 0,
+            changed: 0,
+            verdicts: vec![],
+        })
+    }
     async fn policy_diff(&self, request: PolicyDiffRequest) -> Result<PolicyDiff> {
         let old = request.old.unwrap_or_else(|| "in force".into());
         Ok(PolicyDiff { old, new: request.new, releases: 2, changed: 0, changes: vec![] })

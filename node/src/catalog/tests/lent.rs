@@ -5,10 +5,21 @@ use rialto_protocol::record::{DelegatedRole, Delegation};
 use super::*;
 
 fn lent(by: &SigningKey, of: &SigningKey, keys: &[&SigningKey], threshold: u32, names: &str) -> Envelope {
+    lent_again(1, by, of, keys, threshold, names)
+}
+
+fn lent_again(
+    sequence: u64,
+    by: &SigningKey,
+    of: &SigningKey,
+    keys: &[&SigningKey],
+    threshold: u32,
+    names: &str,
+) -> Envelope {
     let keys = keys.iter().map(|key| public(key));
     let role = DelegatedRole::Release;
     let names = vec![names.try_into().unwrap()];
-    let body = Delegation::new(public(of), role, keys, threshold, names, 1, NOW + 1000).unwrap();
+    let body = Delegation::new(public(of), role, keys, threshold, names, sequence, NOW + 1000).unwrap();
     seal(&[by], &[by], NOW, &Body::Delegation(body))
 }
 
@@ -76,7 +87,7 @@ fn what_was_not_lent_is_not_listed() {
             let directory = tempfile::tempdir().unwrap();
             let catalog = open(directory.path());
             catalog.set_named([public(&cern)]).unwrap();
-            order.map(|envelope| assert_eq!(put(&catalog, envelope), Outcome::New));
+            assert_eq!(order.map(|envelope| put(&catalog, envelope)), [Outcome::New, Outcome::New]);
             assert!(listed(&catalog).is_empty(), "{why}");
             drop(catalog);
             assert!(listed(&open(directory.path())).is_empty(), "{why}");
@@ -99,4 +110,33 @@ fn a_release_is_listed_once_enough_of_the_lent_keys_have_signed_it() {
     assert_eq!(put(&catalog, &by(&other)), Outcome::Merged);
     assert_eq!(listed(&catalog).len(), 1);
     assert_eq!(catalog.evictable_bytes(), 0);
+}
+
+/// Whoever stole a key that was replaced must not fill the disks of all who name its publisher.
+#[test]
+fn a_key_that_was_replaced_brings_nothing_in_under_its_publishers_name() {
+    let [cern, stolen, next] = [1, 2, 3].map(key);
+    let old = lent_again(1, &cern, &cern, &[&stolen], 1, "*");
+    let new = lent_again(2, &cern, &cern, &[&next], 1, "*");
+    let elsewhere = lent_again(3, &cern, &cern, &[&next], 1, "web*");
+    let release = signed_for(&cern, &[&stolen], "1");
+    for order in [[&old, &new, &release], [&new, &release, &old], [&new, &old, &release]] {
+        let directory = tempfile::tempdir().unwrap();
+        let catalog = open(directory.path());
+        catalog.set_named([public(&cern)]).unwrap();
+        order.map(|envelope| put(&catalog, envelope)).iter().for_each(|outcome| assert_eq!(*outcome, Outcome::New));
+        assert!(listed(&catalog).is_empty());
+        assert!(catalog.evictable_bytes() > 0, "a stranger's");
+        drop(catalog);
+        let catalog = open(directory.path());
+        assert!(listed(&catalog).is_empty());
+        // Who has the key back has its releases back.
+        put(&catalog, &lent_again(4, &cern, &cern, &[&stolen, &next], 1, "batch"));
+        assert_eq!(listed(&catalog), [release.id()]);
+    }
+    // What is lent for other names replaces nothing.
+    let directory = tempfile::tempdir().unwrap();
+    let catalog = open(directory.path());
+    [&old, &elsewhere, &release].map(|envelope| put(&catalog, envelope));
+    assert_eq!(listed(&catalog), [release.id()]);
 }

@@ -1,7 +1,9 @@
 //! From the text of a file of expectations to its cases, refusing every word that would mean nothing.
 
-use std::collections::BTreeSet;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
+use std::sync::Arc;
 
 use ed25519_dalek::SigningKey;
 use rialto_protocol::UnixSeconds;
@@ -71,9 +73,11 @@ pub(super) struct Stated {
     pub(super) revoked_by: Vec<(Who, Subject)>,
 }
 
+/// Somebody, as often as the file speaks of them.
+pub(super) type Who = Arc<Person>;
+
 /// Somebody, and how the file calls them.
-#[derive(Clone)]
-pub(super) struct Who {
+pub(super) struct Person {
     pub(super) key: SigningKey,
     pub(super) called: String,
 }
@@ -122,7 +126,7 @@ pub(super) enum State {
 
 /// Reads the cases of a file, for this policy.
 pub(super) fn cases(text: &str, policy: &Policy) -> Result<Vec<Case>, PolicyError> {
-    let file = File { reader: Reader { text }, policy };
+    let file = File { reader: Reader { text }, policy, people: RefCell::default() };
     let document = file.reader.document(MAX_EXPECTATIONS_BYTES)?;
     let tables = file.reader.fields_of(document.get_ref(), document.span(), &words::TABLES)?;
     let given = tables.get("given").map(|value| file.reader.fields(value, &words::FACTS)).transpose()?;
@@ -159,6 +163,8 @@ struct File<'t, 'p> {
     reader: Reader<'t>,
     /// As the site has it, with its own keys.
     policy: &'p Policy,
+    /// Those that it has spoken of, by what it says. What is given is said in every case.
+    people: RefCell<BTreeMap<String, Who>>,
 }
 
 /// What a case says, and what is given where it says nothing.
@@ -234,7 +240,7 @@ impl<'t> File<'t, '_> {
     fn stated(&self, facts: &Facts<'_, 't>) -> Result<Stated, PolicyError> {
         let publisher = match facts.get("publisher") {
             Some(value) => self.who(value)?,
-            None => Who { key: stand_in::stranger("somebody"), called: "~somebody".to_owned() },
+            None => self.stranger("somebody"),
         };
         let signed_by = match facts.get("signed-by") {
             Some(value) => self.each(value, "as `signed-by`", |value| self.who(value))?,
@@ -434,9 +440,18 @@ impl<'t> File<'t, '_> {
     /// A signer of the policy, `~NAME` for somebody whom it does not name, or an OpenSSH key.
     fn who(&self, value: &Value<'t>) -> Result<Who, PolicyError> {
         let (text, span) = self.reader.string(value, "as somebody")?;
+        if let Some(who) = self.people.borrow().get(text) {
+            return Ok(Arc::clone(who));
+        }
+        let who = self.new_person(text, span)?;
+        self.people.borrow_mut().insert(text.to_owned(), Arc::clone(&who));
+        Ok(who)
+    }
+
+    fn new_person(&self, text: &str, span: Range<usize>) -> Result<Who, PolicyError> {
         if let Some(name) = text.strip_prefix('~') {
             let name = self.reader.name(&(name, span))?;
-            return Ok(Who { key: stand_in::stranger(&name), called: format!("~{name}") });
+            return Ok(self.stranger(&name));
         }
         if text.contains(char::is_whitespace) {
             let key = public_key(text).map_err(|problem| self.reader.refuse(&span, problem))?;
@@ -458,7 +473,11 @@ impl<'t> File<'t, '_> {
     }
 
     fn holder_of(&self, key: &PublicKey) -> Who {
-        Who { key: stand_in::secret(key), called: self.policy.shown(key) }
+        Arc::new(Person { key: stand_in::secret(key), called: self.policy.shown(key) })
+    }
+
+    fn stranger(&self, name: &str) -> Who {
+        Arc::new(Person { key: stand_in::stranger(name), called: format!("~{name}") })
     }
 
     fn word(&self, value: &Value<'t>, words: &Words) -> Result<&'static str, PolicyError> {

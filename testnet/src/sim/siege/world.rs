@@ -9,7 +9,7 @@ use rialto_protocol::channel::ChannelName;
 use rialto_protocol::ids::{Hash, PublicKey};
 use rialto_protocol::record::Body;
 use rialto_protocol::signed::Envelope;
-use rialto_protocol::sync::{Initiator, Message, Progress, Responder, SyncError};
+use rialto_protocol::sync::{Initiator, Message, Progress, Responder};
 
 use super::super::network::Network;
 use super::super::policies;
@@ -351,9 +351,8 @@ impl World {
 
     /// A whole session. It is short against the time between two, so it happens at once.
     fn exchange(&mut self, opener: usize, answerer: usize) -> Result<(), SiegeError> {
-        let broken = |error: SyncError| SiegeError::Broken(error.to_string());
-        let mut initiator = Initiator::new(self.sites[opener].site.sync_set()).map_err(broken)?;
-        let mut responder = Responder::new(self.sites[answerer].site.sync_set()).map_err(broken)?;
+        let mut initiator = Initiator::new(self.sites[opener].site.sync_set());
+        let mut responder = Responder::new(self.sites[answerer].site.sync_set());
         loop {
             let mut is_over = true;
             while let Some(message) = initiator.next_message(|id| self.sites[opener].site.envelope(id)) {
