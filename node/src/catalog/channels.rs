@@ -14,7 +14,7 @@ use rialto_protocol::ids::{PublicKey, RecordId};
 use rialto_protocol::record::{Channel, DelegatedRole, Record};
 use rialto_protocol::signed::Verified;
 
-use super::index::{Kind, Slot};
+use super::index::Slot;
 use super::{Catalog, SharedRecord};
 
 /// Heads by channel, and delegations by publisher.
@@ -213,12 +213,11 @@ impl Catalog {
         self.read().index.channels.that_wait().cloned().collect()
     }
 
-    /// Advisories that one of their signers satisfies `is_by`, the latest issued first; at most `limit`. Looks at every record
-    /// that is known, and reads those that it gives.
+    /// Advisories that one of their signers satisfies `is_by`, the latest issued first; at most `limit`. Looks at every
+    /// advisory that is known, and reads those that it gives.
     pub fn advisories_by(&self, is_by: impl Fn(&PublicKey) -> bool, limit: usize) -> Vec<SharedRecord> {
         self.all(|holdings| {
-            let all = holdings.index.iter().filter(|(_, held)| matches!(held.kind, Kind::Advisory(_)));
-            let theirs = all.filter(|(_, held)| held.signers.iter().any(&is_by));
+            let theirs = holdings.index.all_advisories().filter(|(_, held)| held.signers.iter().any(&is_by));
             let mut found: Vec<(UnixSeconds, Slot)> = theirs.map(|(slot, held)| (held.issued, slot)).collect();
             found.sort_unstable_by(|a, b| b.cmp(a));
             found.into_iter().take(limit).map(|(_, slot)| slot).collect()

@@ -248,6 +248,11 @@ impl Index {
         slots_of(&self.advisories, self.stands_for(&**package))
     }
 
+    /// Every advisory, whatever package it is on.
+    pub(super) fn all_advisories(&self) -> impl Iterator<Item = (Slot, &Held)> {
+        self.advisories.iter().filter_map(|(_, slot)| Some((*slot, self.held(*slot)?)))
+    }
+
     /// Whose release this is, where keys that it lent its releases to have signed it.
     pub(super) fn lent_by(&self, slot: Slot) -> Option<&PublicKey> {
         self.lent_by.get(&slot)

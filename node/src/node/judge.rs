@@ -109,11 +109,11 @@ impl Node {
         let endorsements = self.catalog.endorsements_of(&record.id);
         let (mut channels, mut delegations) = (Vec::new(), Vec::new());
         let mut seen_delegation = 0;
-        if let Some(release) = record.body.release() {
-            if asks_for_channels || !record.is_signed_by(&release.publisher) {
-                delegations = self.catalog.delegations(&release.publisher, &release.name);
-                seen_delegation = self.floors.release_delegation(&release.publisher, &release.name);
-            }
+        if let Some(release) = record.body.release()
+            && (asks_for_channels || !record.is_signed_by(&release.publisher))
+        {
+            delegations = self.catalog.delegations(&release.publisher, &release.name);
+            seen_delegation = self.floors.release_delegation(&release.publisher, &release.name);
         }
         if let Some(release) = record.body.release().filter(|_| asks_for_channels) {
             for channel in self.catalog.channels_of(&release.publisher, &release.name) {

@@ -46,7 +46,8 @@ fn keys_that_a_publisher_lent_its_releases_to_publish_for_it_until_they_may_no_m
     let either = || lent(&scene, &scene.cern, 4, &[&online, &next], 1, "*");
     let by = |subject: &SigningKey, by| revoked(RevocationSubject::Key(public(subject)), by);
     let of_release = |by| revoked(RevocationSubject::Release(release.id), by);
-    let cases: Vec<(&str, &Verified<Record>, Vec<Verified<Record>>, u64, u64, VerdictKind, &str)> = vec![
+    type Case<'a> = (&'a str, &'a Verified<Record>, Vec<Verified<Record>>, u64, u64, VerdictKind, &'a str);
+    let cases: Vec<Case<'_>> = vec![
         ("lent", &release, vec![one()], 1, NOW, Accept, "a key that cern lent its releases to (record "),
         ("two of two", &both, vec![one(), two()], 2, NOW, Accept, "lent its releases to"),
         ("one of two", &release, vec![one(), two()], 2, NOW, Hold, "1 of the 2 delegated keys"),

@@ -137,6 +137,8 @@ fn a_key_that_was_replaced_brings_nothing_in_under_its_publishers_name() {
     // What is lent for other names replaces nothing.
     let directory = tempfile::tempdir().unwrap();
     let catalog = open(directory.path());
-    [&old, &elsewhere, &release].map(|envelope| put(&catalog, envelope));
+    for envelope in [&old, &elsewhere, &release] {
+        put(&catalog, envelope);
+    }
     assert_eq!(listed(&catalog), [release.id()]);
 }
