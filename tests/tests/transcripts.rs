@@ -42,7 +42,6 @@ fn each_planned_word_of_a_policy_is_refused_with_its_line() {
     for word in ["on-revoke", "update"] {
         cases.push((format!("[default]\n{word} = \"x\"\n"), word, 2));
     }
-    cases.push(("[roles]\nx = { signers = [], delegated = true }\n".to_owned(), "delegated", 2));
 
     let directory = tempfile::tempdir().expect("a directory");
     let file = directory.path().join("policy.toml");

@@ -605,9 +605,20 @@ async fn the_openapi_document_names_what_is_there() {
         ),
         ("Cosigned", serde_json::to_value(Cosigned { record: None, signed: 1, threshold: 2 }).unwrap()),
         (
+            "PublishRequest",
+            serde_json::to_value(PublishRequest {
+                file: "/hello.toml".into(),
+                key: "k".into(),
+                with_keys: vec!["other".into()],
+                publisher: Some("uni".into()),
+            })
+            .unwrap(),
+        ),
+        (
             "DelegateRequest",
             serde_json::to_value(DelegateRequest {
                 key: "k".into(),
+                role: rialto_protocol::record::DelegatedRole::Release,
                 to: vec!["online".into()],
                 names: vec!["*".into()],
                 threshold: Some(1),

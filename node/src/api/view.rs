@@ -206,7 +206,7 @@ pub(super) fn details(node: &Node, judged: &Judged, other_sites: u64) -> Result<
             signed_by: signers(node, record),
             reason: said.reason.to_string(),
             issued: time(record.header.issued),
-            counts: revocation_counts(policy, record, &judged.record, &endorsements),
+            counts: revocation_counts(policy, record, &judged.record, &endorsements, judged.verdict.speakers()),
         })
     };
     Ok(ReleaseDetails {

@@ -8,9 +8,9 @@ use std::sync::Arc;
 
 use rialto_protocol::UnixSeconds;
 use rialto_protocol::bounded::Name;
-use rialto_protocol::channel::{ChannelName, Position, is_delegation};
+use rialto_protocol::channel::{ChannelName, Position, is_delegation, is_lent};
 use rialto_protocol::ids::{Hash, PublicKey, RecordId};
-use rialto_protocol::record::{Body, MAX_AHEAD_SECONDS, Record, RevocationSubject};
+use rialto_protocol::record::{Body, DelegatedRole, Delegation, MAX_AHEAD_SECONDS, Record, RevocationSubject};
 use rialto_protocol::signed::{Envelope, Verified};
 use rialto_protocol::sync::Beginning;
 
@@ -355,6 +355,7 @@ impl Holdings {
             // A superseded proof may contradict no longer what it did.
             self.supersede(&head.into(), changes);
         } else if let Some(delegation) = is_delegation(&record) {
+            self.prove_releases(delegation);
             // Heads that these keys signed may have come before it, and been evicted as a stranger's.
             if self.named.as_ref().is_some_and(|named| named.contains(delegation.publisher())) {
                 self.evicted.forgive(&delegation.keys().iter().copied().collect());
@@ -371,6 +372,45 @@ impl Holdings {
             for channel in channels {
                 self.supersede(&channel, changes);
             }
+        }
+    }
+
+    /// Finds releases that came before the delegation that their keys sign under.
+    fn prove_releases(&mut self, delegation: &Delegation) {
+        if delegation.role() != DelegatedRole::Release {
+            return;
+        }
+        let publisher = delegation.publisher();
+        // By what is in force: one that a later one replaced may come after that.
+        let is_proven = |slot: Slot, name: &Name| {
+            self.index.held(slot).is_some_and(|held| {
+                is_lent(publisher, name, &held.signers, delegation)
+                    && self.index.channels.is_lent(publisher, name, &held.signers)
+            })
+        };
+        let proven = self.index.unproven(publisher).filter(|(slot, name)| is_proven(*slot, name));
+        let proven: Vec<Slot> = proven.map(|(slot, _)| slot).collect();
+        for slot in proven {
+            let Some(AtHand { record, .. }) = self.read(slot) else { continue };
+            let Some(mut held) = self.index.take(slot).map(|taken| taken.held) else { continue };
+            if self.is_charging {
+                if held.is_charged {
+                    self.budget.refund(&held);
+                }
+                held.is_charged = false;
+            }
+            let slot = self.index.put(held, &record.body, Some(&record), None);
+            if self.is_charging {
+                self.charge_again(slot);
+            }
+        }
+    }
+
+    /// The same for all delegations, once the log is read.
+    pub(super) fn prove_all_releases(&mut self) {
+        let all: Vec<SharedRecord> = self.index.channels.every_delegation().cloned().collect();
+        for delegation in all.iter().filter_map(|record| is_delegation(record)) {
+            self.prove_releases(delegation);
         }
     }
 
@@ -577,6 +617,8 @@ impl Holdings {
                 let is_of_named = record.body.channel().is_some_and(|head| is_named(&head.publisher));
                 is_of_named && self.index.channels.place(record).is_some()
             }),
+            // As with heads: whoever signs a named publisher's releases for it need not be named.
+            Kind::Release(_) if self.index.lent_by(slot).is_some_and(is_named) => true,
             _ => held.signers.iter().any(is_named),
         }
     }

@@ -9,12 +9,12 @@ use std::sync::Arc;
 
 use rialto_protocol::UnixSeconds;
 use rialto_protocol::bounded::Name;
-use rialto_protocol::channel::{ChannelName, Heads, Position, is_delegation, rightful};
+use rialto_protocol::channel::{ChannelName, Heads, Position, is_delegation, is_lent, rightful};
 use rialto_protocol::ids::{PublicKey, RecordId};
 use rialto_protocol::record::{Channel, DelegatedRole, Record};
 use rialto_protocol::signed::Verified;
 
-use super::index::{Kind, Slot};
+use super::index::Slot;
 use super::{Catalog, SharedRecord};
 
 /// Heads by channel, and delegations by publisher.
@@ -104,6 +104,21 @@ impl Channels {
     pub(super) fn all_delegations(&self, publisher: &PublicKey) -> impl Iterator<Item = &SharedRecord> {
         let range = (Bound::Included((*publisher, 0)), Bound::Included((*publisher, u64::MAX)));
         self.delegations.range(range).rev().flat_map(|(_, same)| same.values())
+    }
+
+    /// Every delegation, whoever signed it.
+    pub(super) fn every_delegation(&self) -> impl Iterator<Item = &SharedRecord> {
+        self.delegations.values().flat_map(BTreeMap::values)
+    }
+
+    /// Whether enough of the keys that its publisher lends its releases of this name to are `signers`, by the highest
+    /// delegation that is known: enough to find a release as that publisher's. A key that has it no more brings nothing in
+    /// under its name; times, revocations and what was seen before are policy's question.
+    pub(super) fn is_lent(&self, publisher: &PublicKey, name: &Name, signers: &[PublicKey]) -> bool {
+        let of_publisher = self.all_delegations(publisher).filter_map(|record| is_delegation(record));
+        let mut covering = of_publisher.filter(|of| of.role() == DelegatedRole::Release && of.covers(name)).peekable();
+        let Some(highest) = covering.peek().map(|of| of.sequence()) else { return false };
+        covering.take_while(|of| of.sequence() == highest).any(|of| is_lent(publisher, name, signers, of))
     }
 
     /// Where a head stands in its channel, where it is rightful by what is known.
@@ -198,12 +213,11 @@ impl Catalog {
         self.read().index.channels.that_wait().cloned().collect()
     }
 
-    /// Advisories that one of their signers satisfies `is_by`, the latest issued first; at most `limit`. Looks at every record
-    /// that is known, and reads those that it gives.
+    /// Advisories that one of their signers satisfies `is_by`, the latest issued first; at most `limit`. Looks at every
+    /// advisory that is known, and reads those that it gives.
     pub fn advisories_by(&self, is_by: impl Fn(&PublicKey) -> bool, limit: usize) -> Vec<SharedRecord> {
         self.all(|holdings| {
-            let all = holdings.index.iter().filter(|(_, held)| matches!(held.kind, Kind::Advisory(_)));
-            let theirs = all.filter(|(_, held)| held.signers.iter().any(&is_by));
+            let theirs = holdings.index.all_advisories().filter(|(_, held)| held.signers.iter().any(&is_by));
             let mut found: Vec<(UnixSeconds, Slot)> = theirs.map(|(slot, held)| (held.issued, slot)).collect();
             found.sort_unstable_by(|a, b| b.cmp(a));
             found.into_iter().take(limit).map(|(_, slot)| slot).collect()

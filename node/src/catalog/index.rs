@@ -58,8 +58,10 @@ impl Held {
 /// What a record is, and what it is found by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// A release that its publisher signed.
+    /// A release that its publisher signed, or keys that this lent its releases to.
     Release(RowNumber),
+    /// A release that the publisher that this stands for did not sign, nor keys that it is known to have lent its releases to.
+    Unproven(u64),
     /// Of the release that this stands for.
     Endorsement(u64),
     /// On the package that this stands for.
@@ -67,7 +69,7 @@ pub(super) enum Kind {
     Revocation,
     Head,
     Delegation,
-    /// Of a kind that nothing is looked up by, or a release that its publisher did not sign.
+    /// Of a kind that nothing is looked up by.
     Other,
     /// Of a kind or version unknown here.
     Opaque,
@@ -79,6 +81,10 @@ pub(super) struct Taken {
     pub(super) held: Held,
     subject: Option<RevocationSubject>,
     decoded: Option<SharedRecord>,
+    /// Whose release it is that lent keys have signed.
+    lent_by: Option<PublicKey>,
+    /// What a release is called that nobody is known to have had the right to sign.
+    unproven: Option<Name>,
 }
 
 impl Taken {
@@ -101,6 +107,11 @@ pub(super) struct Index {
     by_image: BTreeSet<(u64, RowNumber)>,
     endorsements: BTreeSet<(u64, Slot)>,
     advisories: BTreeSet<(u64, Slot)>,
+    /// Releases that may be their publisher's by a delegation that is not known yet, with their names: none is read from the
+    /// disk before it is known to fit.
+    unproven: BTreeMap<(u64, Slot), Name>,
+    /// Publishers of releases that lent keys have signed.
+    lent_by: HashMap<Slot, PublicKey>,
     revocations: BTreeMap<RevocationSubject, BTreeSet<Slot>>,
     subjects: HashMap<Slot, RevocationSubject>,
     /// Heads and delegations: few, and looked at all the time.
@@ -237,6 +248,22 @@ impl Index {
         slots_of(&self.advisories, self.stands_for(&**package))
     }
 
+    /// Every advisory, whatever package it is on.
+    pub(super) fn all_advisories(&self) -> impl Iterator<Item = (Slot, &Held)> {
+        self.advisories.iter().filter_map(|(_, slot)| Some((*slot, self.held(*slot)?)))
+    }
+
+    /// Whose release this is, where keys that it lent its releases to have signed it.
+    pub(super) fn lent_by(&self, slot: Slot) -> Option<&PublicKey> {
+        self.lent_by.get(&slot)
+    }
+
+    /// Releases that name this publisher, and that it is not known to have anything to do with, by name.
+    pub(super) fn unproven(&self, publisher: &PublicKey) -> impl Iterator<Item = (Slot, &Name)> {
+        let publisher = self.stands_for(publisher);
+        self.unproven.range((publisher, 0)..=(publisher, Slot::MAX)).map(|((_, slot), name)| (*slot, name))
+    }
+
     pub(super) fn revocations(&self, subject: &RevocationSubject) -> impl Iterator<Item = Slot> {
         self.revocations.get(subject).into_iter().flatten().copied()
     }
@@ -275,20 +302,30 @@ impl Index {
         let slot = self.free.last().copied().unwrap_or(self.slots.len() as Slot);
         let mut taken_subject = None;
         let mut decoded = None;
+        let (mut lent_by, mut unproven) = (None, None);
         held.kind = match (body, before.map(|before| before.held.kind)) {
             (Body::Release(_), Some(Kind::Release(row))) => {
                 // Its words, and what the signatures take that came.
                 if let Some(before) = before {
                     let added = held.signers.len().saturating_sub(before.held.signers.len());
                     held.cost = before.held.cost.saturating_add((added * SIGNATURE_BYTES) as u32);
+                    lent_by = before.lent_by.filter(|publisher| !held.is_signed_by(publisher));
                 }
                 Kind::Release(row)
             }
-            (Body::Release(release), _) if held.is_signed_by(&release.publisher) => {
+            (Body::Release(release), _)
+                if held.is_signed_by(&release.publisher)
+                    || self.channels.is_lent(&release.publisher, &release.name, &held.signers) =>
+            {
+                lent_by = Some(release.publisher).filter(|publisher| !held.is_signed_by(publisher));
                 let (row, words) = self.add_row(slot, release, held.issued);
                 // A release has 160 words at most.
                 held.cost = held.cost.saturating_add((words * WORD_BYTES) as u32);
                 Kind::Release(row)
+            }
+            (Body::Release(release), _) => {
+                unproven = Some(release.name.clone());
+                Kind::Unproven(self.stands_for(&release.publisher))
             }
             (Body::Endorsement(endorsement), _) => Kind::Endorsement(self.stands_for(&endorsement.subject)),
             (Body::Advisory(advisory), _) => Kind::Advisory(self.stands_for(&*advisory.package)),
@@ -304,12 +341,12 @@ impl Index {
         if matches!(held.kind, Kind::Head | Kind::Delegation) {
             decoded = verified.cloned();
         }
-        self.put_back(Taken { held, subject: taken_subject, decoded })
+        self.put_back(Taken { held, subject: taken_subject, decoded, lent_by, unproven })
     }
 
     /// Puts back what was taken out.
     pub(super) fn put_back(&mut self, taken: Taken) -> Slot {
-        let Taken { mut held, subject, decoded } = taken;
+        let Taken { mut held, subject, decoded, lent_by, unproven } = taken;
         let slot = self.free.pop().unwrap_or_else(|| {
             self.slots.push(None);
             (self.slots.len() - 1) as Slot
@@ -336,7 +373,11 @@ impl Index {
             Kind::Advisory(package) => {
                 self.advisories.insert((package, slot));
             }
+            Kind::Unproven(publisher) => self.unproven.extend(unproven.map(|name| ((publisher, slot), name))),
             Kind::Revocation | Kind::Head | Kind::Delegation | Kind::Other | Kind::Opaque => {}
+        }
+        if let Some(publisher) = lent_by {
+            self.lent_by.insert(slot, publisher);
         }
         if let Some(subject) = subject {
             self.revocations.entry(subject).or_default().insert(slot);
@@ -376,6 +417,11 @@ impl Index {
         if let Kind::Advisory(package) = held.kind {
             self.advisories.remove(&(package, slot));
         }
+        let unproven = match held.kind {
+            Kind::Unproven(publisher) => self.unproven.remove(&(publisher, slot)),
+            _ => None,
+        };
+        let lent_by = self.lent_by.remove(&slot);
         let subject = self.subjects.remove(&slot);
         if let Some(subject) = &subject
             && let Some(slots) = self.revocations.get_mut(subject)
@@ -394,7 +440,7 @@ impl Index {
         }
         held.source.iter().for_each(|source| self.sources.release(source));
         self.signers.release(&held.signers);
-        Some(Taken { held, subject, decoded })
+        Some(Taken { held, subject, decoded, lent_by, unproven })
     }
 
     fn add_row(&mut self, slot: Slot, release: &Release, issued: UnixSeconds) -> (RowNumber, usize) {

@@ -151,6 +151,7 @@ impl Catalog {
         let log = Log::open(directory, |frames| replay(&mut holdings, frames))?;
         holdings.reader = Some(log.reader());
         holdings.index.settle();
+        holdings.prove_all_releases();
         let (revision, _) = watch::channel(0);
         let (log, holdings) = (Mutex::new(log), RwLock::new(holdings));
         Ok(Self { shared: Arc::new(Shared { log, holdings, lately: Mutex::default(), revision }) })

@@ -3,6 +3,7 @@
 mod arrivals;
 mod channels;
 mod flood;
+mod lent;
 mod search;
 
 use std::io::Write as _;

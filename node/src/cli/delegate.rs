@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use clap::Args;
+use clap::builder::PossibleValuesParser;
 use rialto_protocol::bounded::NamePattern;
+use rialto_protocol::record::DelegatedRole;
 use rialto_web::api::{ApiError, DelegateRequest, Delegated, RotateRequest};
 
 use super::output::{Cell, Face, Outcome, Page, Tone, count};
@@ -15,17 +17,20 @@ use crate::units::parse_duration;
 /// Which keys act for which, and for what.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// The keys that may move channels from now on, instead of those before: names of keys here, or public keys
+    /// The keys that may act from now on, instead of those before: names of keys here, or public keys
     #[arg(value_name = "KEY", required = true)]
     to: Vec<String>,
     /// The publisher's own key, which need not be here afterwards: a name of keys/, the file of a key, or agent:NAME for
     /// one of an ssh-agent
     #[arg(long, value_name = "KEY")]
     key: KeyChoice,
-    /// The appliances whose channels they may move: 'batch-*', for example; may be given several times
+    /// What they may do: move the publisher's channels, or sign its releases
+    #[arg(long, default_value = "channel", value_parser = PossibleValuesParser::new(["channel", "release"]))]
+    role: String,
+    /// The appliances that they may do it for: 'batch-*', for example; may be given several times
     #[arg(long, value_name = "PATTERN", default_value = "*")]
     names: Vec<NamePattern>,
-    /// How many of the keys must sign a head
+    /// How many of the keys must sign together
     #[arg(long, value_name = "N", default_value_t = 1)]
     threshold: u32,
     /// When it ends [default: 90d]
@@ -52,6 +57,10 @@ pub(super) async fn run(face: &Face, dir: &NodeDir, client: &Client, arguments: 
     let signing = Signing::prepare(dir, client, "delegation", [arguments.key])?;
     let request = DelegateRequest {
         key: signing.name(),
+        role: match arguments.role.as_str() {
+            "release" => DelegatedRole::Release,
+            _ => DelegatedRole::Channel,
+        },
         to: arguments.to,
         names: arguments.names.iter().map(ToString::to_string).collect(),
         threshold: Some(arguments.threshold),

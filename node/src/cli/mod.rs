@@ -124,7 +124,7 @@ enum Command {
     /// Make names that move with new releases, and show what they are worth
     #[command(subcommand)]
     Channel(channel::Command),
-    /// Let other keys move a publisher's channels, so that its own key can stay offline
+    /// Let other keys move a publisher's channels or sign its releases, so that its own key can stay offline
     Delegate(delegate::Arguments),
     /// Say something of a release: that it was tested, for example
     Endorse(endorse::Arguments),
@@ -346,6 +346,8 @@ mod tests {
             "rialto --dir D channel ls cern/batch --json",
             "rialto --dir D channel show cern/batch:stable --json",
             "rialto --dir D delegate online --key name --names batch-* --names web --threshold 1 --expires 90d --json",
+            "rialto --dir D delegate online --key name --role release --json",
+            "rialto --dir D publish FILE.toml --key online --key other --publisher cern --json",
             "rialto --dir D key rotate online next --key name --json",
             "rialto --dir D doctor --accept-clock",
             "rialto --dir D policy check FILE",

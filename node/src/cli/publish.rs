@@ -16,15 +16,20 @@ use crate::dir::NodeDir;
 pub(super) struct Arguments {
     /// The description; the files it names are added as images
     file: PathBuf,
-    /// The key to sign with, as the publisher: a name of keys/, the file of a key, or agent:NAME for one of an ssh-agent
-    #[arg(long, value_name = "KEY")]
-    key: KeyChoice,
+    /// The key to sign with, as the publisher: a name of keys/, the file of a key, or agent:NAME for one of an ssh-agent;
+    /// several times, where a publisher lent its releases to several keys together
+    #[arg(long = "key", value_name = "KEY", required = true)]
+    keys: Vec<KeyChoice>,
+    /// Whose release it is, where the keys are lent (rialto delegate --role release): a name of the policy, a fingerprint or a key
+    #[arg(long)]
+    publisher: Option<String>,
 }
 
 pub(super) async fn run(face: &Face, dir: &NodeDir, client: &Client, arguments: Arguments) -> Outcome {
     let file = existing(&arguments.file)?;
-    let signing = Signing::prepare(dir, client, "release", [arguments.key])?;
-    let request = PublishRequest { file, key: signing.name() };
+    let signing = Signing::prepare(dir, client, "release", arguments.keys)?;
+    let with_keys = signing.names().into_iter().skip(1).collect();
+    let request = PublishRequest { file, key: signing.name(), with_keys, publisher: arguments.publisher };
     let publishing = async {
         let started = client.post("publish", &request).await?;
         job::follow(face, client, started, "nothing was published; images that were added stay until image gc").await

@@ -51,18 +51,18 @@ impl Node {
         let delegations = self.catalog.delegations(&channel.publisher, &channel.name);
         let floor = self.floors.floor(channel);
         let known = Known { channel, heads: &heads, delegations: &delegations, floor };
-        let state = channel::state(&known, |key| self.is_revoked_for(key, channel), self.now());
+        let state = channel::state(&known, |key| self.is_revoked_for(key, &channel.publisher), self.now());
         let role = DelegatedRole::Channel;
         let authority = channel::authority(&channel.publisher, role, &channel.name, &delegations, floor.delegation);
         Seen { heads, authority, state }
     }
 
-    /// Whether a key moves this channel no more: by its own word, or by that of the publisher, who lent it the channel.
-    pub(super) fn is_revoked_for(&self, key: &PublicKey, channel: &ChannelName) -> bool {
+    /// Whether a key acts for this publisher no more: by its own word, or by that of the publisher, who lent it what it did.
+    pub(super) fn is_revoked_for(&self, key: &PublicKey, publisher: &PublicKey) -> bool {
         let policy = self.policy.borrow().policy.clone();
         let said = self.catalog.revocations_of(&RevocationSubject::Key(*key));
         let is_by = |revocation: &SharedRecord, key| revocation_is_by(policy.as_deref(), revocation, key);
-        said.iter().any(|revocation| is_by(revocation, key) || is_by(revocation, &channel.publisher))
+        said.iter().any(|revocation| is_by(revocation, key) || is_by(revocation, publisher))
     }
 
     /// Raises the floors to what is known of these publishers. Blocks on the disk where something is higher.

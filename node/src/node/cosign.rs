@@ -29,7 +29,7 @@ impl Node {
         let delegations = self.catalog.delegations(&channel.publisher, &channel.name);
         let floor = self.floors.floor(channel);
         let known = Known { channel, heads: &heads, delegations: &delegations, floor };
-        pending(&known, |key| self.is_revoked_for(key, channel), self.now())
+        pending(&known, |key| self.is_revoked_for(key, &channel.publisher), self.now())
     }
 
     /// Adds this site's signatures to a head that waits for them.

@@ -1,18 +1,20 @@
 //! Delegations of this site's publishers: which keys act for them, and what is signed again by those that do now.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use rialto_protocol::bounded::{Name, NamePattern};
-use rialto_protocol::channel::{Authority, is_delegation};
+use rialto_protocol::channel::{Authority, authority, is_delegation};
 use rialto_protocol::ids::{PublicKey, RecordId};
 use rialto_protocol::record::{Body, DelegatedRole, Delegation};
-use rialto_web::api::{ApiError, DelegateRequest, Delegated, RotateRequest};
+use rialto_web::api::{ApiError, DelegateRequest, Delegated, PublishRequest, RotateRequest};
 
 use super::Node;
 use super::channels::{Renewal, lifetime};
 use super::work::blocking;
 use crate::catalog::SharedRecord;
+use crate::publish::Description;
 use crate::signing::Signer;
 use crate::trust::Standby;
 
@@ -20,7 +22,7 @@ use crate::trust::Standby;
 const DEFAULT_DELEGATION_SECONDS: u64 = 90 * 24 * 60 * 60;
 
 impl Node {
-    /// Lets keys move the channels of a publisher, and signs those channels of its that this node keeps fresh again.
+    /// Lets keys sign releases or move channels of a publisher, and signs those channels of its that this node keeps fresh again.
     pub(crate) async fn delegate(self: &Arc<Self>, request: DelegateRequest) -> Result<Delegated, ApiError> {
         let root = self.signer(&request.key).await?;
         let mut to = BTreeSet::new();
@@ -30,7 +32,8 @@ impl Node {
         let names = patterns(&request.names)?;
         let lifetime = lifetime(request.expires_after_seconds, DEFAULT_DELEGATION_SECONDS)?;
         let _signing = self.signing.lock().await;
-        let record = self.sign_delegation(&root, to, request.threshold.unwrap_or(1), names, lifetime).await?;
+        let role = request.role;
+        let record = self.sign_delegation(&root, role, to, request.threshold.unwrap_or(1), names, lifetime).await?;
         let channels = self.sign_again(&root.public()).await;
         Ok(Delegated { record, records: vec![record], channels })
     }
@@ -44,11 +47,11 @@ impl Node {
         let publisher = root.public();
         let _signing = self.signing.lock().await;
         let now = self.sound_now()?;
-        let mut in_force: BTreeMap<Vec<NamePattern>, SharedRecord> = BTreeMap::new();
+        let mut in_force: BTreeMap<(DelegatedRole, Vec<NamePattern>), SharedRecord> = BTreeMap::new();
         for record in self.catalog.delegations_by(&publisher) {
-            if let Some(delegation) = is_delegation(&record).filter(|of| of.role() == DelegatedRole::Channel) {
+            if let Some(delegation) = is_delegation(&record) {
                 // The highest come first.
-                in_force.entry(delegation.names().to_vec()).or_insert(record);
+                in_force.entry((delegation.role(), delegation.names().to_vec())).or_insert(record);
             }
         }
         let mut of_old: Vec<(u64, Delegation, u64)> = in_force
@@ -66,12 +69,14 @@ impl Node {
             let keys = delegation.keys().iter().map(|key| if *key == old { new } else { *key }).collect();
             let lasts = request.expires_after_seconds.unwrap_or(lasts.max(1));
             let (threshold, names) = (delegation.threshold() as u32, delegation.names().to_vec());
-            records.push(self.sign_delegation(&root, keys, threshold, names, lifetime(Some(lasts), 1)?).await?);
+            let lasts = lifetime(Some(lasts), 1)?;
+            records.push(self.sign_delegation(&root, delegation.role(), keys, threshold, names, lasts).await?);
         }
         if records.is_empty() && old == publisher {
             let lasts = lifetime(request.expires_after_seconds, DEFAULT_DELEGATION_SECONDS)?;
             let everything = patterns(&["*".to_owned()])?;
-            records.push(self.sign_delegation(&root, [new].into(), 1, everything, lasts).await?);
+            let role = DelegatedRole::Channel;
+            records.push(self.sign_delegation(&root, role, [new].into(), 1, everything, lasts).await?);
         }
         let Some(&record) = records.last() else {
             return Err(ApiError::not_found(format!(
@@ -85,9 +90,86 @@ impl Node {
         Ok(Delegated { record, records, channels })
     }
 
+    /// Whose release is published, the keys that may sign it, and those that do: the publisher's own, or enough of those that it
+    /// lent its releases to.
+    ///
+    /// # Errors
+    /// There is no such publisher, or the keys may not sign for it.
+    pub(super) async fn release_signers(
+        &self,
+        request: &PublishRequest,
+    ) -> Result<(PublicKey, BTreeSet<PublicKey>, Vec<Signer>), ApiError> {
+        let names: Vec<&str> = [&request.key].into_iter().chain(&request.with_keys).map(String::as_str).collect();
+        let signers = self.signers(&names).await?;
+        let keys: BTreeSet<PublicKey> = signers.iter().map(Signer::public).collect();
+        let Some(called) = &request.publisher else {
+            return match (keys.first(), keys.len()) {
+                (Some(own), 1) => Ok((*own, keys, signers)),
+                _ => Err(ApiError::usage(
+                    "several keys sign a release only where its publisher lent its releases to them",
+                )
+                .with_hint("say whose it is with --publisher")),
+            };
+        };
+        let own = self.publishers_called(called);
+        if let Some(own) = own.iter().find(|own| keys.contains(own)) {
+            return Ok((*own, keys, signers));
+        }
+        let path = PathBuf::from(&request.file);
+        let description = blocking(move || Description::read(&path)).await?;
+        let name = description.map_err(|error| ApiError::usage(error.to_string()))?.name().clone();
+        let now = self.sound_now()?;
+        let mut why = None;
+        for publisher in &own {
+            let known = self.catalog.delegations(publisher, &name);
+            let seen = self.floors.release_delegation(publisher, &name);
+            match authority(publisher, DelegatedRole::Release, &name, &known, seen) {
+                Authority::Delegated { keys: lent, threshold, expires, record, .. } => {
+                    let good =
+                        lent.iter().filter(|key| keys.contains(key) && !self.is_revoked_for(key, publisher)).count();
+                    if expires > now && good >= threshold {
+                        return Ok((*publisher, lent.into_iter().chain(keys).collect(), signers));
+                    }
+                    why = Some(match expires <= now {
+                        true => format!("the delegation of its releases has expired (record {record})"),
+                        false => {
+                            let lent: Vec<String> = lent.iter().map(|key| self.key_shown(key)).collect();
+                            format!(
+                                "{threshold} of {} must sign, says its publisher (record {record})",
+                                lent.join(", ")
+                            )
+                        }
+                    });
+                }
+                Authority::Contradicted { one, other, .. } => {
+                    why = Some(format!("its publisher signed two delegations that differ (records {one} and {other})"));
+                }
+                Authority::Missing { seen } => {
+                    why = Some(format!(
+                        "delegation {seen} of its publisher was seen before, and is not known here any more"
+                    ));
+                }
+                Authority::Publisher => {}
+            }
+        }
+        let called: String = called.chars().take(80).collect();
+        let why = match (own.is_empty(), why) {
+            (true, _) => {
+                return Err(ApiError::not_found(format!("no publisher is called '{called}' here"))
+                    .with_hint("name it in [signers] of policy.toml, or give its key"));
+            }
+            (false, Some(why)) => why,
+            (false, None) => "it has lent its releases of this name to nobody that is known here".into(),
+        };
+        Err(ApiError::failed(format!("{name} is not published for {called}: {why}")).with_hint(
+            "its publisher lends them with: rialto delegate KEY --role release --key PUBLISHER'S-KEY --names NAME",
+        ))
+    }
+
     async fn sign_delegation(
         &self,
         root: &Signer,
+        role: DelegatedRole,
         keys: BTreeSet<PublicKey>,
         threshold: u32,
         names: Vec<NamePattern>,
@@ -102,7 +184,6 @@ impl Node {
             ApiError::failed("no number is left for a delegation by this key: somebody signed the last one")
                 .with_hint("revoke the key, and publish with another one")
         })?;
-        let role = DelegatedRole::Channel;
         let expires = now.saturating_add(lifetime_seconds);
         let delegation = Delegation::new(publisher, role, keys, threshold, names, sequence, expires)
             .map_err(|error| ApiError::usage(error.to_string()))?;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rialto_protocol::UnixSeconds;
 use rialto_protocol::bounded::Name;
-use rialto_protocol::channel::{ChannelName, Floor};
+use rialto_protocol::channel::{ChannelName, Floor, published};
 use rialto_protocol::ids::{ImageId, PublicKey};
 use rialto_protocol::record::Record;
 use rialto_protocol::signed::Verified;
@@ -33,8 +33,10 @@ pub(super) struct Gathered {
     pub(super) revocations: Vec<SharedRecord>,
     /// The channels of its appliance, where policy asks for them, with what was seen of each before.
     pub(super) channels: Vec<(ChannelName, Floor, Vec<SharedRecord>)>,
-    /// The delegations of its publisher that bear on these.
+    /// The delegations of its publisher that bear on these, or that it is published under.
     pub(super) delegations: Vec<SharedRecord>,
+    /// The highest of those of releases that was seen before.
+    pub(super) seen_delegation: u64,
     /// The bill of materials that it names, where policy asks what is inside.
     pub(super) inside: Option<Inside>,
     /// Advisories of signers of policy on what is inside.
@@ -58,6 +60,7 @@ impl Gathered {
             revocations: of(&self.revocations),
             channels: channels.collect(),
             delegations: of(&self.delegations),
+            seen_delegation: self.seen_delegation,
             inside: self.inside.clone(),
             advisories: of(&self.advisories),
             federation: Some(self.federation.clone()),
@@ -105,8 +108,14 @@ impl Node {
         let asks_for_channels = policies.iter().any(|policy| policy.asks_for_channels());
         let endorsements = self.catalog.endorsements_of(&record.id);
         let (mut channels, mut delegations) = (Vec::new(), Vec::new());
-        if let Some(release) = record.body.release().filter(|_| asks_for_channels) {
+        let mut seen_delegation = 0;
+        if let Some(release) = record.body.release()
+            && (asks_for_channels || !record.is_signed_by(&release.publisher))
+        {
             delegations = self.catalog.delegations(&release.publisher, &release.name);
+            seen_delegation = self.floors.release_delegation(&release.publisher, &release.name);
+        }
+        if let Some(release) = record.body.release().filter(|_| asks_for_channels) {
             for channel in self.catalog.channels_of(&release.publisher, &release.name) {
                 let (floor, heads) = (self.floors.floor(&channel), self.catalog.heads(&channel));
                 channels.push((channel, floor, heads));
@@ -119,6 +128,7 @@ impl Node {
             revocations: Vec::new(),
             channels,
             delegations,
+            seen_delegation,
             inside,
             advisories,
             federation: self.config.federation.clone(),
@@ -162,6 +172,18 @@ impl Node {
             ApiError::refused(format!("{title} {held} by this site's policy: {because}"))
                 .with_hint(format!("see why with: rialto policy explain {id}"))
         })
+    }
+
+    /// Whether a release is its publisher's now: by its own key, or by keys that it lent its releases to.
+    pub(crate) fn is_published(&self, record: &Verified<Record>) -> bool {
+        let Some(release) = record.body.release() else { return false };
+        if record.is_signed_by(&release.publisher) {
+            return true;
+        }
+        let delegations = self.catalog.delegations(&release.publisher, &release.name);
+        let seen = self.floors.release_delegation(&release.publisher, &release.name);
+        let is_revoked = |key: &PublicKey| self.is_revoked_for(key, &release.publisher);
+        published(record, &delegations, seen, is_revoked, self.now()).is_ok()
     }
 
     /// `publisher/name@version` as this site knows it.

@@ -69,9 +69,7 @@ impl Node {
         let record = self.as_release(record)?;
         // Another appliance's release would be one that nobody asked for.
         let is_of_it = record.body.release().is_some_and(|release| {
-            release.publisher == channel.publisher
-                && release.name == channel.name
-                && record.is_signed_by(&channel.publisher)
+            release.publisher == channel.publisher && release.name == channel.name && self.is_published(&record)
         });
         match is_of_it {
             true => Ok(record),

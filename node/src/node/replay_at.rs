@@ -136,9 +136,13 @@ impl Node {
         let is_about = |known: &Record| known.body.endorsement().is_some_and(|said| said.subject == record.id);
         let endorsements = then(self.catalog.endorsements_of(&record.id), &is_about);
         let (mut channels, mut delegations) = (Vec::new(), Vec::new());
-        if let Some(release) = record.body.release().filter(|_| policy.asks_for_channels()) {
+        if let Some(release) = record.body.release()
+            && (policy.asks_for_channels() || !record.is_signed_by(&release.publisher))
+        {
             let by = |known: &Record| known.body.delegation().is_some_and(|of| *of.publisher() == release.publisher);
             delegations = then(self.catalog.delegations_by(&release.publisher), &by);
+        }
+        if let Some(release) = record.body.release().filter(|_| policy.asks_for_channels()) {
             for channel in self.channels_of(release, gone) {
                 let current = self.catalog.heads(&channel);
                 let is_replaced = current.iter().all(|head| self.known_then(&head.id, at).is_none());
@@ -160,6 +164,7 @@ impl Node {
             revocations: Vec::new(),
             channels,
             delegations,
+            seen_delegation: 0,
             inside,
             advisories,
             federation,

@@ -135,7 +135,10 @@ impl Node {
         let reasons: BTreeSet<String> = judged
             .revocations
             .iter()
-            .filter(|revocation| revocation_counts(policy.as_deref(), revocation, &judged.record, &endorsements))
+            .filter(|revocation| {
+                let speakers = judged.verdict.speakers();
+                revocation_counts(policy.as_deref(), revocation, &judged.record, &endorsements, speakers)
+            })
             .filter_map(|revocation| revocation.body.revocation().map(|said| said.reason.to_string()))
             .collect();
         if judged.verdict.kind() != VerdictKind::Reject || reasons.is_empty() {

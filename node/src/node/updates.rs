@@ -95,7 +95,7 @@ impl Node {
             return Wanted::Nothing;
         };
         let is_of_channel = |found: &SharedRecord| {
-            found.is_signed_by(&channel.publisher)
+            self.is_published(found)
                 && found
                     .body
                     .release()

@@ -131,8 +131,7 @@ impl Node {
         request: PublishRequest,
         reporter: Reporter,
     ) -> Result<Published, ApiError> {
-        let signer = self.signer(&request.key).await?;
-        let publisher = signer.public();
+        let (publisher, issuers, signers) = self.release_signers(&request).await?;
         let path = PathBuf::from(&request.file);
         let description =
             blocking(move || Description::read(&path)).await?.map_err(|error| ApiError::usage(error.to_string()))?;
@@ -156,9 +155,9 @@ impl Node {
             .release(publisher, self.now(), next, &images)
             .map_err(|error| ApiError::usage(error.to_string()))?;
         let images = release.images();
-        let draft = Draft::new([publisher], None, self.now(), &Body::Release(Box::new(release)));
+        let draft = Draft::new(issuers, None, self.now(), &Body::Release(Box::new(release)));
         let draft = draft.map_err(|error| ApiError::usage(error.to_string()))?;
-        let envelope = self.desk.sign(draft, [&signer]).await?;
+        let envelope = self.desk.sign(draft, &signers).await?;
         Ok(Published { release: self.announce(envelope).await?, images })
     }
 

@@ -118,6 +118,13 @@ enum Line {
         names: Vec<NamePattern>,
         sequence: u64,
     },
+    /// The same of a delegation of releases.
+    ReleaseDelegation {
+        #[serde(with = "key_text")]
+        publisher: PublicKey,
+        names: Vec<NamePattern>,
+        sequence: u64,
+    },
     Signed(Signed),
     Time {
         latest: UnixSeconds,
@@ -142,11 +149,16 @@ struct Inner {
     seen: Seen,
 }
 
+/// The highest sequence for each list of names, by publisher.
+type Delegations = BTreeMap<PublicKey, BTreeMap<Vec<NamePattern>, u64>>;
+
 #[derive(Debug, Default)]
 struct Seen {
     heads: BTreeMap<ChannelName, Position>,
     /// By publisher, then by the names that it is for.
-    delegations: BTreeMap<PublicKey, BTreeMap<Vec<NamePattern>, u64>>,
+    delegations: Delegations,
+    /// The same of those of releases.
+    release_delegations: Delegations,
     signed: BTreeMap<ChannelName, Signed>,
     latest: UnixSeconds,
 }
@@ -183,15 +195,20 @@ impl Floors {
     /// What was seen of a channel.
     pub fn floor(&self, channel: &ChannelName) -> Floor {
         let inner = self.lock();
-        let delegations = inner.seen.delegations.get(&channel.publisher).into_iter().flatten();
-        let covering = delegations.filter(|(names, _)| names.iter().any(|pattern| pattern.fits(&channel.name)));
-        let delegation = covering.map(|(_, sequence)| *sequence).max().unwrap_or(0);
+        let delegation = highest(&inner.seen.delegations, &channel.publisher, &channel.name);
         Floor { head: inner.seen.heads.get(channel).copied(), delegation }
     }
 
-    /// The highest sequence of a delegation by this publisher, for whatever names.
+    /// The highest sequence of a delegation of this publisher's releases that covers the appliance; 0 for none.
+    pub fn release_delegation(&self, publisher: &PublicKey, name: &Name) -> u64 {
+        highest(&self.lock().seen.release_delegations, publisher, name)
+    }
+
+    /// The highest sequence of a delegation by this publisher, of whatever role and for whatever names.
     pub fn highest_delegation(&self, publisher: &PublicKey) -> Option<u64> {
-        self.lock().seen.delegations.get(publisher)?.values().max().copied()
+        let inner = self.lock();
+        let both = [&inner.seen.delegations, &inner.seen.release_delegations];
+        both.into_iter().filter_map(|of| of.get(publisher)?.values().max().copied()).max()
     }
 
     /// The last head that this node signed in a channel.
@@ -222,13 +239,19 @@ impl Floors {
         let seen = &inner.seen;
         let heads = heads.into_iter().filter(|(channel, position)| seen.heads.get(channel) < Some(position));
         let mut lines: Vec<Line> = heads.map(|(channel, position)| Line::Head(Place::new(channel, position))).collect();
-        for delegation in delegations.into_iter().filter(|of| of.role() == DelegatedRole::Channel) {
+        for delegation in delegations {
             let names = delegation.names().to_vec();
-            let of_publisher = seen.delegations.get(delegation.publisher());
-            let before = of_publisher.and_then(|of| of.get(&names)).copied().unwrap_or(0);
+            let of_role = match delegation.role() {
+                DelegatedRole::Channel => &seen.delegations,
+                DelegatedRole::Release => &seen.release_delegations,
+            };
+            let before = of_role.get(delegation.publisher()).and_then(|of| of.get(&names)).copied().unwrap_or(0);
             if delegation.sequence() > before {
                 let (publisher, sequence) = (*delegation.publisher(), delegation.sequence());
-                lines.push(Line::Delegation { publisher, names, sequence });
+                lines.push(match delegation.role() {
+                    DelegatedRole::Channel => Line::Delegation { publisher, names, sequence },
+                    DelegatedRole::Release => Line::ReleaseDelegation { publisher, names, sequence },
+                });
             }
         }
         self.append(&mut inner, lines)
@@ -317,6 +340,10 @@ impl Seen {
                 let highest = self.delegations.entry(publisher).or_default().entry(names).or_default();
                 *highest = sequence.max(*highest);
             }
+            Line::ReleaseDelegation { publisher, names, sequence } => {
+                let highest = self.release_delegations.entry(publisher).or_default().entry(names).or_default();
+                *highest = sequence.max(*highest);
+            }
             Line::Signed(signed) => {
                 self.signed.insert(signed.place.channel(), signed);
             }
@@ -327,7 +354,8 @@ impl Seen {
     }
 
     fn len(&self) -> usize {
-        self.heads.len() + self.delegations.values().map(BTreeMap::len).sum::<usize>() + self.signed.len() + 1
+        let delegations = self.delegations.values().chain(self.release_delegations.values());
+        self.heads.len() + delegations.map(BTreeMap::len).sum::<usize>() + self.signed.len() + 1
     }
 
     fn lines(&self) -> impl Iterator<Item = Line> {
@@ -339,10 +367,24 @@ impl Seen {
                 sequence: *sequence,
             })
         });
+        let of_releases = self.release_delegations.iter().flat_map(|(publisher, of)| {
+            of.iter().map(|(names, sequence)| Line::ReleaseDelegation {
+                publisher: *publisher,
+                names: names.clone(),
+                sequence: *sequence,
+            })
+        });
         let signed = self.signed.values().cloned().map(Line::Signed);
         let time = [Line::Time { latest: self.latest, is_reset: false }];
-        heads.chain(delegations).chain(signed).chain(time)
+        heads.chain(delegations).chain(of_releases).chain(signed).chain(time)
     }
+}
+
+/// The highest sequence of a delegation that covers an appliance; 0 for none.
+fn highest(seen: &Delegations, publisher: &PublicKey, name: &Name) -> u64 {
+    let of_publisher = seen.get(publisher).into_iter().flatten();
+    let covering = of_publisher.filter(|(names, _)| names.iter().any(|pattern| pattern.fits(name)));
+    covering.map(|(_, sequence)| *sequence).max().unwrap_or(0)
 }
 
 fn unfinished(path: &Path) -> PathBuf {
@@ -418,6 +460,23 @@ mod tests {
         check(&Floors::open(&path).unwrap());
         floors.note_time(50, true).unwrap();
         assert_eq!(Floors::open(&path).unwrap().latest(), 50, "an administrator may put it back");
+    }
+
+    #[test]
+    fn delegations_of_releases_have_floors_of_their_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("floors.log");
+        let floors = Floors::open(&path).unwrap();
+        let (publisher, names) = (PublicKey([7; 32]), vec!["batch-*".try_into().unwrap()]);
+        let role = DelegatedRole::Release;
+        let lent = Delegation::new(publisher, role, [PublicKey([1; 32])], 1, names, 9, 9).unwrap();
+        floors.raise([], [&delegation("batch-*", 3), &lent]).unwrap();
+        for floors in [&floors, &Floors::open(&path).unwrap()] {
+            assert_eq!(floors.floor(&channel("batch-1")).delegation, 3);
+            assert_eq!(floors.release_delegation(&publisher, &"batch-1".try_into().unwrap()), 9);
+            assert_eq!(floors.release_delegation(&publisher, &"web".try_into().unwrap()), 0);
+            assert_eq!(floors.highest_delegation(&publisher), Some(9), "they share their numbers");
+        }
     }
 
     #[test]

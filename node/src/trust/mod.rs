@@ -38,6 +38,8 @@ mod freshness_tests;
 #[cfg(test)]
 mod inside_tests;
 #[cfg(test)]
+mod lent_tests;
+#[cfg(test)]
 mod parse_tests;
 #[cfg(test)]
 mod statement_tests;

@@ -142,8 +142,13 @@ impl Reader<'_> {
                 Some(value) => self.threshold(value, members.len())?,
                 None => 1,
             };
+            let is_delegated = match fields.get("delegated").map(|value| (value.get_ref(), value.span())) {
+                None => false,
+                Some((DeValue::Boolean(is_delegated), _)) => *is_delegated,
+                Some((_, span)) => return Err(self.refuse(&span, "`delegated` is true or false")),
+            };
             let max_age = fields.get("max-age").map(|value| self.age(value)).transpose()?;
-            roles.insert(name.clone(), Arc::new(Role { name, signers: members, threshold, max_age }));
+            roles.insert(name.clone(), Arc::new(Role { name, signers: members, threshold, max_age, is_delegated }));
         }
         Ok(roles)
     }

@@ -142,6 +142,8 @@ pub(super) struct Role {
     pub(super) threshold: usize,
     /// How long a statement counts after it was issued.
     pub(super) max_age: Option<Age>,
+    /// Whether keys that a signer lent its releases to sign these for it.
+    pub(super) is_delegated: bool,
 }
 
 /// One rule: which releases it decides on, and how.
@@ -209,6 +211,17 @@ pub(super) enum Requirement {
 }
 
 impl Requirement {
+    /// The role that it asks, where it asks one.
+    pub(super) fn role(&self) -> Option<&Role> {
+        match self {
+            Self::SignedBy(role) | Self::EndorsedBy { role, .. } | Self::NotRevokedBy(role) => Some(role),
+            Self::Provenance { role, .. } | Self::RebuiltBy { role, .. } | Self::NoAdvisory { role, .. } => {
+                role.as_deref()
+            }
+            _ => None,
+        }
+    }
+
     /// The role whose signers' revocations it counts.
     pub(super) fn hears_revocations_of(&self) -> Option<&Role> {
         match self {

@@ -4,7 +4,7 @@ use std::fmt::Display;
 use std::sync::Arc;
 
 use rialto_protocol::UnixSeconds;
-use rialto_protocol::channel::{self, Authority, ChannelName, Flaw, Floor, Known};
+use rialto_protocol::channel::{self, Authority, ChannelName, Flaw, Floor, Known, Published};
 use rialto_protocol::ids::{PublicKey, RecordId};
 use rialto_protocol::record::{DelegatedRole, Endorsement, Record, RevocationSubject};
 use rialto_protocol::signed::Verified;
@@ -103,6 +103,35 @@ impl Case<'_> {
     fn signature_of(&self, signer: &Signer, role: &Role) -> Result<RecordId, String> {
         let name = &signer.name;
         let mut reason = format!("{name} has not signed it");
+        // Keys that the publisher lent its releases to stand for it, where the role says that they may.
+        match &self.published {
+            Ok(Published::ByDelegates { keys, threshold, .. }) if signer.keys.contains(&self.release.publisher) => {
+                // A key speaks for one signer of a role: those of the others speak for these.
+                let is_others = |key: &PublicKey| {
+                    role.signers.iter().any(|other| other.name != signer.name && other.keys.contains(key))
+                };
+                let own = keys.iter().filter(|key| !is_others(key)).count();
+                let age = self.age_of(self.record);
+                match &role.max_age {
+                    _ if !role.is_delegated => {
+                        reason = format!(
+                            "{name} has not signed it, but keys that it lent its releases to (they count in a role with `delegated = true`)"
+                        );
+                    }
+                    _ if own < *threshold => {
+                        reason = format!(
+                            "{name} has not signed it, and keys that it lent its releases to speak for other signers of role '{}'",
+                            role.name
+                        );
+                    }
+                    Some(max) if age > max.seconds => {
+                        reason = format!("{name}'s keys signed it {} ago, which counts for {max}", age_shown(age));
+                    }
+                    _ => return Ok(self.record.id),
+                }
+            }
+            _ => {}
+        }
         for key in signer.keys.iter().filter(|key| self.record.is_signed_by(key)) {
             let withdrawn = self
                 .withdrawn

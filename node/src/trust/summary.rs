@@ -33,9 +33,10 @@ fn sentence_of_role(role: &Role) -> String {
         (threshold, all) if threshold == all => format!("all of {}", names.join(", ")),
         (threshold, _) => format!("{threshold} of {}", names.join(", ")),
     };
+    let lent = if role.is_delegated { ", or keys that they lent their releases to" } else { "" };
     match &role.max_age {
-        Some(age) => format!("Role {}: {who}; what they say counts for {age}.", role.name),
-        None => format!("Role {}: {who}.", role.name),
+        Some(age) => format!("Role {}: {who}{lent}; what they say counts for {age}.", role.name),
+        None => format!("Role {}: {who}{lent}.", role.name),
     }
 }
 

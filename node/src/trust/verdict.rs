@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use rialto_protocol::UnixSeconds;
 use rialto_protocol::bounded::Name;
-use rialto_protocol::channel::{ChannelName, Floor};
-use rialto_protocol::ids::RecordId;
+use rialto_protocol::channel::{ChannelName, Floor, Published, Unpublished, published};
+use rialto_protocol::ids::{PublicKey, RecordId};
 use rialto_protocol::record::{Record, Release, RevocationSubject};
 use rialto_protocol::signed::Verified;
 use rialto_web::api::{Explanation, RequirementOutcome, VerdictKind};
@@ -32,6 +32,8 @@ pub struct Facts<'a> {
     pub channels: Vec<ChannelFacts<'a>>,
     /// The delegations of its publisher that bear on the appliance.
     pub delegations: Vec<&'a Verified<Record>>,
+    /// The highest sequence of a delegation of its publisher's releases that this site has seen; 0 for none.
+    pub seen_delegation: u64,
     /// The bill of materials that it names, where it names one and policy asks for it.
     pub inside: Option<Inside>,
     /// Advisories on packages that are inside.
@@ -95,6 +97,7 @@ pub struct Verdict {
     update: Update,
     used: Vec<RecordId>,
     considered: Vec<RecordId>,
+    speakers: Vec<PublicKey>,
 }
 
 #[derive(Debug, Clone)]
@@ -175,6 +178,12 @@ impl Verdict {
         &self.considered
     }
 
+    /// The keys whose revocation of the release is a fact: its publisher's, and those that this lent its releases to and that
+    /// signed it.
+    pub fn speakers(&self) -> &[PublicKey] {
+        &self.speakers
+    }
+
     /// The verdict as the API shows it.
     pub fn explanation(&self) -> Explanation {
         Explanation {
@@ -206,6 +215,7 @@ impl Verdict {
             update: Update::Never,
             used: Vec::new(),
             considered: vec![release],
+            speakers: Vec::new(),
         }
     }
 }
@@ -214,7 +224,8 @@ impl Verdict {
 /// issued now.
 ///
 /// A revocation that counts rejects before any rule. Then the first rule that fits decides; but whatever it says, a
-/// release that has expired, or that its publisher's own key has not signed, is not accepted.
+/// release that has expired, or that neither its publisher's own key nor keys that this lent its releases to have signed, is not
+/// accepted.
 pub fn evaluate(policy: &Policy, record: &Verified<Record>, facts: &Facts<'_>, now: UnixSeconds) -> Verdict {
     let Some(release) = record.body.release() else {
         let because = "this record is not a release that this version of the program can read".to_owned();
@@ -248,6 +259,7 @@ pub fn evaluate(policy: &Policy, record: &Verified<Record>, facts: &Facts<'_>, n
         update: rule.update,
         used: judged.used,
         considered: case.considered(),
+        speakers: case.speakers(),
     }
 }
 
@@ -265,6 +277,8 @@ pub(super) struct Case<'a> {
     pub(super) inside: Option<Inside>,
     pub(super) advisories: Vec<&'a Verified<Record>>,
     federation: Option<Name>,
+    /// In whose word it is published.
+    pub(super) published: Result<Published, Unpublished>,
     pub(super) now: UnixSeconds,
 }
 
@@ -290,12 +304,19 @@ impl<'a> Case<'a> {
         let is_its_own = |facts: &&ChannelFacts<'_>| {
             facts.channel.publisher == release.publisher && facts.channel.name == release.name
         };
+        let withdrawn = Withdrawn::new(Some(policy), &facts.revocations);
+        // A key that was lent goes by its own word, or by that of who lent it.
+        let is_revoked = |key: &PublicKey| {
+            withdrawn.by_own_signer(RevocationSubject::Key(*key), [key, &release.publisher]).is_some()
+        };
+        let published = published(record, &facts.delegations, facts.seen_delegation, is_revoked, now);
         Self {
+            published,
             policy,
             record,
             release,
             endorsements,
-            withdrawn: Withdrawn::new(Some(policy), &facts.revocations),
+            withdrawn,
             channels: facts.channels.iter().filter(is_its_own).cloned().collect(),
             delegations: facts.delegations.clone(),
             inside: facts.inside.clone(),
@@ -318,8 +339,10 @@ impl<'a> Case<'a> {
     /// Whether every part of a rule's `match` fits.
     fn fits(&self, rule: &Rule) -> bool {
         let (matches, release) = (&rule.matches, self.release);
-        // A key that the release merely names proves nothing: its publisher must have signed.
-        let is_by = |keys: &[_]| keys.contains(&release.publisher) && self.is_signed_by_publisher();
+        // A key that the release merely names proves nothing: its publisher must have signed, or a key that it lent its releases
+        // to. One that was revoked since rejects what it signed by the rule that it was under.
+        let is_its = self.published.is_ok() || self.revoked_delegate().is_some();
+        let is_by = |keys: &[_]| keys.contains(&release.publisher) && is_its;
         matches.publishers.as_ref().is_none_or(|signers| signers.iter().any(|signer| is_by(&signer.keys)))
             && matches.names.as_ref().is_none_or(|globs| globs.iter().any(|glob| glob.fits(&release.name)))
             && matches.arch.as_ref().is_none_or(|arch| arch.contains(&release.arch))
@@ -336,20 +359,36 @@ impl<'a> Case<'a> {
         self.release.disks.iter().fold(0u64, |sum, disk| sum.saturating_add(disk.bytes))
     }
 
-    fn is_signed_by_publisher(&self) -> bool {
-        self.record.is_signed_by(&self.release.publisher)
+    /// The keys whose word about the release is its publisher's.
+    pub(super) fn speakers(&self) -> Vec<PublicKey> {
+        let lent = match &self.published {
+            Ok(Published::ByDelegates { keys, .. }) => keys.as_slice(),
+            _ => &[],
+        };
+        [self.release.publisher].iter().chain(lent).copied().collect()
+    }
+
+    /// The delegation that it is published under, where it is under one.
+    pub(super) fn delegation(&self) -> Option<RecordId> {
+        match &self.published {
+            Ok(Published::ByDelegates { record, .. }) => Some(*record),
+            _ => None,
+        }
     }
 
     /// The revocation, of the release or of its publisher's key, that rejects it before any rule.
     fn revocation(&self) -> Option<(&'a Verified<Record>, String)> {
         let publisher = &self.release.publisher;
         let subject = RevocationSubject::Release(self.record.id);
-        let (revocation, what) = match self.withdrawn.by_own_signer(subject, [publisher]) {
+        let (revocation, what) = match self.withdrawn.by_own_signer(subject, &self.speakers()) {
             Some(revocation) => (revocation, "the release"),
-            None => (self.withdrawn.key(publisher)?, "the key that it is published with"),
+            None => match self.withdrawn.key(publisher) {
+                Some(revocation) => (revocation, "the key that it is published with"),
+                None => (self.revoked_delegate()?, "a key that signed it for its publisher"),
+            },
         };
         let reason = revocation.body.revocation().map(|said| shown(&said.reason)).unwrap_or_default();
-        let who = self.policy.shown(publisher);
+        let who = revocation.signers().next().map_or_else(String::new, |key| self.policy.shown(key));
         Some((revocation, format!("{what} was revoked by {who}: \"{reason}\" (record {})", revocation.id)))
     }
 
@@ -372,19 +411,35 @@ impl<'a> Case<'a> {
         if !reasons.is_empty() && kind != VerdictKind::Accept {
             because = format!("{because}: {}", reasons.join("; "));
         }
+        if let (Some(delegation), VerdictKind::Accept) = (self.delegation(), kind) {
+            let publisher = self.policy.shown(&self.release.publisher);
+            because = format!(
+                "{because}; it is signed with a key that {publisher} lent its releases to (record {delegation})"
+            );
+        }
         let mut used: Vec<RecordId> = checked.iter().filter(|c| c.shown.met).flat_map(|c| c.used.clone()).collect();
+        used.extend(self.delegation());
         used.sort();
         used.dedup();
         let requirements = checked.into_iter().map(|c| c.shown).collect();
         Judged { kind, rule: &rule.name, because, requirements, used }
     }
 
+    /// The revocation of a key that signed it in its publisher's stead, where too few are left for it to be published: by the
+    /// key's own word, or by that of the publisher. It counts whatever was lent to whom since: who takes a stolen key's place
+    /// first and revokes it then must not leave running what it signed.
+    fn revoked_delegate(&self) -> Option<&'a Verified<Record>> {
+        let mut signers = self.record.signers().filter(|_| self.published.is_err());
+        let publisher = &self.release.publisher;
+        signers.find_map(|key| self.withdrawn.by_own_signer(RevocationSubject::Key(*key), [key, publisher]))
+    }
+
     /// What keeps a release from being accepted whatever the rules say.
     fn obstacles(&self) -> Vec<String> {
         let mut obstacles = Vec::new();
-        if !self.is_signed_by_publisher() {
+        if let Err(lacks) = &self.published {
             let publisher = self.policy.shown(&self.release.publisher);
-            obstacles.push(format!("it names {publisher} as its publisher, but is not signed with that key"));
+            obstacles.push(format!("it names {publisher} as its publisher, but {lacks}"));
         }
         if let Some(expires) = self.release.expires.filter(|expires| *expires <= self.now) {
             obstacles.push(format!("it expired on {}: look for a newer release", time_shown(expires)));
@@ -431,7 +486,8 @@ impl<'a> Case<'a> {
             let mut keys = roles.flat_map(|role| &role.signers).flat_map(|signer| &signer.keys);
             keys.any(|key| record.is_signed_by(key))
         };
-        let opinions = subjects.into_iter().flat_map(|subject| self.withdrawn.opinions(subject, [publisher]));
+        let speakers = self.speakers();
+        let opinions = subjects.into_iter().flat_map(|subject| self.withdrawn.opinions(subject, &speakers));
         let opinions: Vec<_> = opinions.filter(|record| !is_counted(record)).collect();
         let (named, strangers): (Vec<_>, Vec<_>) =
             opinions.into_iter().partition(|record| record.signers().any(|key| self.policy.names(key)));
@@ -467,7 +523,8 @@ impl<'a> Case<'a> {
         let subjects: BTreeSet<_> = keys.chain(records).chain([RevocationSubject::Release(self.record.id)]).collect();
         let revocations = subjects.into_iter().flat_map(|subject| self.withdrawn.of(subject)).copied();
         let is_named = |record: &&Verified<Record>| {
-            record.signers().any(|key| self.policy.names(key) || *key == self.release.publisher)
+            let is_of_release = |key: &PublicKey| *key == self.release.publisher || self.record.is_signed_by(key);
+            record.signers().any(|key| self.policy.names(key) || is_of_release(key))
                 || !self.statement_signers(record).is_empty()
         };
         let channels = self.channels.iter().flat_map(|facts| &facts.heads).chain(&self.delegations).copied();

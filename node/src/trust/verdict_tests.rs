@@ -424,7 +424,7 @@ fn pages_show_as_void_what_does_not_count() {
             [(&scene.security_old, true, true), (&scene.security, true, false), (&scene.mallory, false, false)]
         {
             let revocation = revoked(subject, by);
-            let counts = |policy| revocation_counts(policy, &revocation, &release, &[&said]);
+            let counts = |policy| revocation_counts(policy, &revocation, &release, &[&said], &[]);
             assert_eq!((counts(Some(&policy)), counts(None)), (with_policy, without));
             assert_eq!(is_void(Some(&policy), &[&revocation], NOW), with_policy);
             assert_eq!(is_void(None, &[&revocation], NOW), without);
@@ -436,7 +436,7 @@ fn pages_show_as_void_what_does_not_count() {
         (RevocationSubject::Release(said.id), &scene.cern, false),
         (RevocationSubject::Endorsement(release.id), &scene.cern, false),
     ] {
-        assert_eq!(revocation_counts(Some(&policy), &revoked(subject, by), &release, &[&said]), expected);
+        assert_eq!(revocation_counts(Some(&policy), &revoked(subject, by), &release, &[&said], &[]), expected);
     }
 }
 

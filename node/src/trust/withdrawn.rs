@@ -11,13 +11,14 @@ use rialto_protocol::signed::Verified;
 use super::policy::Policy;
 use super::statements::is_statement;
 
-/// Whether a revocation is a fact about `release`, one of its `endorsements` or a key. For showing; judging is
-/// [`evaluate`](super::evaluate)'s business.
+/// Whether a revocation is a fact about `release`, one of its `endorsements` or a key. `speakers` are the keys whose word about
+/// the release is its publisher's. For showing; judging is [`evaluate`](super::evaluate)'s business.
 pub fn revocation_counts(
     policy: Option<&Policy>,
     revocation: &Verified<Record>,
     release: &Verified<Record>,
     endorsements: &[&Verified<Record>],
+    speakers: &[PublicKey],
 ) -> bool {
     let withdrawn = Withdrawn::new(policy, &[revocation]);
     let Some(subject) = revocation.body.revocation().map(|said| said.subject) else { return false };
@@ -25,7 +26,7 @@ pub fn revocation_counts(
     match subject {
         RevocationSubject::Release(id) => {
             let publisher = release.body.release().filter(|_| release.id == id).map(|release| &release.publisher);
-            publisher.is_some_and(|publisher| is_own(&[publisher]))
+            publisher.is_some_and(|publisher| is_own(&speakers.iter().chain([publisher]).collect::<Vec<_>>()))
         }
         RevocationSubject::Endorsement(id) => {
             let mut of_it = endorsements.iter().filter(|endorsement| endorsement.id == id);
@@ -33,7 +34,11 @@ pub fn revocation_counts(
         }
         // What is said of a package is not said of a release.
         RevocationSubject::Advisory(_) => false,
-        RevocationSubject::Key(key) => is_own(&[&key]),
+        RevocationSubject::Key(key) => {
+            // Who lent its releases to a key can end that.
+            let lender = release.body.release().filter(|_| release.is_signed_by(&key)).map(|release| release.publisher);
+            is_own(&[&key]) || lender.is_some_and(|lender| is_own(&[&lender]))
+        }
     }
 }
 

@@ -18,7 +18,7 @@ pub(super) struct Words {
 pub(super) const TABLES: Words =
     Words { place: "at the top of the file", known: &["signers", "roles", "rule", "default"], planned: &[] };
 pub(super) const ROLE: Words =
-    Words { place: "in a role", known: &["signers", "threshold", "max-age"], planned: &["delegated"] };
+    Words { place: "in a role", known: &["signers", "threshold", "max-age", "delegated"], planned: &[] };
 pub(super) const RULE: Words = Words {
     place: "in [[rule]]",
     known: &["name", "match", "require", "then", "otherwise", "on-revoke", "update"],

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! Delegation ─► authority ─► which keys sign for a publisher, under which epoch
+//! Release ────► published ─► in whose word a release is published
 //! Channel ────► heads ─────► the highest (epoch, sequence), and a proof where two contradict each other
 //!               pending ───► those that wait for the signatures of more keys
 //!               state ─────► fresh · frozen · rolled back · contradicted, at a time and above the floors of a site
@@ -17,6 +18,7 @@
 mod authority;
 mod heads;
 mod pending;
+mod published;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -24,6 +26,7 @@ mod tests;
 pub use authority::{Authority, Unrightful, authority, is_delegation, rightful};
 pub use heads::{Heads, Position};
 pub use pending::{Pending, PendingFlaw, pending};
+pub use published::{Published, Unpublished, is_lent, published};
 pub use state::{ChannelState, Flaw, Floor, Known, state};
 
 use crate::bounded::Name;

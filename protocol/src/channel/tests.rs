@@ -487,3 +487,92 @@ fn what_nobody_should_sign_comes_last_and_says_why() {
     let alone = shared_among(head(1, 5, 5), &[], &[ONLINE]);
     assert_eq!(site([two(), alone]).waiting(), [(5, Some(PendingFlaw::TooFewIssuers))]);
 }
+
+fn lent(sequence: u64, keys: &[u8], threshold: u32, names: &str, expires: UnixSeconds) -> Verified<Record> {
+    let keys = keys.iter().map(|seed| public(*seed));
+    let names = vec![names.try_into().unwrap()];
+    let role = DelegatedRole::Release;
+    let body = Delegation::new(public(ROOT), role, keys, threshold, names, sequence, expires).unwrap();
+    signed(&Body::Delegation(body), &[ROOT])
+}
+
+fn release_by(signers: &[u8]) -> Verified<Record> {
+    let disk = crate::record::Disk {
+        image: crate::ids::ImageId::of(b"disk"),
+        format: crate::record::DiskFormat::Raw,
+        bytes: 4096,
+        blake3: crate::ids::Hash::of(b"disk"),
+        sha256: crate::ids::Sha256([1; 32]),
+    };
+    let disks = crate::bounded::List::try_from(vec![disk]).unwrap();
+    let (version, summary) = ("1".try_into().unwrap(), "It works".try_into().unwrap());
+    let release = crate::record::Release::minimal(public(ROOT), name("hello"), version, disks, summary);
+    let draft =
+        Draft::new(signers.iter().map(|seed| public(*seed)), None, NOW, &Body::Release(Box::new(release))).unwrap();
+    signers.iter().fold(draft, |draft, seed| draft.sign(&key(*seed)).unwrap()).seal().verify().unwrap()
+}
+
+#[test]
+fn a_release_is_its_publishers_by_its_own_key_or_by_those_that_it_lent_its_releases_to() {
+    let long = NOW + 90 * DAY;
+    let one = lent(1, &[ONLINE, NEXT], 1, "*", long);
+    let two = lent(2, &[ONLINE, NEXT, THIRD], 2, "hel*", long);
+    let check = |signers: &[u8], delegations: &[&Verified<Record>], seen, revoked: &[u8], now| {
+        let is_revoked = |key: &PublicKey| revoked.iter().any(|seed| public(*seed) == *key);
+        published(&release_by(signers), delegations, seen, is_revoked, now)
+    };
+    let by = |delegation: &Verified<Record>, keys: &[u8]| {
+        let keys: BTreeSet<_> = keys.iter().map(|seed| public(*seed)).collect();
+        let threshold = delegation.body.delegation().unwrap().threshold();
+        Ok(Published::ByDelegates { record: delegation.id, keys: keys.into_iter().collect(), threshold })
+    };
+    assert_eq!(check(&[ROOT], &[], 0, &[], NOW), Ok(Published::ByPublisher));
+    assert_eq!(
+        check(&[ROOT, MALLORY], &[&one], 9, &[], long),
+        Ok(Published::ByPublisher),
+        "the publisher's word is its own"
+    );
+    assert_eq!(check(&[ONLINE], &[&one], 1, &[], NOW), by(&one, &[ONLINE]));
+    assert_eq!(check(&[ONLINE, THIRD], &[&one, &two], 2, &[], NOW), by(&two, &[ONLINE, THIRD]));
+    let too_few = |signed| Err(Unpublished::TooFewSignatures { signed, threshold: 2, record: two.id });
+    let revoked = |keys: &[u8]| Err(Unpublished::KeysRevoked { keys: keys.iter().map(|seed| public(*seed)).collect() });
+    for (why, found, expected) in [
+        ("a stranger", check(&[MALLORY], &[&one], 1, &[], NOW), Err(Unpublished::NotSigned)),
+        ("nothing was lent", check(&[ONLINE], &[], 0, &[], NOW), Err(Unpublished::NotSigned)),
+        ("what was seen is not here", check(&[ONLINE], &[&one], 2, &[], NOW), Err(Unpublished::Missing { seen: 2 })),
+        ("it expired", check(&[ONLINE], &[&one], 1, &[], long), Err(Unpublished::Expired { record: one.id })),
+        ("a later one asks for two", check(&[ONLINE], &[&one, &two], 2, &[], NOW), too_few(1)),
+        ("a stranger makes no second", check(&[ONLINE, MALLORY], &[&two], 2, &[], NOW), too_few(1)),
+        ("revoked", check(&[ONLINE], &[&one], 1, &[ONLINE], NOW), revoked(&[ONLINE])),
+        ("one of two revoked", check(&[ONLINE, NEXT], &[&two], 2, &[NEXT], NOW), revoked(&[NEXT])),
+        ("never enough", check(&[ONLINE], &[&two], 2, &[ONLINE], NOW), too_few(1)),
+    ] {
+        assert_eq!(found, expected, "{why}");
+    }
+    let replaced = lent(3, &[THIRD], 1, "*", long);
+    assert_eq!(
+        check(&[ONLINE], &[&one, &replaced], 3, &[], NOW),
+        Err(Unpublished::NotSigned),
+        "a newer one is in force"
+    );
+    let elsewhere = lent(3, &[THIRD], 1, "other", long);
+    assert_eq!(check(&[ONLINE], &[&one, &elsewhere], 1, &[], NOW), by(&one, &[ONLINE]), "for other names");
+    let channels = delegated(4, &[ONLINE]);
+    assert_eq!(check(&[ONLINE], &[&channels], 0, &[], NOW), Err(Unpublished::NotSigned), "channels are no releases");
+    let forged = {
+        let keys = [public(MALLORY)];
+        let body =
+            Delegation::new(public(ROOT), DelegatedRole::Release, keys, 1, vec!["*".try_into().unwrap()], 9, long);
+        signed(&Body::Delegation(body.unwrap()), &[MALLORY])
+    };
+    assert_eq!(
+        check(&[MALLORY], &[&forged], 0, &[], NOW),
+        Err(Unpublished::NotSigned),
+        "nobody lends what is not theirs"
+    );
+    let twin = lent(1, &[THIRD], 1, "*", long);
+    assert!(matches!(
+        check(&[ONLINE], &[&one, &twin], 1, &[], NOW),
+        Err(Unpublished::Contradicted { sequence: 1, .. })
+    ));
+}

@@ -321,6 +321,12 @@ pub struct PublishRequest {
     pub file: String,
     /// Name of a key in the node's `keys` directory.
     pub key: String,
+    /// More keys that sign, where its publisher lent its releases to several together.
+    #[serde(default)]
+    pub with_keys: Vec<String>,
+    /// Whose release it is, where not that of `key`: a publisher that lent its releases to the keys.
+    #[serde(default)]
+    pub publisher: Option<String>,
 }
 
 /// `endorse RELEASE --key NAME --type URI [--body FILE]`.

@@ -1,6 +1,7 @@
 //! Channels, and who may move them.
 
 use rialto_protocol::ids::RecordId;
+use rialto_protocol::record::DelegatedRole;
 use serde::{Deserialize, Serialize};
 
 use super::SignerShown;
@@ -167,9 +168,12 @@ pub struct Cosigned {
 pub struct DelegateRequest {
     /// Name of the publisher's key.
     pub key: String,
+    /// What they may do for it: move its channels, where it is absent.
+    #[serde(default = "of_channels")]
+    pub role: DelegatedRole,
     /// The keys that may act for it: names of keys of this node, or public keys.
     pub to: Vec<String>,
-    /// Patterns of the names of the appliances whose channels they may move.
+    /// Patterns of the names of the appliances that they may act for.
     pub names: Vec<String>,
     /// How many of the keys must sign; 1 where it is absent.
     #[serde(default)]
@@ -177,6 +181,10 @@ pub struct DelegateRequest {
     /// Seconds until it ends; 90 days where it is absent.
     #[serde(default)]
     pub expires_after_seconds: Option<u64>,
+}
+
+fn of_channels() -> DelegatedRole {
+    DelegatedRole::Channel
 }
 
 /// `key rotate OLD NEW`.

@@ -121,6 +121,7 @@ impl Stage {
             floor: *floor,
         });
         Facts {
+            seen_delegation: 0,
             endorsements: self.endorsements.iter().collect(),
             revocations: self.revocations.iter().collect(),
             channels: of_channel.collect(),

@@ -26,6 +26,14 @@ impl Reader<'_> {
             if require.contains(&requirement) {
                 return Err(self.refuse(&word.1, format!("`{requirement}` is required twice")));
             }
+            if let Some(role) = requirement.role().filter(|role| role.is_delegated)
+                && !matches!(requirement, Requirement::SignedBy(_))
+            {
+                return Err(self.refuse(
+                    &word.1,
+                    format!("role `{}` is `delegated`, which is for `signed-by` only: keys are lent for releases, and say nothing else", role.name),
+                ));
+            }
             require.push(requirement);
         }
         Ok(require)
