@@ -3,25 +3,30 @@
 //! Everything here happens in memory; the frames that make it durable are collected, and every step can be undone
 //! should they not reach the disk.
 
+mod replay;
+
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use rialto_protocol::UnixSeconds;
 use rialto_protocol::bounded::Name;
 use rialto_protocol::channel::{ChannelName, Position, is_delegation, is_lent};
-use rialto_protocol::ids::{Hash, PublicKey, RecordId};
-use rialto_protocol::record::{Body, DelegatedRole, Delegation, MAX_AHEAD_SECONDS, Record, RevocationSubject};
-use rialto_protocol::signed::{Envelope, Verified};
+use rialto_protocol::ids::{PublicKey, RecordId};
+use rialto_protocol::record::{DelegatedRole, Delegation, MAX_AHEAD_SECONDS, Record, RevocationSubject};
+use rialto_protocol::signed::Verified;
 use rialto_protocol::sync::Beginning;
 
 use super::arrival::Arrival;
 use super::budget::{Budget, Evicted, Payer};
+use super::found::{Address, AtHand, Found};
 use super::gossip::{Ignored, unfit};
 use super::index::{Held, Index, Kind, Slot, Taken};
 use super::log::{Frame, Place, Reader};
 use super::remembered::{Below, Remains, Remembered};
 use super::search::Query;
 use super::{Outcome, SharedRecord};
+
+pub(super) use replay::replay;
 
 /// The catalog in memory.
 #[derive(Debug)]
@@ -45,69 +50,6 @@ pub(super) struct Holdings {
     pub(super) reader: Option<Reader>,
     /// What is put in and not in the log yet.
     pending: HashMap<RecordId, AtHand>,
-}
-
-/// A record, with its arrivals.
-#[derive(Debug, Clone)]
-pub(super) struct AtHand {
-    pub(super) record: SharedRecord,
-    pub(super) arrivals: Arc<[Arrival]>,
-}
-
-/// Where a record can be had without the catalog's lock.
-#[derive(Debug)]
-pub(super) enum Found {
-    AtHand(AtHand),
-    InLog(Address),
-}
-
-/// A record in the log.
-#[derive(Debug)]
-pub(super) struct Address {
-    pub(super) sync_id: Hash,
-    reader: Reader,
-    place: Place,
-}
-
-impl Address {
-    /// Reads the envelope, as it was verified before it was written.
-    pub(super) fn envelope(&self) -> Option<Vec<u8>> {
-        match self.reader.frame(self.place)? {
-            Frame::Record { envelope, .. } => Some(envelope),
-            Frame::Evicted { .. } => None,
-        }
-    }
-
-    /// Reads the record and verifies it again: what lies on a disk could have been changed.
-    pub(super) fn read(&self) -> Option<AtHand> {
-        let Frame::Record { source, arrivals, envelope } = self.reader.frame(self.place)? else { return None };
-        match Envelope::decode(&envelope).and_then(Envelope::verify) {
-            Ok(record) if record.sync_id() == self.sync_id => {
-                let arrivals = arrivals_of(arrivals, source.as_deref(), record.signers());
-                Some(AtHand { record: Arc::new(record), arrivals })
-            }
-            Ok(record) => {
-                tracing::error!(id = %record.id, "the records log has another record than it had; it is left out");
-                None
-            }
-            Err(error) => {
-                tracing::error!(%error, "the records log has been tampered with: a record does not verify; it is left out");
-                None
-            }
-        }
-    }
-}
-
-/// The arrivals of a record: where the log did not keep them, one at an unknown time.
-fn arrivals_of<'a>(
-    arrivals: Vec<Arrival>,
-    source: Option<&str>,
-    signers: impl Iterator<Item = &'a PublicKey>,
-) -> Arc<[Arrival]> {
-    if !arrivals.is_empty() {
-        return Arc::from(arrivals);
-    }
-    Arc::new([Arrival { at: None, from: source.map(Arc::from), keys: signers.copied().collect() }])
 }
 
 /// What a batch did, so that it can be made durable or undone.
@@ -144,33 +86,6 @@ struct Coming {
     source: Option<Arc<str>>,
     /// Its place in the order, where it has one.
     arrival: Option<u64>,
-}
-
-/// A record as the log says that it is. Only heads and delegations are verified: the others are before they are handed
-/// out.
-#[derive(Debug)]
-pub(super) struct Claimed {
-    record: Record,
-    signers: Arc<[PublicKey]>,
-    sync_id: Hash,
-    verified: Option<SharedRecord>,
-    envelope_bytes: usize,
-}
-
-impl Claimed {
-    /// Reads an envelope of the log.
-    pub(super) fn read(envelope: &[u8]) -> Result<Self, rialto_protocol::signed::EnvelopeError> {
-        let bytes = envelope.len();
-        let envelope = Envelope::decode(envelope)?;
-        let record = envelope.claims()?;
-        let signers: Arc<[PublicKey]> = envelope.keys().copied().collect();
-        let sync_id = rialto_protocol::signed::sync_id(&record.id, signers.iter());
-        let verified = match record.body {
-            Body::Channel(_) | Body::Delegation(_) => Some(Arc::new(envelope.verify()?)),
-            _ => None,
-        };
-        Ok(Self { record, signers, sync_id, verified, envelope_bytes: bytes })
-    }
 }
 
 impl Holdings {
@@ -465,49 +380,6 @@ impl Holdings {
             if let Some(held) = self.index.held(slot) {
                 self.budget.charge(slot, held);
             }
-        }
-    }
-
-    /// Puts in what the log says, without a question: it was admitted when it was written.
-    pub(super) fn replay(&mut self, claimed: Claimed, source: Option<String>, place: Place) {
-        let before = self.index.slot(&claimed.record.id).and_then(|slot| self.index.take(slot));
-        if let Some(before) = &before
-            && !before.held.signers.iter().all(|key| claimed.signers.binary_search(key).is_ok())
-        {
-            // Never written like this: the version with more signatures stays, the other one comes back by catch-up.
-            self.index.put_back(before.clone());
-            return;
-        }
-        let arrival = before.as_ref().map_or(self.next_arrival, |before| before.held.arrival);
-        self.next_arrival = self.next_arrival.max(arrival + 1);
-        self.evicted.remove(&claimed.sync_id);
-        let held = Held {
-            id: claimed.record.id,
-            sync_id: claimed.sync_id,
-            issued: claimed.record.header.issued,
-            arrival,
-            place,
-            is_charged: source.is_some(),
-            source: source.map(Arc::from),
-            signers: claimed.signers,
-            cost: claimed.envelope_bytes as u32,
-            kind: Kind::Other,
-        };
-        self.index.put(held, &claimed.record.body, claimed.verified.as_ref(), before.as_ref());
-    }
-
-    /// Takes out what the log says was evicted.
-    pub(super) fn replay_evicted(&mut self, sync_id: Hash, signers: Vec<PublicKey>) {
-        let taken = self.index.by_sync_id(&(&sync_id).into()).and_then(|slot| self.index.take(slot));
-        if !signers.is_empty() {
-            self.evicted.insert(sync_id, Arc::from(signers));
-        } else if let Some(record) = taken.as_ref().and_then(Taken::decoded)
-            && let Some(head) = record.body.channel()
-        {
-            // Superseded, and remembered as before.
-            self.refused.insert(sync_id, UnixSeconds::MAX);
-            let position = Position { epoch: head.epoch, sequence: head.sequence };
-            self.below.insert(head.into(), position, Remains::of(record));
         }
     }
 

@@ -14,6 +14,7 @@ mod admission;
 mod arrival;
 mod budget;
 mod channels;
+mod found;
 mod gossip;
 mod index;
 mod interned;
@@ -43,9 +44,10 @@ pub use arrival::Arrival;
 pub use gossip::{GossipVerdict, Ignored, gossip_verdict};
 pub use search::{Facets, Petname, Query};
 
-use admission::{AtHand, Changes, Claimed, Found, Holdings};
+use admission::{Changes, Holdings, replay};
+use found::{AtHand, Found};
 use index::Slot;
-use log::{Frame, Log, MAX_SOURCE_BYTES, Place, START};
+use log::{Log, MAX_SOURCE_BYTES, Place, START};
 use parallel::{in_parallel, verify_all};
 use verified::Lately;
 
@@ -603,22 +605,6 @@ pub struct Page {
     pub facets: Facets,
     /// The ids that were asked for, newest first.
     pub releases: Vec<RecordId>,
-}
-
-fn replay(holdings: &mut Holdings, frames: Vec<(Place, Frame)>) {
-    let claimed = |(_, frame): &(Place, Frame)| match frame {
-        Frame::Record { envelope, .. } => Some(Claimed::read(envelope)),
-        Frame::Evicted { .. } => None,
-    };
-    let read = in_parallel(&frames, |part| part.iter().map(claimed).collect());
-    for ((place, frame), claimed) in frames.into_iter().zip(read) {
-        match (frame, claimed) {
-            (Frame::Evicted { sync_id, signers }, _) => holdings.replay_evicted(sync_id, signers),
-            (Frame::Record { source, .. }, Some(Ok(claimed))) => holdings.replay(claimed, source, place),
-            (Frame::Record { .. }, Some(Err(error))) => tracing::warn!(%error, "a record of the log is left out"),
-            (Frame::Record { .. }, None) => {}
-        }
-    }
 }
 
 /// A peer as the log can write it. Nothing that a peer is called makes its records our own.

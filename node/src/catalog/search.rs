@@ -5,6 +5,7 @@
 //! late ones is looked at.
 
 use std::cmp::Reverse;
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::Hash as StdHash;
 use std::ops::Bound;
@@ -401,10 +402,14 @@ impl Words {
     fn add(&mut self, word: &str, row: RowNumber) {
         if let Some(rows) = self.of_many.get_mut(word) {
             rows.insert(row);
-        } else if let Some((word, first)) = self.of_one.remove_entry(word) {
-            self.of_many.insert(word, [first, row].into_iter().collect());
-        } else {
-            self.of_one.insert(word.into(), row);
+            return;
+        }
+        match self.of_one.entry(word.into()) {
+            Entry::Vacant(entry) => drop(entry.insert(row)),
+            Entry::Occupied(entry) => {
+                let (word, first) = entry.remove_entry();
+                self.of_many.insert(word, [first, row].into_iter().collect());
+            }
         }
     }
 
