@@ -17,6 +17,7 @@ use rialto_protocol::record::{Body, Disk, DiskFormat, Endorsement, EndorsementBo
 use rialto_protocol::signed::{Draft, Envelope};
 use rialto_protocol::sync::{Initiator, Message, Responder};
 
+use super::log::Frame;
 use super::*;
 
 const NOW: UnixSeconds = 1_800_000_000;
