@@ -42,11 +42,19 @@ pub(super) struct Row {
     publisher: u32,
     arch: Arch,
     pub(super) issued: UnixSeconds,
+    /// The latest `issued` of this row and all before it: of a row that is not late, its own.
+    latest: UnixSeconds,
     pub(super) sequence: u64,
     /// Stands for publisher and name.
     pub(super) appliance: u64,
     tags: (u32, u8),
     images: (u32, u8),
+}
+
+impl Row {
+    fn is_late(&self) -> bool {
+        self.issued < self.latest
+    }
 }
 
 /// What a publisher is called, where it has a name.
@@ -102,10 +110,8 @@ pub(super) struct Search {
     rows: Vec<Row>,
     /// Those that are there.
     present: RoaringBitmap,
-    /// Rows that are in ascending order of `issued`. The others are late: each was issued before one that has a row before it.
-    ordered: RoaringBitmap,
-    /// When the last one in order was issued.
-    latest: UnixSeconds,
+    /// Rows that are late: each was issued before one that has a row before it. The others are in ascending order of `issued`.
+    late: RoaringBitmap,
     words: Words,
     publishers: Sort<PublicKey>,
     tags: Sort<Name>,
@@ -225,14 +231,14 @@ impl Search {
             publisher,
             arch: release.arch,
             issued,
+            latest: self.rows.last().map_or(issued, |last| last.latest.max(issued)),
             sequence: release.sequence,
             appliance,
             tags: append(&mut self.tag_lists, tags),
             images: append(&mut self.image_lists, images.iter().copied()),
         };
-        if issued >= self.latest {
-            self.latest = issued;
-            self.ordered.insert(number);
+        if row.is_late() {
+            self.late.insert(number);
         }
         self.rows.push(row);
         let words = words::of_release(release);
@@ -276,8 +282,7 @@ impl Search {
     /// Whether so much is out of order, or gone, that [`Search::number_anew`] is worth its time.
     pub(super) fn is_disordered(&self) -> bool {
         let gone = self.rows.len() - self.len();
-        let late = self.rows.len() - self.ordered.len() as usize;
-        gone > self.len() / 2 + WORTH_NUMBERING || late > self.len() / 16 + WORTH_NUMBERING
+        gone > self.len() / 2 + WORTH_NUMBERING || self.late.len() as usize > self.len() / 16 + WORTH_NUMBERING
     }
 
     /// Numbers the rows anew, in order; those that are gone are forgotten. About a second for 500,000 releases.
@@ -290,8 +295,6 @@ impl Search {
         }
         let before = std::mem::take(self);
         self.words = before.words.moved(&places);
-        self.ordered.insert_range(..order.len() as RowNumber);
-        self.latest = order.last().map_or(0, |last| before.rows[*last as usize].issued);
         self.rows.reserve_exact(order.len());
         for (number, old) in (0..).zip(order) {
             let row = &before.rows[old as usize];
@@ -301,7 +304,7 @@ impl Search {
             let tags = append(&mut self.tag_lists, tags);
             let images = list(&before.image_lists, row.images).iter().copied();
             let images = append(&mut self.image_lists, images);
-            self.rows.push(Row { publisher, tags, images, ..row.clone() });
+            self.rows.push(Row { publisher, tags, images, latest: row.issued, ..row.clone() });
             self.set_present(number, true);
         }
     }
@@ -328,27 +331,14 @@ impl Search {
         }
         let mut found = found.unwrap_or_else(|| self.present.clone());
         if let Some(since) = query.since {
-            // What is late and lies before it was issued even before what is in order there.
-            found.remove_range(..self.first_since(since));
-            for number in &found - &self.ordered {
+            found.remove_range(..self.rows.partition_point(|row| row.latest < since) as RowNumber);
+            for number in &found & &self.late {
                 if self.rows[number as usize].issued < since {
                     found.remove(number);
                 }
             }
         }
         found
-    }
-
-    /// The first row in order that was issued then or later.
-    fn first_since(&self, since: UnixSeconds) -> RowNumber {
-        let end = self.rows.len() as RowNumber;
-        let (mut low, mut high) = (0, self.ordered.len() as u32);
-        while low < high {
-            let middle = low.midpoint(high);
-            let is_before = self.ordered.select(middle).is_some_and(|number| self.rows[number as usize].issued < since);
-            if is_before { low = middle + 1 } else { high = middle }
-        }
-        self.ordered.select(low).unwrap_or(end)
     }
 
     /// The rows in which a word begins like this, or whose publisher is called so.
@@ -367,12 +357,12 @@ impl Search {
     }
 
     /// Rows from the newest to the oldest; of those issued in one second, the later number first.
-    pub(super) fn newest_first(&self, rows: &RoaringBitmap) -> impl Iterator<Item = RowNumber> {
+    pub(super) fn newest_first<'a>(&'a self, rows: &'a RoaringBitmap) -> impl Iterator<Item = RowNumber> + 'a {
         let key = |number: &RowNumber| (self.rows[*number as usize].issued, *number);
-        let mut late: Vec<RowNumber> = (rows - &self.ordered).into_iter().collect();
+        let mut late: Vec<RowNumber> = (rows & &self.late).into_iter().collect();
         late.sort_unstable_by_key(key);
         let mut late = late.into_iter().rev().peekable();
-        let mut ordered = (rows & &self.ordered).into_iter().rev().peekable();
+        let mut ordered = rows.iter().rev().filter(|number| !self.rows[*number as usize].is_late()).peekable();
         std::iter::from_fn(move || match (late.peek(), ordered.peek()) {
             (Some(one), Some(next)) if key(one) < key(next) => ordered.next(),
             (Some(_), _) => late.next(),
