@@ -111,7 +111,8 @@ impl Site {
         self
     }
 
-    fn state(&self) -> ChannelState {
+    /// What the site knows of its one channel, and which keys were revoked.
+    fn known<T>(&self, ask: impl FnOnce(&Known<'_, &Verified<Record>>, &dyn Fn(&PublicKey) -> bool) -> T) -> T {
         let records: Vec<&Verified<Record>> = self.records.iter().collect();
         let known = Known {
             channel: &ChannelName { publisher: public(ROOT), name: name("hello"), channel: name("stable") },
@@ -119,7 +120,11 @@ impl Site {
             delegations: &records,
             floor: self.floor,
         };
-        state(&known, |key| self.revoked.iter().any(|seed| public(*seed) == *key), self.now)
+        ask(&known, &|key| self.revoked.iter().any(|seed| public(*seed) == *key))
+    }
+
+    fn state(&self) -> ChannelState {
+        self.known(|known, is_revoked| state(known, is_revoked, self.now))
     }
 
     /// The number of the release that it takes the channel to point at.
@@ -424,14 +429,7 @@ impl Site {
     }
 
     fn pending(&self) -> Vec<Pending> {
-        let records: Vec<&Verified<Record>> = self.records.iter().collect();
-        let known = Known {
-            channel: &ChannelName { publisher: public(ROOT), name: name("hello"), channel: name("stable") },
-            heads: &records,
-            delegations: &records,
-            floor: self.floor,
-        };
-        pending(&known, |key| self.revoked.iter().any(|seed| public(*seed) == *key), self.now)
+        self.known(|known, is_revoked| pending(known, is_revoked, self.now))
     }
 }
 

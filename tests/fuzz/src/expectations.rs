@@ -4,6 +4,8 @@ use std::sync::LazyLock;
 
 use rialto_node::trust::{Expectations, Policy};
 
+use crate::policy::shows_its_place;
+
 /// When cases are judged.
 const NOW: u64 = 1_790_000_000;
 /// Longer files say the same again: each case is signed for, and that takes its time.
@@ -19,13 +21,7 @@ pub fn expectations(bytes: &[u8]) {
     let Some(text) = std::str::from_utf8(bytes).ok().filter(|text| text.len() <= MAX_BYTES) else { return };
     let read = match Expectations::parse(text, &POLICY) {
         Ok(read) => read,
-        Err(error) => {
-            let line = text.split('\n').nth(error.line.wrapping_sub(1));
-            let line = line.unwrap_or_else(|| panic!("{error}: there is no such line"));
-            assert!((1..=line.chars().count() + 1).contains(&error.column), "{error}: there is no such column");
-            assert!(!error.message.is_empty());
-            return;
-        }
+        Err(error) => return shows_its_place(text, &error),
     };
     let tried = read.run(NOW).expect("what can be said of a release can be signed");
     assert!(!tried.is_empty(), "a file that tries nothing must not pass");

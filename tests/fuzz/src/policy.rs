@@ -3,7 +3,7 @@
 use std::sync::LazyLock;
 
 use ed25519_dalek::SigningKey;
-use rialto_node::trust::{Facts, MAX_POLICY_BYTES, Policy, evaluate};
+use rialto_node::trust::{Facts, MAX_POLICY_BYTES, Policy, PolicyError, evaluate};
 use rialto_protocol::bounded::{List, Name, Text, Version};
 use rialto_protocol::ids::{Hash, ImageId, PublicKey, Sha256};
 use rialto_protocol::record::{Body, Disk, DiskFormat, Record, Release};
@@ -37,13 +37,7 @@ pub fn policy(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     let policy = match Policy::parse(text) {
         Ok(policy) => policy,
-        Err(error) => {
-            let line = text.split('\n').nth(error.line.wrapping_sub(1));
-            let line = line.unwrap_or_else(|| panic!("{error}: there is no such line"));
-            assert!((1..=line.chars().count() + 1).contains(&error.column), "{error}: there is no such column");
-            assert!(!error.message.is_empty());
-            return;
-        }
+        Err(error) => return shows_its_place(text, &error),
     };
     assert!(text.len() <= MAX_POLICY_BYTES);
     let commented = format!("{text}\n# A comment changes nothing.\n");
@@ -61,4 +55,12 @@ pub fn policy(bytes: &[u8]) {
     if let Some(accepted) = verdict.accepted() {
         assert!(text.contains("accept"), "accepted, and no rule says so: {accepted:?}");
     }
+}
+
+/// A mistake is somewhere in the text, and it is said what it is.
+pub(crate) fn shows_its_place(text: &str, error: &PolicyError) {
+    let line = text.split('\n').nth(error.line.wrapping_sub(1));
+    let line = line.unwrap_or_else(|| panic!("{error}: there is no such line"));
+    assert!((1..=line.chars().count() + 1).contains(&error.column), "{error}: there is no such column");
+    assert!(!error.message.is_empty());
 }

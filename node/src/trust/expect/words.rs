@@ -4,64 +4,38 @@ use crate::trust::words::Words;
 
 pub(in crate::trust) const TABLES: Words =
     Words { place: "at the top of the file", known: &["given", "case"], planned: &[] };
-/// What can be said of a release, in `[given]` and in every case.
-pub(in crate::trust) const FACTS: Words = Words {
-    place: "in [given]",
-    known: &[
-        "publisher",
-        "name",
-        "version",
-        "arch",
-        "tags",
-        "size",
-        "memory",
-        "vcpus",
-        "licence",
-        "federation",
-        "age",
-        "expired",
-        "signed-by",
-        "endorsed-by",
-        "rebuilt-by",
-        "provenance",
-        "sbom",
-        "advisories",
-        "channel",
-        "revoked-by",
-    ],
-    planned: &[],
-};
+/// Some words, then what can be said of a release, in `[given]` and in every case.
+macro_rules! and_facts {
+    ($($word:literal),*) => {
+        &[
+            $($word,)*
+            "publisher",
+            "name",
+            "version",
+            "arch",
+            "tags",
+            "size",
+            "memory",
+            "vcpus",
+            "licence",
+            "federation",
+            "age",
+            "expired",
+            "signed-by",
+            "endorsed-by",
+            "rebuilt-by",
+            "provenance",
+            "sbom",
+            "advisories",
+            "channel",
+            "revoked-by",
+        ]
+    };
+}
+pub(in crate::trust) const FACTS: Words = Words { place: "in [given]", known: and_facts!(), planned: &[] };
 /// What is expected, then [`FACTS`].
-pub(in crate::trust) const CASE: Words = Words {
-    place: "in [[case]]",
-    known: &[
-        "title",
-        "expect",
-        "rule",
-        "missing",
-        "publisher",
-        "name",
-        "version",
-        "arch",
-        "tags",
-        "size",
-        "memory",
-        "vcpus",
-        "licence",
-        "federation",
-        "age",
-        "expired",
-        "signed-by",
-        "endorsed-by",
-        "rebuilt-by",
-        "provenance",
-        "sbom",
-        "advisories",
-        "channel",
-        "revoked-by",
-    ],
-    planned: FACTS.planned,
-};
+pub(in crate::trust) const CASE: Words =
+    Words { place: "in [[case]]", known: and_facts!("title", "expect", "rule", "missing"), planned: FACTS.planned };
 pub(in crate::trust) const EXPECT: Words =
     Words { place: "as `expect`", known: &["accept", "hold", "reject"], planned: &[] };
 pub(in crate::trust) const ENDORSED: Words =
