@@ -1,6 +1,6 @@
 //! Links between sites: who can hear whom, how late, and how much at a time.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::timeline::{Micros, SECOND};
 
@@ -18,7 +18,7 @@ const EXTRA_LINKS: usize = 4;
 #[derive(Debug)]
 pub(super) struct Network {
     peers: Vec<Vec<usize>>,
-    latency: BTreeMap<(usize, usize), Micros>,
+    latency: HashMap<(usize, usize), Micros>,
     rates: Vec<u64>,
     /// When what is on its way to a site has come.
     downlink_free_at: Vec<Micros>,
@@ -33,7 +33,7 @@ impl Network {
         let rates = (0..sites).map(|_| RATES[random.usize(..RATES.len())]).collect();
         Self {
             peers: vec![Vec::new(); sites],
-            latency: BTreeMap::new(),
+            latency: HashMap::new(),
             rates,
             downlink_free_at: vec![0; sites],
             parts: None,

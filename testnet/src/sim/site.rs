@@ -1,6 +1,6 @@
 //! A simulated site: the records it holds, in memory, under the same rules as a node's catalog, and its verdicts.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use rialto_node::trust::{ChannelFacts, Facts, Policy, Verdict, evaluate, revocation_subjects};
@@ -80,8 +80,8 @@ pub(super) struct Site {
     others: BTreeMap<u64, RecordId>,
     /// Versions evicted, and who had signed them.
     evicted: BTreeMap<Hash, Vec<PublicKey>>,
-    /// Gossip messages that came before.
-    seen: BTreeSet<Hash>,
+    /// Gossip messages that came before: asked for most of all, and in no order.
+    seen: HashSet<Hash>,
     sync_set: Option<SyncSet>,
     arrivals: u64,
 }
@@ -108,7 +108,7 @@ impl Site {
             versions: BTreeMap::new(),
             others: BTreeMap::new(),
             evicted: BTreeMap::new(),
-            seen: BTreeSet::new(),
+            seen: HashSet::new(),
             sync_set: None,
             arrivals: 0,
         }

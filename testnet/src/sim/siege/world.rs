@@ -1,6 +1,6 @@
 //! The federation under siege: who is where, and what happens when.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use rialto_node::trust::Reading;
@@ -63,7 +63,7 @@ pub(super) struct World {
     pub(super) truth: Truth,
     /// For each signer, the largest group of honest sites that keep its records and are linked through such sites.
     pub(super) main: BTreeMap<PublicKey, BTreeSet<usize>>,
-    verified: BTreeMap<Hash, Option<Arc<Known>>>,
+    verified: HashMap<Hash, Option<Arc<Known>>>,
     /// What was said so far, as the replayer remembers it.
     said: Vec<Arc<Gossip>>,
     pub(super) summary: SiegeSummary,
@@ -126,7 +126,7 @@ impl World {
             sites,
             truth: Truth::default(),
             main: BTreeMap::new(),
-            verified: BTreeMap::new(),
+            verified: HashMap::new(),
             said: Vec::new(),
             summary,
         };
