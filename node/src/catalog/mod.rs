@@ -14,6 +14,7 @@ mod admission;
 mod arrival;
 mod budget;
 mod channels;
+mod dictionary;
 mod found;
 mod gossip;
 mod index;

@@ -5,10 +5,8 @@
 //! late ones is looked at.
 
 use std::cmp::Reverse;
-use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::hash::Hash as StdHash;
-use std::ops::Bound;
 
 use rialto_protocol::UnixSeconds;
 use rialto_protocol::bounded::Name;
@@ -16,14 +14,9 @@ use rialto_protocol::ids::PublicKey;
 use rialto_protocol::record::{Arch, Release};
 use roaring::RoaringBitmap;
 
+use super::dictionary::Dictionary;
 use super::words;
 
-/// Words of the catalog that one word of a question can stand for. The others are passed over: a question that so many
-/// words answer should have a second word.
-const MAX_EXPANDED: usize = 16_384;
-/// Rows of a word up to which they are put together with those of others before they are made a bitmap: a union with a large
-/// bitmap takes longer than sorting so many.
-const FEW_ROWS: u64 = 32;
 /// Tags, and publishers, among which the commonest of a large result are found.
 const MAX_COUNTED: usize = 512;
 /// A result up to this many rows is counted row by row.
@@ -88,13 +81,6 @@ pub struct Facets {
     pub archs: Vec<(Arch, u64)>,
 }
 
-/// Rows by word. Most words are those of one release only: the few others, which are looked up most, are by themselves.
-#[derive(Debug, Default)]
-struct Words {
-    of_one: BTreeMap<Box<str>, RowNumber>,
-    of_many: BTreeMap<Box<str>, RoaringBitmap>,
-}
-
 /// Rows by something that a release has.
 #[derive(Debug)]
 struct Sort<K> {
@@ -112,7 +98,7 @@ pub(super) struct Search {
     present: RoaringBitmap,
     /// Rows that are late: each was issued before one that has a row before it. The others are in ascending order of `issued`.
     late: RoaringBitmap,
-    words: Words,
+    words: Dictionary,
     publishers: Sort<PublicKey>,
     tags: Sort<Name>,
     archs: [RoaringBitmap; ARCHS.len()],
@@ -241,12 +227,7 @@ impl Search {
             self.late.insert(number);
         }
         self.rows.push(row);
-        let words = words::of_release(release);
-        let count = words.len();
-        for word in words {
-            self.words.add(&word, number);
-        }
-        (number, count)
+        (number, words::of_release(release, |word| self.words.add(word, number)))
     }
 
     /// Takes a release out. Its row is kept for a while, should it come back.
@@ -343,7 +324,7 @@ impl Search {
 
     /// The rows in which a word begins like this, or whose publisher is called so.
     fn with_word(&self, word: &str, petname: Option<Petname<'_>>) -> RoaringBitmap {
-        let mut rows = self.words.beginning_with(word);
+        let mut rows = self.words.beginning_with(word, self.rows.len());
         for (key, of_publisher) in self.publishers.kinds.iter().filter(|(_, rows)| !rows.is_empty()) {
             let fits = match petname.and_then(|petname| petname(key)) {
                 Some(name) => words::fits_name(&name, word),
@@ -385,66 +366,6 @@ impl Search {
     /// All rows that are there.
     pub(super) fn all(&self) -> &RoaringBitmap {
         &self.present
-    }
-}
-
-impl Words {
-    fn add(&mut self, word: &str, row: RowNumber) {
-        if let Some(rows) = self.of_many.get_mut(word) {
-            rows.insert(row);
-            return;
-        }
-        match self.of_one.entry(word.into()) {
-            Entry::Vacant(entry) => drop(entry.insert(row)),
-            Entry::Occupied(entry) => {
-                let (word, first) = entry.remove_entry();
-                self.of_many.insert(word, [first, row].into_iter().collect());
-            }
-        }
-    }
-
-    /// The rows in which a word begins like this.
-    fn beginning_with(&self, start: &str) -> RoaringBitmap {
-        // One letter begins too much: it is a word of its own.
-        let is_whole = start.chars().nth(1).is_none();
-        if is_whole {
-            let one = self.of_one.get(start).copied();
-            return self.of_many.get(start).cloned().unwrap_or_else(|| one.into_iter().collect());
-        }
-        let range = (Bound::Included(start), Bound::Unbounded);
-        let begins = |word: &str| word.starts_with(start);
-        let of_many = self.of_many.range::<str, _>(range).take_while(|(word, _)| begins(word)).map(|(_, rows)| rows);
-        let (mut rows, mut few, mut room) = (RoaringBitmap::new(), Vec::new(), MAX_EXPANDED);
-        for many in of_many.take(MAX_EXPANDED) {
-            room -= 1;
-            match many.len() <= FEW_ROWS {
-                true => few.extend(many),
-                false => rows |= many,
-            }
-        }
-        let of_one = self.of_one.range::<str, _>(range).take_while(|(word, _)| begins(word)).map(|(_, row)| *row);
-        few.extend(of_one.take(room));
-        few.sort_unstable();
-        rows |= few.into_iter().collect::<RoaringBitmap>();
-        rows
-    }
-
-    /// The same words of the rows where `places` puts them; those in none are forgotten.
-    fn moved(self, places: &[RowNumber]) -> Self {
-        let place = |row: RowNumber| places.get(row as usize).copied().filter(|place| *place != RowNumber::MAX);
-        let mut of_one: Vec<(Box<str>, RowNumber)> =
-            self.of_one.into_iter().filter_map(|(word, row)| Some((word, place(row)?))).collect();
-        let mut of_many = BTreeMap::new();
-        for (word, rows) in self.of_many {
-            let mut rows: Vec<RowNumber> = rows.iter().filter_map(place).collect();
-            rows.sort_unstable();
-            match rows[..] {
-                [] => {}
-                [row] => of_one.push((word, row)),
-                _ => drop(of_many.insert(word, rows.into_iter().collect())),
-            }
-        }
-        Self { of_one: of_one.into_iter().collect(), of_many }
     }
 }
 

@@ -1,7 +1,6 @@
 //! The words that a release is found by, and the words of a question.
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
 
 use rialto_protocol::record::Release;
 
@@ -12,35 +11,32 @@ const MAX_WORD_BYTES: usize = 40;
 /// Words of one question: more are not looked at.
 const MAX_ASKED: usize = 16;
 
-/// The words of a release in lower case: name, version, tags and summary before the description.
-pub(super) fn of_release(release: &Release) -> BTreeSet<Cow<'_, str>> {
-    let mut words = BTreeSet::new();
-    words.insert(cut(lower(&release.version)));
+/// Tells `each` of the words of a release in lower case: name, version, tags and summary before the description. It says
+/// whether the word is one that it was not told of before; how many were is what this gives.
+pub(super) fn of_release(release: &Release, mut each: impl FnMut(&str) -> bool) -> usize {
+    let mut count = usize::from(each(cut(&lower(&release.version))));
     let tags = release.tags.iter().map(|tag| &**tag);
     let texts = [&*release.name].into_iter().chain(tags).chain([&*release.summary]);
     for text in texts.chain(release.description.as_deref()) {
         for word in text.split_whitespace() {
-            add(word, &mut words);
-            if words.len() >= MAX_WORDS {
-                return words;
+            with_parts(word, |word| count += usize::from(each(word)));
+            if count >= MAX_WORDS {
+                return count;
             }
         }
     }
-    words
+    count
 }
 
 /// What has no space in it, and its parts: `batch-worker` is found as such, by `batch` and by `worker`.
-fn add<'a>(word: &'a str, words: &mut BTreeSet<Cow<'a, str>>) {
+fn with_parts(word: &str, mut each: impl FnMut(&str)) {
     let word = word.trim_matches(|c: char| !c.is_alphanumeric());
     if word.is_empty() {
         return;
     }
-    // Most are in lower case already, and need not be copied.
-    match lower(word) {
-        Cow::Borrowed(word) => words.extend(parts(word).map(|part| cut(Cow::Borrowed(part)))),
-        Cow::Owned(word) => words.extend(parts(&word).map(|part| cut(Cow::Owned(part.to_owned())))),
-    }
-    words.insert(cut(lower(word)));
+    let word = lower(word);
+    parts(&word).for_each(|part| each(cut(part)));
+    each(cut(&word));
 }
 
 fn parts(word: &str) -> impl Iterator<Item = &str> {
@@ -48,6 +44,7 @@ fn parts(word: &str) -> impl Iterator<Item = &str> {
     parts.filter(|part| part.chars().nth(1).is_some()).take(8)
 }
 
+/// Most are in lower case already, and need not be copied.
 fn lower(word: &str) -> Cow<'_, str> {
     let is_lower = |byte: u8| byte.is_ascii() && !byte.is_ascii_uppercase();
     if word.bytes().all(is_lower) { Cow::Borrowed(word) } else { Cow::Owned(word.to_lowercase()) }
@@ -73,28 +70,25 @@ pub(super) fn fits_name(called: &str, word: &str) -> bool {
     called.starts_with(word) || called.split(|c: char| !c.is_alphanumeric()).any(|part| part.starts_with(word))
 }
 
-fn cut(mut word: Cow<'_, str>) -> Cow<'_, str> {
-    let end = word.floor_char_boundary(MAX_WORD_BYTES);
-    match &mut word {
-        Cow::Borrowed(word) => *word = &word[..end],
-        Cow::Owned(word) => word.truncate(end),
-    }
-    word
+fn cut(word: &str) -> &str {
+    &word[..word.floor_char_boundary(MAX_WORD_BYTES)]
 }
 
 /// Fingerprints are longer than what is kept of a word.
 fn cut_asked(word: String) -> String {
-    if word.starts_with('~') { word } else { cut(word.into()).into_owned() }
+    if word.starts_with('~') { word } else { cut(&word).to_owned() }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     fn words(text: &str) -> Vec<String> {
-        let mut words = BTreeSet::new();
-        text.split_whitespace().for_each(|word| add(word, &mut words));
-        words.into_iter().map(Cow::into_owned).collect()
+        let mut words = Vec::new();
+        text.split_whitespace().for_each(|word| with_parts(word, |word| words.push(word.to_owned())));
+        BTreeSet::from_iter(words).into_iter().collect()
     }
 
     #[test]
