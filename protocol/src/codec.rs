@@ -55,7 +55,15 @@ pub enum CodecError {
 /// [`CodecError::Form`] where the value cannot be written, [`CodecError::NotCanonical`] where it holds a float or nests deeper
 /// than [`MAX_DEPTH`].
 pub fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, CodecError> {
-    let bytes = write(value, 0)?;
+    encode_about(value, 0)
+}
+
+/// Encodes canonically what takes about so many bytes.
+///
+/// # Errors
+/// Those of [`encode`].
+pub fn encode_about<T: Serialize>(value: &T, bytes: usize) -> Result<Vec<u8>, CodecError> {
+    let bytes = write(value, bytes)?;
     scan(&bytes)?;
     Ok(bytes)
 }
@@ -79,7 +87,9 @@ pub fn decode<T: Serialize + DeserializeOwned>(bytes: &[u8], max: usize) -> Resu
 /// As [`decode`], and [`CodecError::TooManyValues`] before anything is allocated. A canonical input has no second encoding,
 /// so there is nothing to compare.
 pub fn decode_any(bytes: &[u8], max: usize) -> Result<Value, CodecError> {
-    check_any(bytes, max)?;
+    let mut scanner = Scanner::of_any(bytes, max)?;
+    scanner.value(MAX_DEPTH)?;
+    scanner.end()?;
     serde_cbor::from_slice(bytes).map_err(form)
 }
 
@@ -89,31 +99,48 @@ pub fn decode_any(bytes: &[u8], max: usize) -> Result<Value, CodecError> {
 /// # Errors
 /// As [`decode_any`], and [`CodecError::Form`] where it is no such map.
 pub fn fields(bytes: &[u8], max: usize) -> Result<Vec<(&str, Part<'_>)>, CodecError> {
-    let not_a_map = || CodecError::Form("no map of named fields".into());
-    check_any(bytes, max)?;
-    let mut scanner = Scanner::new(bytes);
-    let (MAP, pairs) = scanner.head()? else { return Err(not_a_map()) };
-    let mut next = || {
-        let start = scanner.at;
-        scanner.value(MAX_DEPTH)?;
-        Ok(&bytes[start..scanner.at])
-    };
-    (0..pairs)
-        .map(|_| {
-            let (key, part) = (next()?, Part(next()?));
-            let mut key = Scanner::new(key);
-            let (TEXT, length) = key.head()? else { return Err(not_a_map()) };
-            let name = std::str::from_utf8(key.skip(length)?).map_err(|_| not_a_map())?;
-            Ok((name, part))
-        })
-        .collect()
+    let mut scanner = Scanner::of_any(bytes, max)?;
+    let (mut fields, mut are_named) = (Vec::new(), true);
+    match scanner.head()? {
+        (MAP, pairs) => scanner.map(pairs, MAX_DEPTH - 1, |key, value| match text(key) {
+            Some(name) => fields.push((name, Part(value))),
+            None => are_named = false,
+        })?,
+        _ => are_named = false,
+    }
+    if !are_named {
+        // What is not canonical is refused as that.
+        scan(bytes)?;
+        return Err(CodecError::Form("no map of named fields".into()));
+    }
+    scanner.end()?;
+    Ok(fields)
+}
+
+/// The text that a canonical value is, where it is one.
+fn text(value: &[u8]) -> Option<&str> {
+    let mut scanner = Scanner::new(value);
+    let (TEXT, length) = scanner.head().ok()? else { return None };
+    std::str::from_utf8(scanner.skip(length).ok()?).ok()
 }
 
 /// A value inside another one that was found to be canonical.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Part<'a>(&'a [u8]);
 
-impl Part<'_> {
+impl<'a> Part<'a> {
+    /// What is in it, where it is a byte string.
+    ///
+    /// # Errors
+    /// [`CodecError::Form`] where it is of another form.
+    pub fn byte_string(self) -> Result<&'a [u8], CodecError> {
+        let mut scanner = Scanner::new(self.0);
+        match scanner.head()? {
+            (BYTES, length) => scanner.skip(length),
+            _ => Err(CodecError::Form("no byte string".into())),
+        }
+    }
+
     /// Decodes it; it must be the one encoding of what it decodes to.
     ///
     /// # Errors
@@ -125,28 +152,22 @@ impl Part<'_> {
     }
 }
 
-fn check_any(bytes: &[u8], max: usize) -> Result<(), CodecError> {
-    if bytes.len() > max {
-        return Err(CodecError::TooLarge { length: bytes.len(), max });
-    }
-    if count(bytes)? > MAX_VALUES {
-        return Err(CodecError::TooManyValues { max: MAX_VALUES });
-    }
-    Ok(())
-}
-
 /// Writes a value of about so many bytes, with the keys of its maps in order: what serde_cbor writes in the order of
 /// declaration.
 fn write<T: Serialize>(value: &T, about: usize) -> Result<Vec<u8>, CodecError> {
     let mut bytes = Vec::with_capacity(about);
     serde_cbor::to_writer(&mut bytes, value).map_err(form)?;
-    order(&mut bytes, 0, MAX_DEPTH)?;
+    order(&mut bytes, 0, MAX_DEPTH, &mut Vec::new())?;
     Ok(bytes)
 }
 
-/// Brings the keys of all maps in the value at `start` into order. Says where it ends.
-fn order(bytes: &mut [u8], start: usize, depth: usize) -> Result<usize, CodecError> {
-    let mut scanner = Scanner { bytes, at: start, values: 0 };
+/// An entry of a map: its key, and where the entry ends.
+type Entry = (Range<usize>, usize);
+
+/// Brings the keys of all maps in the value at `start` into order. Says where it ends. `entries` are those of the maps around
+/// it, and are so afterwards.
+fn order(bytes: &mut [u8], start: usize, depth: usize, entries: &mut Vec<Entry>) -> Result<usize, CodecError> {
+    let mut scanner = Scanner { at: start, ..Scanner::new(bytes) };
     let Some(depth) = depth.checked_sub(1) else { return Err(scanner.refuse("nested too deeply")) };
     let (major, argument) = scanner.head()?;
     let mut end = scanner.at;
@@ -157,15 +178,15 @@ fn order(bytes: &mut [u8], start: usize, depth: usize) -> Result<usize, CodecErr
         }
         ARRAY => {
             for _ in 0..argument {
-                end = order(bytes, end, depth)?;
+                end = order(bytes, end, depth, entries)?;
             }
         }
         MAP => {
-            let (first, mut entries, mut is_ordered) = (end, Vec::new(), true);
+            let (first, around, mut is_ordered) = (end, entries.len(), true);
             let mut previous = 0..0;
             for _ in 0..argument {
-                let key = end..order(bytes, end, depth)?;
-                end = order(bytes, key.end, depth)?;
+                let key = end..order(bytes, end, depth, entries)?;
+                end = order(bytes, key.end, depth, entries)?;
                 is_ordered &= bytes[previous] <= bytes[key.clone()];
                 previous = key.clone();
                 entries.push((key, end));
@@ -173,14 +194,15 @@ fn order(bytes: &mut [u8], start: usize, depth: usize) -> Result<usize, CodecErr
             if !is_ordered {
                 let written = bytes[first..end].to_vec();
                 let within = |range: Range<usize>| &written[range.start - first..range.end - first];
-                entries.sort_by(|(one, _), (other, _)| within(one.clone()).cmp(within(other.clone())));
+                entries[around..].sort_by(|(one, _), (other, _)| within(one.clone()).cmp(within(other.clone())));
                 let mut at = first;
-                for (key, end) in entries {
-                    let entry = within(key.start..end);
+                for (key, end) in &entries[around..] {
+                    let entry = within(key.start..*end);
                     bytes[at..at + entry.len()].copy_from_slice(entry);
                     at += entry.len();
                 }
             }
+            entries.truncate(around);
         }
         _ => {}
     }
@@ -200,14 +222,9 @@ fn form(error: serde_cbor::Error) -> CodecError {
 /// # Errors
 /// [`CodecError::NotCanonical`] with the place and the rule.
 pub fn scan(bytes: &[u8]) -> Result<(), CodecError> {
-    count(bytes).map(drop)
-}
-
-/// Scans, and says how many values there are, those inside others included.
-fn count(bytes: &[u8]) -> Result<usize, CodecError> {
     let mut scanner = Scanner::new(bytes);
     scanner.value(MAX_DEPTH)?;
-    if scanner.at == bytes.len() { Ok(scanner.values) } else { Err(scanner.refuse("bytes after the end of the value")) }
+    scanner.end()
 }
 
 // The major types (RFC 8949 §3.1).
@@ -223,13 +240,26 @@ const SIMPLE: u8 = 7;
 struct Scanner<'a> {
     bytes: &'a [u8],
     at: usize,
-    /// Values begun so far: never more than bytes read.
-    values: usize,
+    /// Values that it takes from here on.
+    room: usize,
 }
 
 impl<'a> Scanner<'a> {
     fn new(bytes: &'a [u8]) -> Self {
-        Self { bytes, at: 0, values: 0 }
+        // There are never more values than bytes.
+        Self { bytes, at: 0, room: bytes.len() }
+    }
+
+    /// Of at most `max` bytes, and [`MAX_VALUES`] values.
+    fn of_any(bytes: &'a [u8], max: usize) -> Result<Self, CodecError> {
+        match bytes.len() <= max {
+            true => Ok(Self { bytes, at: 0, room: MAX_VALUES }),
+            false => Err(CodecError::TooLarge { length: bytes.len(), max }),
+        }
+    }
+
+    fn end(&self) -> Result<(), CodecError> {
+        if self.at == self.bytes.len() { Ok(()) } else { Err(self.refuse("bytes after the end of the value")) }
     }
 
     fn refuse(&self, reason: &'static str) -> CodecError {
@@ -240,8 +270,9 @@ impl<'a> Scanner<'a> {
         let Some(depth) = depth.checked_sub(1) else {
             return Err(self.refuse("nested too deeply"));
         };
+        let Some(room) = self.room.checked_sub(1) else { return Err(CodecError::TooManyValues { max: MAX_VALUES }) };
+        self.room = room;
         let (major, argument) = self.head()?;
-        self.values += 1;
         match major {
             UNSIGNED | NEGATIVE => Ok(()),
             BYTES => self.skip(argument).map(drop),
@@ -254,7 +285,7 @@ impl<'a> Scanner<'a> {
                 }
             }
             ARRAY => (0..argument).try_for_each(|_| self.value(depth)),
-            MAP => self.map(argument, depth),
+            MAP => self.map(argument, depth, |_, _| ()),
             TAG => Err(self.refuse("a tag")),
             _ => match argument {
                 20..=22 => Ok(()), // false, true, null
@@ -263,7 +294,8 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    fn map(&mut self, pairs: u64, depth: usize) -> Result<(), CodecError> {
+    /// The entries of a map, of which `each` is told.
+    fn map(&mut self, pairs: u64, depth: usize, mut each: impl FnMut(&'a [u8], &'a [u8])) -> Result<(), CodecError> {
         let bytes = self.bytes;
         let mut previous: Option<&[u8]> = None;
         for _ in 0..pairs {
@@ -274,7 +306,9 @@ impl<'a> Scanner<'a> {
                 return Err(CodecError::NotCanonical { offset: start, reason: "map keys out of order or repeated" });
             }
             previous = Some(key);
+            let start = self.at;
             self.value(depth)?;
+            each(key, &bytes[start..self.at]);
         }
         Ok(())
     }

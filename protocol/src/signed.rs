@@ -9,8 +9,8 @@
 //! split a federation. Whether a signer is *authorised* for anything is the policy's question, never this module's.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Deref;
-use std::sync::Arc;
+use std::ops::{Deref, Range};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use ed25519_dalek::{Signer as _, SigningKey, VerifyingKey};
 use serde::{Deserialize, Serialize};
@@ -32,6 +32,13 @@ pub const PAYLOAD_VERSION: u64 = 1;
 /// What is signed is this, then the payload: a signature made here means nothing in another protocol.
 const SIGNATURE_CONTEXT: &[u8] = b"rialto record v1\0";
 const ENVELOPE_VERSION: u64 = 1;
+/// What follows the payload of an envelope in its encoding, in bytes: the text `signatures` and the head of a list,
+const SIGNATURES_BYTES: usize = (1 + 10) + 1;
+/// and for each signature a map of `key` and `signature`.
+const SIGNATURE_BYTES: usize = 1 + (1 + 3) + (2 + 32) + (1 + 9) + (2 + 64);
+const _: () = assert!(MAX_ISSUERS < 24, "the head of a longer list would take another byte");
+/// More than what lies around the payload of an envelope with a few signatures.
+const ABOUT_BYTES: usize = 512;
 
 /// Why an envelope says nothing. Every variant means that its sender misbehaves: an honest node would not have relayed it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -88,18 +95,19 @@ pub struct Header {
     pub issued: UnixSeconds,
 }
 
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct WireEnvelope {
+/// An envelope as it is written.
+#[derive(Serialize)]
+struct WireEnvelope<'a> {
     v: u64,
     #[serde(with = "serde_bytes")]
-    payload: Vec<u8>,
-    signatures: List<WireSignature, MAX_ISSUERS>,
+    payload: &'a [u8],
+    signatures: &'a [KeySignature],
 }
 
-#[derive(Serialize, Deserialize)]
+/// The signature of a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct WireSignature {
+struct KeySignature {
     key: PublicKey,
     signature: Signature,
 }
@@ -119,8 +127,12 @@ struct WirePayload<'a> {
 /// A payload and signatures over it, of which nothing is verified yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Envelope {
-    payload: Vec<u8>,
-    signatures: BTreeMap<PublicKey, Signature>,
+    /// The canonical bytes: as it came, or as it was written.
+    encoded: Vec<u8>,
+    /// Where in these the payload is.
+    payload: Range<usize>,
+    /// By key, ascending.
+    signatures: Vec<KeySignature>,
 }
 
 impl Envelope {
@@ -129,34 +141,51 @@ impl Envelope {
     /// # Errors
     /// Any form that is not exactly the canonical one; nothing is allocated beyond the input's own size.
     pub fn decode(bytes: &[u8]) -> Result<Self, EnvelopeError> {
-        let wire: WireEnvelope = codec::decode(bytes, MAX_ENVELOPE_BYTES)?;
-        if wire.v != ENVELOPE_VERSION {
-            return Err(EnvelopeError::EnvelopeVersion(wire.v));
+        let fields = codec::fields(bytes, MAX_ENVELOPE_BYTES)?;
+        let [("v", v), ("payload", payload), ("signatures", signatures)] = fields[..] else {
+            return Err(CodecError::Form("not the three fields of an envelope".into()).into());
+        };
+        match v.read()? {
+            ENVELOPE_VERSION => {}
+            v => return Err(EnvelopeError::EnvelopeVersion(v)),
         }
-        if wire.payload.len() > MAX_PAYLOAD_BYTES {
-            return Err(CodecError::TooLarge { length: wire.payload.len(), max: MAX_PAYLOAD_BYTES }.into());
+        let payload = payload.byte_string()?;
+        if payload.len() > MAX_PAYLOAD_BYTES {
+            return Err(CodecError::TooLarge { length: payload.len(), max: MAX_PAYLOAD_BYTES }.into());
         }
-        let is_ascending = wire.signatures.windows(2).all(|pair| pair[0].key < pair[1].key);
-        if wire.signatures.is_empty() || !is_ascending {
+        let signatures: List<KeySignature, MAX_ISSUERS> = signatures.read()?;
+        if signatures.is_empty() || !signatures.is_sorted_by(|one, other| one.key < other.key) {
             return Err(EnvelopeError::Signatures);
         }
-        let signatures = wire.signatures.iter().map(|signature| (signature.key, signature.signature)).collect();
-        Ok(Self { payload: wire.payload, signatures })
+        Ok(Self::encoded_as(bytes.to_vec(), payload.len(), signatures.into_vec()))
+    }
+
+    fn new(payload: &[u8], signatures: Vec<KeySignature>) -> Self {
+        let wire = WireEnvelope { v: ENVELOPE_VERSION, payload, signatures: &signatures };
+        // Integers, byte strings and a short list: nothing in it can fail to encode.
+        let encoded = codec::encode_about(&wire, payload.len() + ABOUT_BYTES).unwrap_or_default();
+        Self::encoded_as(encoded, payload.len(), signatures)
+    }
+
+    fn encoded_as(encoded: Vec<u8>, payload_bytes: usize, signatures: Vec<KeySignature>) -> Self {
+        let behind = SIGNATURES_BYTES + signatures.len() * SIGNATURE_BYTES;
+        let end = encoded.len().saturating_sub(behind);
+        Self { encoded, payload: end.saturating_sub(payload_bytes)..end, signatures }
     }
 
     /// The canonical bytes, as they are gossiped and stored.
+    pub fn encoded(&self) -> &[u8] {
+        &self.encoded
+    }
+
+    /// The same, owned.
     pub fn encode(&self) -> Vec<u8> {
-        let signatures: Vec<_> =
-            self.signatures.iter().map(|(&key, &signature)| WireSignature { key, signature }).collect();
-        let signatures = List::try_from(signatures).unwrap_or_default();
-        // Integers, byte strings and a bounded list: nothing in it can fail to encode.
-        codec::encode(&WireEnvelope { v: ENVELOPE_VERSION, payload: self.payload.clone(), signatures })
-            .unwrap_or_default()
+        self.encoded.clone()
     }
 
     /// The id of the record inside.
     pub fn id(&self) -> RecordId {
-        RecordId::of(&self.payload)
+        RecordId::of(self.payload())
     }
 
     /// Checks header and signatures, and decodes the body from the very bytes that were verified.
@@ -167,17 +196,17 @@ impl Envelope {
     /// # Errors
     /// A header that is malformed, or any signature that does not verify.
     pub fn verify(self) -> Result<Verified<Record>, EnvelopeError> {
-        self.verify_with(&mut KnownKeys::default())
+        self.verify_with(&KnownKeys::default())
     }
 
     /// As [`Envelope::verify`], for one envelope of many: keys that were met before need not be prepared again.
     ///
     /// # Errors
     /// Those of [`Envelope::verify`].
-    pub fn verify_with(self, keys: &mut KnownKeys) -> Result<Verified<Record>, EnvelopeError> {
-        let (header, body) = read_payload(&self.payload)?;
-        let signed = signed_bytes(&self.payload);
-        for (key, signature) in &self.signatures {
+    pub fn verify_with(self, keys: &KnownKeys) -> Result<Verified<Record>, EnvelopeError> {
+        let (header, body) = read_payload(self.payload())?;
+        let signed = signed_bytes(self.payload());
+        for KeySignature { key, signature } in &self.signatures {
             if header.issuers.binary_search(key).is_err() {
                 return Err(EnvelopeError::NotAnIssuer(*key));
             }
@@ -195,7 +224,7 @@ impl Envelope {
     /// # Errors
     /// Those of [`Envelope::verify`], but for bad signatures.
     pub fn claims(&self) -> Result<Record, EnvelopeError> {
-        let (header, body) = read_payload(&self.payload)?;
+        let (header, body) = read_payload(self.payload())?;
         match self.keys().find(|key| header.issuers.binary_search(key).is_err()) {
             Some(key) => Err(EnvelopeError::NotAnIssuer(*key)),
             None => read_body(self.id(), header, body),
@@ -204,12 +233,12 @@ impl Envelope {
 
     /// The payload's bytes.
     pub fn payload(&self) -> &[u8] {
-        &self.payload
+        &self.encoded[self.payload.clone()]
     }
 
     /// The keys that it claims to be signed by, ascending.
     pub fn keys(&self) -> impl ExactSizeIterator<Item = &PublicKey> + Clone {
-        self.signatures.keys()
+        self.signatures.iter().map(|signature| &signature.key)
     }
 }
 
@@ -280,27 +309,32 @@ pub fn is_signature_of(key: &PublicKey, message: &[u8], signature: &Signature) -
     KnownKeys::default().is_signature_of(key, message, signature)
 }
 
-/// Keys as points of the curve, which takes a tenth of a verification to find.
+/// Keys as points of the curve, which takes a tenth of a verification to find. Threads share them.
 #[derive(Debug, Default)]
-pub struct KnownKeys(BTreeMap<PublicKey, VerifyingKey>);
+pub struct KnownKeys(RwLock<BTreeMap<PublicKey, VerifyingKey>>);
 
 impl KnownKeys {
     /// As many are kept: 230 bytes each.
     const MAX: usize = 1024;
 
-    fn is_signature_of(&mut self, key: &PublicKey, message: &[u8], signature: &Signature) -> bool {
+    fn is_signature_of(&self, key: &PublicKey, message: &[u8], signature: &Signature) -> bool {
         let signature = ed25519_dalek::Signature::from_bytes(&signature.0);
-        let verifier = match self.0.get(key) {
-            Some(verifier) => verifier,
-            None => {
-                let Ok(verifier) = VerifyingKey::from_bytes(&key.0) else { return false };
-                if self.0.len() == Self::MAX {
-                    self.0.clear();
-                }
-                self.0.entry(*key).or_insert(verifier)
-            }
-        };
-        verifier.verify_strict(message, &signature).is_ok()
+        self.point(key).is_some_and(|point| point.verify_strict(message, &signature).is_ok())
+    }
+
+    /// The point that a key is, where it is one.
+    fn point(&self, key: &PublicKey) -> Option<VerifyingKey> {
+        let known = self.0.read().unwrap_or_else(PoisonError::into_inner).get(key).copied();
+        if known.is_some() {
+            return known;
+        }
+        let point = VerifyingKey::from_bytes(&key.0).ok()?;
+        let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        if known.len() == Self::MAX {
+            known.clear();
+        }
+        known.insert(*key, point);
+        Some(point)
     }
 }
 
@@ -387,7 +421,8 @@ impl Draft {
 
     /// The envelope with the signatures so far.
     pub fn seal(self) -> Envelope {
-        Envelope { payload: self.payload, signatures: self.signatures }
+        let signatures = self.signatures.into_iter().map(|(key, signature)| KeySignature { key, signature });
+        Envelope::new(&self.payload, signatures.collect())
     }
 }
 
@@ -415,12 +450,12 @@ impl<T> AsRef<Self> for Verified<T> {
 impl<T> Verified<T> {
     /// The keys whose signatures verified, ascending. These count; a key that is merely named does not.
     pub fn signers(&self) -> impl ExactSizeIterator<Item = &PublicKey> + Clone {
-        self.envelope.signatures.keys()
+        self.envelope.keys()
     }
 
     /// Whether this key signed.
     pub fn is_signed_by(&self, key: &PublicKey) -> bool {
-        self.envelope.signatures.contains_key(key)
+        self.envelope.signatures.binary_search_by_key(key, |signature| signature.key).is_ok()
     }
 
     /// What was verified, to be relayed or stored as it is.
@@ -443,22 +478,28 @@ impl Verified<Record> {
         if self.id != other.id {
             return Err(EnvelopeError::OtherPayload);
         }
-        let mut merged = Envelope::clone(&self.envelope);
-        for (&key, &signature) in &other.envelope.signatures {
-            merged.signatures.entry(key).or_insert(signature);
-        }
-        if merged.signatures.len() == self.envelope.signatures.len() {
+        let added = other.envelope.signatures.iter().filter(|signature| !self.is_signed_by(&signature.key));
+        let mut signatures = self.envelope.signatures.clone();
+        signatures.extend(added);
+        if signatures.len() == self.envelope.signatures.len() {
             return Ok(None);
         }
-        Ok(Some(Self { value: self.value.clone(), envelope: Arc::new(merged) }))
+        signatures.sort_unstable_by_key(|signature| signature.key);
+        Ok(Some(self.signed_with(signatures)))
     }
 
     /// The same record without the signatures of these keys; `None` where no signature is left. Those that are left were
     /// verified with the others.
     pub fn without_signers(&self, keys: &BTreeSet<PublicKey>) -> Option<Self> {
-        let mut envelope = Envelope::clone(&self.envelope);
-        envelope.signatures.retain(|key, _| !keys.contains(key));
-        (!envelope.signatures.is_empty()).then(|| Self { value: self.value.clone(), envelope: Arc::new(envelope) })
+        let mut signatures = self.envelope.signatures.clone();
+        signatures.retain(|signature| !keys.contains(&signature.key));
+        (!signatures.is_empty()).then(|| self.signed_with(signatures))
+    }
+
+    /// The same record with these of the signatures over it that were verified.
+    fn signed_with(&self, signatures: Vec<KeySignature>) -> Self {
+        let envelope = Envelope::new(self.envelope.payload(), signatures);
+        Self { value: self.value.clone(), envelope: Arc::new(envelope) }
     }
 
     /// The same record seen as one of the kind `T`, where it is one.

@@ -12,8 +12,8 @@ use rialto_protocol::UnixSeconds;
 use rialto_protocol::bounded::Name;
 use rialto_protocol::channel::{ChannelName, Position, is_delegation, is_lent};
 use rialto_protocol::ids::{PublicKey, RecordId};
-use rialto_protocol::record::{DelegatedRole, Delegation, MAX_AHEAD_SECONDS, Record, RevocationSubject};
-use rialto_protocol::signed::Verified;
+use rialto_protocol::record::{Body, DelegatedRole, Delegation, MAX_AHEAD_SECONDS, Record, RevocationSubject};
+use rialto_protocol::signed::{KnownKeys, Verified};
 use rialto_protocol::sync::Beginning;
 
 use super::arrival::Arrival;
@@ -120,7 +120,7 @@ impl Holdings {
     fn read(&self, slot: Slot) -> Option<AtHand> {
         match self.found(slot)? {
             Found::AtHand(at_hand) => Some(at_hand),
-            Found::InLog(address) => address.read(),
+            Found::InLog(address) => address.read(&KnownKeys::default()),
         }
     }
 
@@ -147,13 +147,15 @@ impl Holdings {
             return outcome;
         }
         let id = record.id;
+        let is_of_channels = matches!(record.body, Body::Channel(_) | Body::Delegation(_));
         let outcome = self.take_in(record, source, now, changes);
-        if outcome.is_change() {
-            self.settle_after(&id, changes);
+        if !is_of_channels || !outcome.is_change() {
+            return outcome;
         }
-        match self.index.get(&id) {
-            None if outcome.is_change() => Outcome::Ignored(Ignored::Superseded),
-            _ => outcome,
+        self.settle_after(&id, changes);
+        match self.index.slot(&id) {
+            Some(_) => outcome,
+            None => Outcome::Ignored(Ignored::Superseded),
         }
     }
 
@@ -498,9 +500,9 @@ impl Holdings {
     fn put(&mut self, coming: Coming, changes: &mut Changes) -> Slot {
         let Coming { at_hand, source, arrival } = coming;
         let (record, arrival) = (&at_hand.record, arrival.unwrap_or(self.next_arrival));
-        let envelope = record.envelope().encode();
+        let envelope = record.envelope().encoded();
         let at = changes.base + changes.frames.len() as u64;
-        let bytes = Frame::encode_record(source.as_deref(), &at_hand.arrivals, &envelope, &mut changes.frames);
+        let bytes = Frame::encode_record(source.as_deref(), &at_hand.arrivals, envelope, &mut changes.frames);
         let (id, sync_id) = (record.id, record.sync_id());
         let held = Held {
             id,

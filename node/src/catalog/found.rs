@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use rialto_protocol::ids::{Hash, PublicKey};
-use rialto_protocol::signed::Envelope;
+use rialto_protocol::signed::{Envelope, KnownKeys};
 
 use super::SharedRecord;
 use super::arrival::Arrival;
@@ -41,9 +41,9 @@ impl Address {
     }
 
     /// Reads the record and verifies it again: what lies on a disk could have been changed.
-    pub(super) fn read(&self) -> Option<AtHand> {
+    pub(super) fn read(&self, keys: &KnownKeys) -> Option<AtHand> {
         let Frame::Record { source, arrivals, envelope } = self.reader.frame(self.place)? else { return None };
-        match Envelope::decode(&envelope).and_then(Envelope::verify) {
+        match Envelope::decode(&envelope).and_then(|envelope| envelope.verify_with(keys)) {
             Ok(record) if record.sync_id() == self.sync_id => {
                 let arrivals = arrivals_of(arrivals, source.as_deref(), record.signers());
                 Some(AtHand { record: Arc::new(record), arrivals })

@@ -76,12 +76,11 @@ impl Frame {
             Self::Record { source, arrivals, envelope } => {
                 Self::encode_record(source.as_deref(), arrivals, envelope, out)
             }
-            Self::Evicted { sync_id, signers } => {
-                let mut body = vec![EVICTED];
+            Self::Evicted { sync_id, signers } => encode_frame(out, |body| {
+                body.push(EVICTED);
                 body.extend_from_slice(&sync_id.0);
                 signers.iter().for_each(|key| body.extend_from_slice(&key.0));
-                encode_frame(&body, out)
-            }
+            }),
         }
     }
 
@@ -89,12 +88,12 @@ impl Frame {
     pub(super) fn encode_record(source: Option<&str>, arrivals: &[Arrival], envelope: &[u8], out: &mut Vec<u8>) -> u64 {
         let source = source.unwrap_or_default().as_bytes();
         let source = &source[..source.len().min(MAX_SOURCE_BYTES)];
-        let mut body = Vec::with_capacity(envelope.len() + 512);
-        body.extend_from_slice(&[RECORD, source.len() as u8]);
-        body.extend_from_slice(source);
-        arrival::encode(arrivals, &mut body);
-        body.extend_from_slice(envelope);
-        encode_frame(&body, out)
+        encode_frame(out, |body| {
+            body.extend_from_slice(&[RECORD, source.len() as u8]);
+            body.extend_from_slice(source);
+            arrival::encode(arrivals, body);
+            body.extend_from_slice(envelope);
+        })
     }
 
     fn decode(body: &[u8]) -> Option<Self> {
@@ -128,11 +127,15 @@ impl Frame {
     }
 }
 
-fn encode_frame(body: &[u8], out: &mut Vec<u8>) -> u64 {
-    out.extend_from_slice(&(body.len() as u32).to_le_bytes());
-    out.extend_from_slice(&crc32fast::hash(body).to_le_bytes());
-    out.extend_from_slice(body);
-    (FRAME_HEAD_BYTES + body.len()) as u64
+/// Appends a frame whose body `write` appends.
+fn encode_frame(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) -> u64 {
+    let start = out.len();
+    out.extend_from_slice(&[0; FRAME_HEAD_BYTES]);
+    write(out);
+    let (head, body) = out[start..].split_at_mut(FRAME_HEAD_BYTES);
+    head[..4].copy_from_slice(&(body.len() as u32).to_le_bytes());
+    head[4..].copy_from_slice(&crc32fast::hash(body).to_le_bytes());
+    (out.len() - start) as u64
 }
 
 /// The open log. Every method blocks on the disk.

@@ -37,7 +37,7 @@ use rialto_protocol::bounded::{Name, Text, Version};
 use rialto_protocol::channel::ChannelName;
 use rialto_protocol::ids::{Hash, ImageId, PublicKey, RecordId};
 use rialto_protocol::record::{Record, RevocationSubject};
-use rialto_protocol::signed::{EnvelopeError, Verified};
+use rialto_protocol::signed::{EnvelopeError, KnownKeys, Verified};
 use rialto_protocol::sync::{Beginning, SyncSet};
 use tokio::sync::watch;
 
@@ -138,6 +138,8 @@ struct Shared {
     /// Held for moments only.
     holdings: RwLock<Holdings>,
     lately: Mutex<Lately>,
+    /// Of whoever signed what was verified here.
+    keys: KnownKeys,
     revision: watch::Sender<u64>,
 }
 
@@ -157,7 +159,9 @@ impl Catalog {
         holdings.prove_all_releases();
         let (revision, _) = watch::channel(0);
         let (log, holdings) = (Mutex::new(log), RwLock::new(holdings));
-        Ok(Self { shared: Arc::new(Shared { log, holdings, lately: Mutex::default(), revision }) })
+        Ok(Self {
+            shared: Arc::new(Shared { log, holdings, lately: Mutex::default(), keys: KnownKeys::default(), revision }),
+        })
     }
 
     /// Inserts one encoded envelope. Blocks on the disk; see [`Catalog::insert_batch`].
@@ -182,7 +186,7 @@ impl Catalog {
         source: Option<&str>,
         now: UnixSeconds,
     ) -> Result<Vec<Outcome>, CatalogError> {
-        self.admit_all(verify_all(envelopes), source, now)
+        self.admit_all(verify_all(envelopes, &self.shared.keys), source, now)
     }
 
     /// Inserts records that were verified before. Otherwise like [`Catalog::insert_batch`].
@@ -262,7 +266,7 @@ impl Catalog {
         };
         match found {
             Found::AtHand(at_hand) => Some(at_hand),
-            Found::InLog(address) => address.read(),
+            Found::InLog(address) => address.read(&self.shared.keys),
         }
     }
 
@@ -578,7 +582,7 @@ impl Catalog {
         if let Some(record) = lately().get(&address.sync_id) {
             return Some(record);
         }
-        let record = address.read()?.record;
+        let record = address.read(&self.shared.keys)?.record;
         lately().put(address.sync_id, Arc::clone(&record));
         Some(record)
     }

@@ -6,10 +6,10 @@ use rialto_protocol::signed::{Envelope, KnownKeys, Verified};
 /// Reads and checks envelopes, on as many threads as the machine has where there are many.
 pub(super) fn verify_all<B: AsRef<[u8]> + Sync>(
     envelopes: &[B],
+    keys: &KnownKeys,
 ) -> Vec<Result<Verified<Record>, rialto_protocol::signed::EnvelopeError>> {
     in_parallel(envelopes, |part| {
-        let mut keys = KnownKeys::default();
-        let verify = |bytes: &B| Envelope::decode(bytes.as_ref()).and_then(|envelope| envelope.verify_with(&mut keys));
+        let verify = |bytes: &B| Envelope::decode(bytes.as_ref())?.verify_with(keys);
         part.iter().map(verify).collect()
     })
 }

@@ -78,7 +78,7 @@ impl Below {
 
     /// Remembers a head; `false` where it is remembered already, or not worth it.
     pub(super) fn insert(&mut self, channel: ChannelName, position: Position, remains: Remains) -> bool {
-        if remains.record.envelope().encode().len() > MAX_SUPERSEDED_BYTES {
+        if remains.record.envelope().encoded().len() > MAX_SUPERSEDED_BYTES {
             return false;
         }
         let (id, place) = (remains.record.id, (channel, position));
