@@ -9,6 +9,10 @@ use rialto_testnet::appliance::{self, Appliance};
 use rialto_testnet::{bench, demo, pictures, sim, wait};
 use tokio::signal::unix::{SignalKind, signal};
 
+/// That of the node, of which this measures parts.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// The exit code of a program that Ctrl-C ended, as shells have it.
 const INTERRUPTED: u8 = 130;
 
