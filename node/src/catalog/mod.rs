@@ -144,7 +144,7 @@ struct Shared {
 }
 
 impl Catalog {
-    /// Opens the catalog in `directory`, or creates one there. Blocks: every record is read, about 30,000 a second and core.
+    /// Opens the catalog in `directory`, or creates one there. Blocks: every record is read, about 40,000 a second.
     ///
     /// Nothing is evicted before [`Catalog::set_named`] was called for the first time.
     ///
