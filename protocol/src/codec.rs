@@ -2,7 +2,7 @@
 //!
 //! RFC 8949 §4.2.1, narrowed: definite lengths, shortest heads, map keys in bytewise order without duplicates, no
 //! floats, no tags, no `undefined`, nothing after the value, depth at most [`MAX_DEPTH`]. The raw bytes are scanned for
-//! this before serde sees them, so nothing is allocated for an input that is not canonical. serde_cbor writes the fields of
+//! this before serde sees them, so nothing is decoded of an input that is not canonical. serde_cbor writes the fields of
 //! a struct in the order of their declaration; they are brought into order in the bytes that it wrote.
 
 use std::ops::Range;
@@ -14,7 +14,7 @@ pub use serde_cbor::Value;
 /// Nesting allowed in a value. The deepest record has 6; the rest is room for kinds to come.
 pub const MAX_DEPTH: usize = 16;
 
-/// Values that [`decode_any`] takes, those inside others included. The largest record that there is has about 1,000; the rest is
+/// Values that [`decode_any`] and [`fields`] take, those inside others included. The largest record that there is has about 1,000; the rest is
 /// room for kinds to come. Three bytes of CBOR make a map of one entry, which takes 700 bytes of memory: without this bound, a
 /// stranger's record of 48 KiB took 45 MB to read.
 pub const MAX_VALUES: usize = 4096;
@@ -97,11 +97,11 @@ pub fn decode_any(bytes: &[u8], max: usize) -> Result<Value, CodecError> {
 /// has at most `max` bytes and [`MAX_VALUES`] values.
 ///
 /// # Errors
-/// As [`decode_any`], and [`CodecError::Form`] where it is no such map.
+/// As [`decode_any`], and [`CodecError::Form`] where it is no such map. Nothing is allocated but the list of what it has.
 pub fn fields(bytes: &[u8], max: usize) -> Result<Vec<(&str, Part<'_>)>, CodecError> {
     let mut scanner = Scanner::of_any(bytes, max)?;
     let (mut fields, mut are_named) = (Vec::new(), true);
-    match scanner.head()? {
+    match scanner.begin()? {
         (MAP, pairs) => scanner.map(pairs, MAX_DEPTH - 1, |key, value| match text(key) {
             Some(name) => fields.push((name, Part(value))),
             None => are_named = false,
@@ -270,9 +270,7 @@ impl<'a> Scanner<'a> {
         let Some(depth) = depth.checked_sub(1) else {
             return Err(self.refuse("nested too deeply"));
         };
-        let Some(room) = self.room.checked_sub(1) else { return Err(CodecError::TooManyValues { max: MAX_VALUES }) };
-        self.room = room;
-        let (major, argument) = self.head()?;
+        let (major, argument) = self.begin()?;
         match major {
             UNSIGNED | NEGATIVE => Ok(()),
             BYTES => self.skip(argument).map(drop),
@@ -311,6 +309,13 @@ impl<'a> Scanner<'a> {
             each(key, &bytes[start..self.at]);
         }
         Ok(())
+    }
+
+    /// Reads the head of a value, which counts from then on.
+    fn begin(&mut self) -> Result<(u8, u64), CodecError> {
+        let head = self.head()?;
+        self.room = self.room.checked_sub(1).ok_or(CodecError::TooManyValues { max: MAX_VALUES })?;
+        Ok(head)
     }
 
     /// Reads an initial byte and its argument (RFC 8949 §3).
@@ -450,6 +455,32 @@ mod tests {
             assert_eq!(fields[0].0, "x");
             assert!(matches!(fields[0].1.read::<Pair>(), Err(CodecError::Form(_))), "{other}");
         }
+    }
+
+    /// One that holds others counts too.
+    #[test]
+    fn values_are_counted() {
+        for (pairs, is_too_many) in [(2_047u16, false), (2_048, true)] {
+            let mut map = vec![0xb9, (pairs >> 8) as u8, pairs as u8];
+            (0..pairs).for_each(|key| map.extend([0x62, b'A' + (key / 64) as u8, b'0' + (key % 64) as u8, 0]));
+            scan(&map).unwrap();
+            // 4,095 values and 4,096, or 4,097 and more.
+            for added in [vec![0], vec![0x81, 0]] {
+                let bytes = [&map[..map.len() - 1], &added].concat();
+                let expected = is_too_many.then_some(CodecError::TooManyValues { max: MAX_VALUES });
+                assert_eq!(decode_any(&bytes, bytes.len()).err(), expected, "{pairs} pairs, and {added:?}");
+                assert_eq!(fields(&bytes, bytes.len()).err(), expected, "{pairs} pairs, and {added:?}");
+            }
+        }
+    }
+
+    /// However short it is cut, it is not too much of anything.
+    #[test]
+    fn what_is_cut_off_is_not_canonical() {
+        for cut in ["", "81", "8200", "a16161", "18"] {
+            assert!(matches!(scan(&hex(cut)), Err(CodecError::NotCanonical { .. })), "{cut}");
+        }
+        assert!(matches!(scan(&[0x81; MAX_DEPTH]), Err(CodecError::NotCanonical { .. })));
     }
 
     #[test]

@@ -11,7 +11,9 @@ use rialto_protocol::bounded::{List, Name};
 use rialto_protocol::codec::{self, CodecError, Value};
 use rialto_protocol::ids::{PublicKey, RecordId};
 use rialto_protocol::record::{Body, ContextSchema, Record, RevocationSubject, Source};
-use rialto_protocol::signed::{Draft, Envelope, EnvelopeError, MAX_ENVELOPE_BYTES, MAX_PAYLOAD_BYTES, Verified};
+use rialto_protocol::signed::{
+    Draft, Envelope, EnvelopeError, KnownKeys, MAX_ENVELOPE_BYTES, MAX_PAYLOAD_BYTES, Verified,
+};
 
 fn read(envelope: &Envelope) -> Result<Verified<Record>, EnvelopeError> {
     Envelope::decode(&envelope.encode()).and_then(Envelope::verify)
@@ -144,6 +146,30 @@ fn only_issuers_may_sign() {
     let mut both = [sign(&uni, &payload), sign(&mallory, &payload)];
     both.sort();
     assert_eq!(read_bytes(&encoded(&wire(&payload, &both))).unwrap_err(), EnvelopeError::NotAnIssuer(public(&mallory)));
+}
+
+/// More keys than are kept: what is remembered of them changes no verdict.
+#[test]
+fn keys_that_are_known_verify_what_they_signed_and_nothing_else() {
+    let known = KnownKeys::default();
+    let body = endorsement(RecordId::of(b"x"));
+    let sealed = |number: u64| {
+        let mut seed = [7; 32];
+        seed[..8].copy_from_slice(&number.to_be_bytes());
+        let key = SigningKey::from_bytes(&seed);
+        (key.clone(), Draft::new([public(&key)], None, ISSUED, &body).unwrap().sign(&key).unwrap().seal())
+    };
+    for number in (0..1_100).chain([0, 1, 1_099]) {
+        let (key, envelope) = sealed(number);
+        envelope.clone().verify_with(&known).unwrap();
+        let forged = Draft::new([public(&key)], None, ISSUED + 1, &body).unwrap();
+        let Value::Map(mut map) = codec::decode_any(&envelope.encode(), MAX_ENVELOPE_BYTES).unwrap() else {
+            unreachable!()
+        };
+        map.insert(Value::Text("payload".into()), Value::Bytes(forged.payload().to_vec()));
+        let forged = Envelope::decode(&encoded(&Value::Map(map))).unwrap();
+        assert_eq!(forged.verify_with(&known).unwrap_err(), EnvelopeError::BadSignature(public(&key)));
+    }
 }
 
 #[test]
