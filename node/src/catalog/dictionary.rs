@@ -33,14 +33,32 @@ enum Rows {
     Many(RoaringBitmap),
 }
 
+impl Default for Rows {
+    fn default() -> Self {
+        Self::Few(Vec::new())
+    }
+}
+
 impl Rows {
     /// Of rows in ascending order.
-    fn new(rows: Vec<RowNumber>) -> Self {
-        if rows.len() > FEW_ROWS { Self::Many(rows.into_iter().collect()) } else { Self::Few(rows) }
+    fn new(mut rows: Vec<RowNumber>) -> Self {
+        if rows.len() > FEW_ROWS {
+            return Self::Many(rows.into_iter().collect());
+        }
+        rows.shrink_to_fit();
+        Self::Few(rows)
+    }
+
+    fn last(&self) -> Option<RowNumber> {
+        match self {
+            Self::Few(rows) => rows.last().copied(),
+            Self::Many(rows) => rows.max(),
+        }
     }
 
     /// Adds a row; none that is there has a higher number. Says whether it was not there.
     fn push(&mut self, row: RowNumber) -> bool {
+        debug_assert!(self.last().is_none_or(|last| last <= row), "rows come in order");
         match self {
             Self::Few(rows) if rows.last() == Some(&row) => false,
             Self::Few(rows) => {
@@ -107,16 +125,18 @@ impl Dictionary {
         many | RoaringBitmap::from_lsb0_bytes(0, &few)
     }
 
-    /// The same words of the rows where `places` puts them; those in none are forgotten.
+    /// The same words of the rows where `places` puts them; those in none are forgotten. What is moved is let go of as it is.
     pub(super) fn moved(self, places: &[RowNumber]) -> Self {
         let place = |row: RowNumber| places.get(row as usize).copied().filter(|place| *place != RowNumber::MAX);
+        let Self { of_one, of_many, numbers, rows: mut before } = self;
+        drop(numbers);
         let mut of_one: Vec<(Box<str>, RowNumber)> =
-            self.of_one.into_iter().filter_map(|(word, row)| Some((word, place(row)?))).collect();
+            of_one.into_iter().filter_map(|(word, row)| Some((word, place(row)?))).collect();
         let mut moved = Self::default();
-        for (word, number) in self.of_many {
-            let mut rows: Vec<RowNumber> = match &self.rows[number as usize] {
-                Rows::Few(rows) => rows.iter().copied().filter_map(place).collect(),
-                Rows::Many(rows) => rows.iter().filter_map(place).collect(),
+        for (word, number) in of_many {
+            let mut rows: Vec<RowNumber> = match std::mem::take(&mut before[number as usize]) {
+                Rows::Few(rows) => rows.into_iter().filter_map(place).collect(),
+                Rows::Many(rows) => rows.into_iter().filter_map(place).collect(),
             };
             rows.sort_unstable();
             match rows[..] {

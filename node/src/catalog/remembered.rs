@@ -29,16 +29,11 @@ impl Remains {
         Self { record: record.clone() }
     }
 
-    /// In the log, a head that comes and goes at once. Who brought it does not matter any more.
-    fn frames(&self) -> [Frame; 2] {
-        let envelope = self.record.envelope().encode();
-        let gone = Frame::Evicted { sync_id: self.record.sync_id(), signers: Vec::new() };
-        [Frame::Record { source: Some("?".to_owned()), arrivals: Vec::new(), envelope }, gone]
-    }
-
-    /// Appends its frames; gives the number of their bytes.
+    /// Appends its frames: in the log, a head that comes and goes at once. Who brought it does not matter any more. Gives the
+    /// number of their bytes.
     pub(super) fn encode(&self, out: &mut Vec<u8>) -> u64 {
-        self.frames().iter().map(|frame| frame.encode(out)).sum()
+        let bytes = Frame::encode_record(Some("?"), &[], self.record.envelope().encoded(), out);
+        bytes + Frame::Evicted { sync_id: self.record.sync_id(), signers: Vec::new() }.encode(out)
     }
 }
 

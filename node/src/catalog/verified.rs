@@ -31,7 +31,7 @@ impl Lately {
     }
 
     pub(super) fn put(&mut self, sync_id: Hash, record: SharedRecord) {
-        let bytes = record.envelope().payload().len() + OVERHEAD_BYTES;
+        let bytes = record.envelope().encoded().len() + OVERHEAD_BYTES;
         if self.young.insert(sync_id, record).is_none() {
             self.young_bytes += bytes;
         }
