@@ -8,4 +8,5 @@ mod fetchers;
 mod holders;
 mod kills;
 mod records;
+mod shares;
 mod sync;
