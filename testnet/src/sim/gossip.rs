@@ -20,7 +20,7 @@ impl World {
         if signer != self.signers.len() - 1 {
             self.sites[site].keep(self.signers[signer].public);
         }
-        self.sites[site].sees(message.hash);
+        self.heard.note(message.hash, site);
         self.insert(site, &known);
         self.flood(site, None, message);
         Ok(())
@@ -47,7 +47,7 @@ impl World {
     }
 
     pub(super) fn receive_gossip(&mut self, from: usize, to: usize, message: &Arc<Gossip>) {
-        if !self.network.is_connected(from, to) || !self.sites[to].sees(message.hash) {
+        if !self.network.is_connected(from, to) || !self.heard.note(message.hash, to) {
             return;
         }
         let Some(known) = self.verify(message) else {

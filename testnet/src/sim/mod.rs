@@ -31,6 +31,7 @@ mod content;
 pub mod crowd;
 mod fetch;
 mod gossip;
+mod heard;
 pub mod mesh;
 mod network;
 mod policies;

@@ -1,6 +1,6 @@
 //! A simulated site: the records it holds, in memory, under the same rules as a node's catalog, and its verdicts.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use rialto_node::trust::{ChannelFacts, Facts, Policy, Verdict, evaluate, revocation_subjects};
@@ -80,8 +80,6 @@ pub(super) struct Site {
     others: BTreeMap<u64, RecordId>,
     /// Versions evicted, and who had signed them.
     evicted: BTreeMap<Hash, Vec<PublicKey>>,
-    /// Gossip messages that came before: asked for most of all, and in no order.
-    seen: HashSet<Hash>,
     sync_set: Option<SyncSet>,
     arrivals: u64,
 }
@@ -108,7 +106,6 @@ impl Site {
             versions: BTreeMap::new(),
             others: BTreeMap::new(),
             evicted: BTreeMap::new(),
-            seen: HashSet::new(),
             sync_set: None,
             arrivals: 0,
         }
@@ -138,16 +135,6 @@ impl Site {
         if self.kept.insert(key) {
             self.evicted.retain(|_, signers| !signers.contains(&key));
         }
-    }
-
-    /// Notes a gossip message; `false` where it came before.
-    pub(super) fn sees(&mut self, message: Hash) -> bool {
-        self.seen.insert(message)
-    }
-
-    /// Whether a gossip message came before.
-    pub(super) fn has_seen(&self, message: &Hash) -> bool {
-        self.seen.contains(message)
     }
 
     /// The channels of a publisher that are known here.

@@ -9,6 +9,7 @@ use rialto_protocol::swarm::PeerKey;
 use super::catchup::{SYNC_INTERVAL, Session};
 use super::content::{Content, Shape};
 use super::fetch::Fetch;
+use super::heard::Heard;
 use super::network::Network;
 use super::policies;
 use super::records::{Gossip, Ledger, PUBLISHING, Publication, Signer};
@@ -72,6 +73,8 @@ pub(super) struct World {
     /// The last one is the stranger whom nobody names.
     pub(super) signers: Vec<Signer>,
     pub(super) ledger: Ledger,
+    /// Who heard which gossip.
+    pub(super) heard: Heard,
     /// What came of bytes that were verified, at whatever site.
     pub(super) verified: BTreeMap<Hash, Option<Arc<Known>>>,
     pub(super) sessions: BTreeMap<u64, Session>,
@@ -129,6 +132,7 @@ impl World {
             sites,
             signers,
             ledger: Ledger::default(),
+            heard: Heard::default(),
             verified: BTreeMap::new(),
             sessions: BTreeMap::new(),
             contents: BTreeMap::new(),

@@ -11,6 +11,7 @@ use rialto_protocol::record::Body;
 use rialto_protocol::signed::Envelope;
 use rialto_protocol::sync::{Initiator, Message, Progress, Responder};
 
+use super::super::heard::Heard;
 use super::super::network::Network;
 use super::super::policies;
 use super::super::records::{EPOCH, Gossip};
@@ -63,6 +64,7 @@ pub(super) struct World {
     pub(super) truth: Truth,
     /// For each signer, the largest group of honest sites that keep its records and are linked through such sites.
     pub(super) main: BTreeMap<PublicKey, BTreeSet<usize>>,
+    heard: Heard,
     verified: HashMap<Hash, Option<Arc<Known>>>,
     /// What was said so far, as the replayer remembers it.
     said: Vec<Arc<Gossip>>,
@@ -126,6 +128,7 @@ impl World {
             sites,
             truth: Truth::default(),
             main: BTreeMap::new(),
+            heard: Heard::default(),
             verified: HashMap::new(),
             said: Vec::new(),
             summary,
@@ -200,7 +203,7 @@ impl World {
             return Ok(());
         }
         let known = self.verify(message);
-        self.sites[site].site.sees(message.hash);
+        self.heard.note(message.hash, site);
         if let Some(known) = known {
             self.insert(site, &known)?;
         }
@@ -209,7 +212,7 @@ impl World {
     }
 
     fn hear(&mut self, from: usize, to: usize, message: &Arc<Gossip>) -> Result<(), SiegeError> {
-        if !self.network.is_connected(from, to) || !self.sites[to].site.sees(message.hash) {
+        if !self.network.is_connected(from, to) || !self.heard.note(message.hash, to) {
             return Ok(());
         }
         let Some(known) = self.verify(message) else { return self.refuse(to, from) };
@@ -242,15 +245,10 @@ impl World {
         if is_split && from.is_some_and(|from| half(from) != half(site)) {
             return;
         }
-        for index in 0..self.network.peers(site).len() {
-            let peer = self.network.peers(site)[index];
-            if Some(peer) == from
-                || (is_split && half(peer) != half(site))
-                || self.sites[peer].site.has_seen(&message.hash)
-            {
-                continue;
+        for peer in self.heard.lacking(&message.hash, self.network.peers(site)) {
+            if Some(peer) != from && (!is_split || half(peer) == half(site)) {
+                self.send(site, peer, message);
             }
-            self.send(site, peer, message);
         }
     }
 
@@ -415,6 +413,7 @@ impl World {
         self.summary.crashes += 1;
         let elapsed = self.timeline.elapsed();
         self.sites[site].site.forget();
+        self.heard.forget(site);
         if self.siege.weakness == Weakness::ForgetsFloors {
             self.sites[site].site.forget_floors();
         }
