@@ -152,8 +152,8 @@ side!(Responding);
 fn session(mut side: impl Side, mut script: &[u8]) {
     let is_ours = |id: &Beginning| (0..64).any(|n| id.fits(&our_id(n)));
     let is_wanted = |id: &Beginning| !is_ours(id) && !id.bytes()[0].is_multiple_of(4);
-    // Records that were asked for and have not come.
-    let mut outstanding = 0;
+    // Records that were asked for and have not come, and what the peer offered just now.
+    let (mut outstanding, mut offered) = (0, Vec::new());
     loop {
         // A turn ends: 64 records at most can be sent, whatever is asked, and a few messages about it.
         for sent in 0.. {
@@ -168,7 +168,15 @@ fn session(mut side: impl Side, mut script: &[u8]) {
             assert_eq!(Message::decode(&encoded).as_ref(), Ok(&message), "what we send can be read");
             match message {
                 Message::Want(ids) => {
-                    assert!(ids.iter().all(is_wanted), "asked for what is not wanted");
+                    // By what no other of the offered begins with, be it how one of ours begins.
+                    let is_right = |id: &Beginning| {
+                        let mut fits = offered.iter().filter(|offered| id.short_range().contains(offered));
+                        match (fits.next(), fits.next()) {
+                            (Some(one), None) => is_wanted(&Beginning::Short(*one)),
+                            _ => offered.is_empty() && is_wanted(id),
+                        }
+                    };
+                    assert!(ids.iter().all(is_right), "asked for what is not wanted");
                     outstanding = ids.len();
                 }
                 Message::Offer(ids) => assert!(ids.iter().all(|id| is_ours(&(*id).into())), "offered what is not ours"),
@@ -182,6 +190,10 @@ fn session(mut side: impl Side, mut script: &[u8]) {
         let Some((message, rest)) = rest.split_at_checked(u16::from_be_bytes(*length).into()) else { return };
         script = rest;
         let Ok(message) = Message::decode(message) else { return };
+        offered = match &message {
+            Message::Offer(ids) => ids.clone(),
+            _ => Vec::new(),
+        };
         let Ok(progress) = side.receive(message, is_wanted) else { return };
         assert!(progress.envelopes.len() <= outstanding, "took more records than were asked for");
         outstanding -= progress.envelopes.len();
