@@ -101,7 +101,7 @@ fn set_kind(kind: &str) -> impl FnOnce(&mut std::collections::BTreeMap<Value, Va
 }
 
 /// A site, and an honest one beside it whose records must always arrive.
-fn two_sites(scene: &Scene) -> (Site, Site) {
+pub(super) fn two_sites(scene: &Scene) -> (Site, Site) {
     let honest = scene.site("uni");
     honest.new_key("releases").expect("a key");
     let site = scene.site_that_knows("shop", &[&honest]);

@@ -12,15 +12,7 @@ use rialto_tests::held::noise;
 use rialto_tests::hostile::{Hostile, Part, run};
 use rialto_tests::scene::{Scene, goes_on, hostile};
 
-use super::records::now;
-
-/// A site, and an honest one beside it.
-fn two_sites(scene: &Scene) -> (Site, Site) {
-    let honest = scene.site("uni");
-    honest.new_key("alarm").expect("a key");
-    let site = scene.site_that_knows("shop", &[&honest]);
-    (honest, site)
-}
+use super::records::{now, two_sites};
 
 /// Goes on with `more` until the site shows that this peer takes more than its share, and why.
 fn until_it_is_too_much(site: &Site, peer: &Hostile, why: &str, mut more: impl FnMut()) {
@@ -37,7 +29,7 @@ fn until_it_is_too_much(site: &Site, peer: &Hostile, why: &str, mut more: impl F
 /// What the honest site says is heard, and both go on.
 fn an_honest_site_is_heard(scene: &Scene, honest: &Site, site: &mut Site) {
     let advisory = ["--id", "DSA-1", "--severity", "low", "--ecosystem", "debian-12", "--package", "openssl"];
-    honest.json(&[&["advisory", "publish", "--key", "alarm"], &advisory[..]].concat()).expect("an advisory");
+    honest.json(&[&["advisory", "publish", "--key", "releases"], &advisory[..]].concat()).expect("an advisory");
     let listed = ["advisory", "ls", "--strangers"];
     site.until(SOON, "the honest advisory", &listed, |known| known[0]["id"] == "DSA-1").expect("it arrives");
     goes_on(site, scene);
