@@ -14,9 +14,9 @@ pub use serde_cbor::Value;
 /// Nesting allowed in a value. The deepest record has 6; the rest is room for kinds to come.
 pub const MAX_DEPTH: usize = 16;
 
-/// Values that [`decode_any`] and [`fields`] take, those inside others included. The largest record that there is has about 1,000; the rest is
-/// room for kinds to come. Three bytes of CBOR make a map of one entry, which takes 700 bytes of memory: without this bound, a
-/// stranger's record of 48 KiB took 45 MB to read.
+/// Values that [`decode_any`] and [`fields`] take, those inside others included. The largest record that there is has about
+/// 1,000; the rest is room for kinds to come. Three bytes of CBOR make a map of one entry, which takes 700 bytes of memory:
+/// without this bound, a stranger's record of 48 KiB took 45 MB to read.
 pub const MAX_VALUES: usize = 4096;
 
 /// Why bytes are not the canonical CBOR of what was expected.

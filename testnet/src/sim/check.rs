@@ -109,9 +109,9 @@ impl World {
         for (place, site) in self.sites.iter().enumerate() {
             for known in site.records() {
                 let is_sound = !sound.insert(known.sync_id)
-                    || Envelope::decode(&known.encoded).and_then(Envelope::verify).is_ok_and(|record| {
-                        record.sync_id() == known.sync_id && self.ledger.has(&record.id, record.signers())
-                    });
+                    || Envelope::decode(known.record.envelope().encoded()).and_then(Envelope::verify).is_ok_and(
+                        |record| record.sync_id() == known.sync_id && self.ledger.has(&record.id, record.signers()),
+                    );
                 if !is_sound {
                     return Err(SimError::Unverified { site: place });
                 }

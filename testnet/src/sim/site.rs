@@ -22,12 +22,11 @@ const UNNAMED_RECORDS: usize = 40;
 pub(super) struct Known {
     pub(super) record: Verified<Record>,
     pub(super) sync_id: Hash,
-    pub(super) encoded: Vec<u8>,
 }
 
 impl Known {
     pub(super) fn new(record: Verified<Record>) -> Self {
-        Self { sync_id: record.sync_id(), encoded: record.envelope().encode(), record }
+        Self { sync_id: record.sync_id(), record }
     }
 }
 
@@ -305,7 +304,7 @@ impl Site {
     /// The envelope behind a sync id that begins so.
     pub(super) fn envelope(&self, sync_id: &Beginning) -> Option<Vec<u8>> {
         let held = self.versions.range(sync_id.range()).find_map(|(_, id)| self.records.get(id))?;
-        Some(held.known.encoded.clone())
+        Some(held.known.record.envelope().encode())
     }
 
     /// Whether the versions whose sync id begins so are lacking and would be taken.
