@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use rialto_web::api::{FacetCount, ReleaseSummary, SearchPage, VerdictKind};
+use rialto_web::api::{ApiError, FacetCount, ReleaseSummary, SearchPage, VerdictKind};
 
 use super::output::{Cell, Face, Outcome, Tone, span};
 use crate::client::{Client, segment};
@@ -71,6 +71,11 @@ pub(super) async fn run(face: &Face, client: &Client, arguments: Arguments) -> O
         || arguments.within.is_some()
         || [&arguments.publisher, &arguments.tag, &arguments.arch].iter().any(|value| value.is_some());
     let found: SearchPage = client.get(&path).await?;
+    if arguments.page > 1 && !found.is_exact {
+        // How many of the pages before fit is not known: what was not judged is not counted.
+        return Err(ApiError::usage("so many releases fit the words that pages by verdict cannot be counted")
+            .with_hint("go on with --offset, as the first page says; or give more words"));
+    }
     face.print(&found, |page| {
         if found.releases.is_empty() && found.next.is_none() {
             return page.line(match (is_narrowed, offset) {

@@ -108,6 +108,9 @@ pub fn spawn(
                     }
                     continue;
                 }
+                if bans.holds(&peer, Offence::CatchUp) {
+                    continue;
+                }
                 // Dropping the stream tells the opener, whose timer brings it again.
                 let Some(seat) = seats.take(peer) else { continue };
                 let (records, news, shutdown) = (Arc::clone(&records), news.clone(), shutdown.clone());

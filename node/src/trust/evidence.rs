@@ -54,7 +54,7 @@ pub enum EvidenceError {
 #[derive(Debug)]
 pub struct Evidence {
     directory: PathBuf,
-    /// Files that were written, or found as they should be, since the start.
+    /// Versions that were written, or found as they should be, since the start.
     kept: Mutex<BTreeSet<String>>,
 }
 
@@ -76,10 +76,12 @@ impl Evidence {
         // Held for the whole of it: two decisions may need the same.
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(policy) = policy {
-            self.keep_file(&mut kept, policy_file(policy.hash()), || policy.text().as_bytes().to_vec())?;
+            let hash = policy.hash();
+            self.keep_file(&mut kept, hash.to_owned(), policy_file(hash), || policy.text().as_bytes().to_vec())?;
         }
         for record in records {
-            self.keep_file(&mut kept, record_file(&record.id), || record.envelope().encode())?;
+            let version = format!("{} {}", record.id, record.sync_id());
+            self.keep_file(&mut kept, version, record_file(&record.id), || self.with_what_is_kept(record))?;
         }
         Ok(())
     }
@@ -113,13 +115,25 @@ impl Evidence {
         Envelope::decode(&bytes).and_then(Envelope::verify).ok().filter(|record| record.id == *id)
     }
 
+    /// A record with its signatures, and those that it was kept with before: an earlier decision may rest on them.
+    fn with_what_is_kept(&self, record: &Verified<Record>) -> Vec<u8> {
+        let kept = self.record(&record.id);
+        let merged = kept.as_ref().and_then(|kept| kept.merge(record).ok());
+        match (merged, kept) {
+            (Some(Some(merged)), _) => merged.envelope().encode(),
+            (Some(None), Some(kept)) => kept.envelope().encode(),
+            _ => record.envelope().encode(),
+        }
+    }
+
     fn keep_file(
         &self,
         kept: &mut BTreeSet<String>,
+        version: String,
         name: String,
         content: impl FnOnce() -> Vec<u8>,
     ) -> Result<(), EvidenceError> {
-        if kept.contains(&name) {
+        if kept.contains(&version) {
             return Ok(());
         }
         let bytes = content();
@@ -134,7 +148,7 @@ impl Evidence {
         if kept.len() >= MAX_REMEMBERED {
             kept.clear();
         }
-        kept.insert(name);
+        kept.insert(version);
         Ok(())
     }
 }
@@ -164,7 +178,7 @@ fn write_durably(directory: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::trust::testing::Scene;
+    use crate::trust::testing::{Scene, signed_by_some};
 
     #[test]
     fn a_policy_is_kept_once_and_comes_back_as_it_was() {
@@ -204,6 +218,23 @@ mod tests {
         assert!(evidence.record(&one.id).is_none(), "signed, and another one");
         fs::write(path(&other), [0; 100]).unwrap();
         assert!(evidence.record(&other.id).is_none());
+    }
+
+    #[test]
+    fn a_record_that_was_signed_by_more_since_is_kept_with_all_signatures() {
+        let folder = tempfile::tempdir().unwrap();
+        let (scene, evidence) = (Scene::default(), Evidence::new(folder.path()));
+        let body = scene.body(|_| {});
+        let both = [&scene.cern, &scene.desy];
+        let by = |signer| signed_by_some(&body, &both, &[signer], 1);
+        let signers = || evidence.record(&by(&scene.cern).id).map(|record| record.signers().count());
+        evidence.keep(None, [&by(&scene.cern)]).unwrap();
+        assert_eq!(signers(), Some(1));
+        evidence.keep(None, [&by(&scene.desy)]).unwrap();
+        assert_eq!(signers(), Some(2));
+        evidence.keep(None, [&by(&scene.cern)]).unwrap();
+        Evidence::new(folder.path()).keep(None, [&by(&scene.cern)]).unwrap();
+        assert_eq!(signers(), Some(2), "nothing that a decision rests on is lost");
     }
 
     #[test]

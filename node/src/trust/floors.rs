@@ -306,14 +306,16 @@ impl Floors {
         let written = Tail::open(&new).and_then(|mut tail| {
             tail.append(text.as_bytes())?;
             std::fs::rename(&new, &self.path)?;
-            if let Some(directory) = self.path.parent() {
-                File::open(directory)?.sync_all()?;
-            }
             Ok(tail)
         });
         match written {
             Ok(tail) => {
+                // It is the file from here on. Should the power fail before the disk knows, the old one is still whole.
                 inner.tail = tail;
+                let synced = self.path.parent().map_or(Ok(()), |directory| File::open(directory)?.sync_all());
+                if let Err(error) = synced {
+                    tracing::warn!(%error, "the new file of what was seen may not be in its place after a power loss");
+                }
                 Ok(())
             }
             Err(error) => {
