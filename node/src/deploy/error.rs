@@ -52,6 +52,9 @@ pub enum DeployError {
     /// It was stopped while it was being made.
     #[error("the deployment was cancelled")]
     Cancelled,
+    /// Whoever asked for it does not want it any more.
+    #[error("it is not started: {0}")]
+    Refused(String),
     /// No instance has this id.
     #[error("no instance is called '{0}'; 'rialto ps' lists them")]
     NotFound(String),
@@ -102,6 +105,7 @@ impl From<DeployError> for ApiError {
             | DeployError::OtherState { .. } => ErrorCode::Usage,
             DeployError::NotFound(_) => ErrorCode::NotFound,
             DeployError::ShuttingDown => ErrorCode::NotRunning,
+            DeployError::Refused(_) => ErrorCode::Refused,
             _ => ErrorCode::Failed,
         };
         let hint = match &error {

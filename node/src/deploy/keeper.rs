@@ -20,7 +20,7 @@ use super::hypervisor::{Guest, GuestEvent, Hypervisor, HypervisorError, Identity
 use super::instance::{InstanceRecord, Remark, State, note};
 use super::plan::Stated;
 use super::seed::Seed;
-use super::{DeployError, Progress, ProgressFn, console};
+use super::{Caller, DeployError, Progress, console};
 use crate::dir::write_new;
 
 /// The seed's name in an instance's home.
@@ -60,8 +60,8 @@ pub(super) struct Plan {
     pub(super) set: BTreeMap<String, String>,
     /// The machine.
     pub(super) machine: Machine,
-    /// Who is told how it goes.
-    pub(super) progress: ProgressFn,
+    /// Who is told how it goes, and asked before it starts.
+    pub(super) caller: Arc<dyn Caller>,
 }
 
 pub(super) struct Keeper {
@@ -108,6 +108,10 @@ impl Keeper {
                 }
             }
         };
+        let made = match made {
+            Ok(()) => still_wanted(&plan).await,
+            failed => failed,
+        };
         let started = match made {
             Ok(()) => self.start(&plan).await,
             Err(error) => Err(error),
@@ -132,7 +136,7 @@ impl Keeper {
     }
 
     async fn start(&mut self, plan: &Plan) -> Result<Box<dyn Guest>, DeployError> {
-        (plan.progress)(Progress { stage: "starting", done: 0, total: 0 });
+        plan.caller.progress(Progress { stage: "starting", done: 0, total: 0 });
         self.change(|record| record.state = State::Starting).await;
         let guest = self.hypervisor.start(&self.home, &plan.machine).await?;
         let pid = guest.pid();
@@ -210,8 +214,7 @@ impl Keeper {
                         let _ = reply.send(self.resume(&mut guest).await);
                     }
                     Some(Request::Remark { remark, reply }) => {
-                        self.change(|record| record.remark(remark)).await;
-                        let _ = reply.send(Ok(()));
+                        let _ = reply.send(self.remark(remark).await);
                     }
                     Some(Request::Remove { reply }) => {
                         let answer = self.remove().await;
@@ -331,22 +334,52 @@ impl Keeper {
     /// Changes the record: on disk first, then for everyone to see. A disk that refuses is reported and does not keep us
     /// from knowing the truth; the next start finds it out again.
     pub(super) async fn change(&mut self, change: impl FnOnce(&mut InstanceRecord)) {
-        let before = self.record.borrow().clone();
+        let Some(record) = self.changed(change) else { return };
+        if let Err(error) = self.write(&record).await {
+            tracing::error!("instance {} is {}, which is not on disk: {error}", record.id, record.state.as_str());
+        }
+        self.show(record);
+    }
+
+    /// Changes what must not be lost: where the disk refuses, nothing has changed.
+    pub(super) async fn change_durably(&mut self, change: impl FnOnce(&mut InstanceRecord)) -> Result<(), DeployError> {
+        let Some(record) = self.changed(change) else { return Ok(()) };
+        self.write(&record).await?;
+        self.show(record);
+        Ok(())
+    }
+
+    async fn remark(&mut self, remark: Remark) -> Result<(), DeployError> {
+        match remark {
+            // Without it, nobody would know after a crash that the instance stands still for another.
+            Remark::Updating(_) => self.change_durably(|record| record.remark(remark)).await,
+            _ => {
+                self.change(|record| record.remark(remark)).await;
+                Ok(())
+            }
+        }
+    }
+
+    /// The record as it would be; `None` where that is as it is.
+    fn changed(&self, change: impl FnOnce(&mut InstanceRecord)) -> Option<InstanceRecord> {
+        let before = self.record.borrow();
         let mut record = before.clone();
         change(&mut record);
-        if record == before {
-            return;
-        }
         debug_assert!(
             record.state == before.state || before.state.can_become(record.state),
             "{:?} became {:?}",
             before.state,
             record.state
         );
-        let (home, written) = (self.home.clone(), record.clone());
-        if let Err(error) = blocking("write the instance's record", move || written.write(&home)).await {
-            tracing::error!("instance {} is {}, which is not on disk: {error}", record.id, record.state.as_str());
-        }
+        (record != *before).then_some(record)
+    }
+
+    async fn write(&self, record: &InstanceRecord) -> Result<(), DeployError> {
+        let (home, record) = (self.home.clone(), record.clone());
+        blocking("write the instance's record", move || record.write(&home)).await
+    }
+
+    fn show(&self, record: InstanceRecord) {
         tracing::info!("instance {} is {}", record.id, record.state.as_str());
         self.record.send_replace(record);
         self.changes.send_modify(|count| *count += 1);
@@ -368,24 +401,31 @@ async fn prepare(
     for (image, stated) in &plan.images {
         let image = *image;
         let refused = |source| DeployError::Export { image, source };
-        (plan.progress)(Progress { stage: "exporting", done, total });
+        plan.caller.progress(Progress { stage: "exporting", done, total });
         let found = bases.ensure(image).await.map_err(refused)?;
         let Some(Stated { bytes: expected, digests }) = *stated else { continue };
         if expected != found {
             return Err(DeployError::WrongLength { image, expected, found });
         }
-        (plan.progress)(Progress { stage: "checking", done, total });
+        plan.caller.progress(Progress { stage: "checking", done, total });
         if bases.digests(image).await.map_err(refused)? != digests {
             return Err(DeployError::WrongDigests(image));
         }
         done += expected;
     }
-    (plan.progress)(Progress { stage: "creating", done: total, total });
+    plan.caller.progress(Progress { stage: "creating", done: total, total });
     let (seed, path) = (plan.seed.clone(), home.join(SEED_FILE));
     blocking("write the seed", move || seed.write(&path)).await?;
     let (set, kept) = (plan.set.clone(), home.join(SETTINGS_FILE));
     blocking("write the settings", move || write_new(&kept, &serde_json::to_vec(&set)?, 0o600)).await?;
     Ok(hypervisor.create(&home, &plan.machine).await?)
+}
+
+/// Making it can take minutes, in which what speaks for it can change.
+async fn still_wanted(plan: &Plan) -> Result<(), DeployError> {
+    let caller = Arc::clone(&plan.caller);
+    let objection = blocking("ask whether it may still start", move || Ok(caller.objection())).await?;
+    objection.map_or(Ok(()), |why| Err(DeployError::Refused(why)))
 }
 
 /// The home appears with its record in it, or not at all.

@@ -116,8 +116,16 @@ pub struct Progress {
     pub total: u64,
 }
 
-/// Who is told how a deployment goes. Called from the instance's task: it must not block.
-pub type ProgressFn = Arc<dyn Fn(Progress) + Send + Sync>;
+/// Who asked for a deployment.
+pub trait Caller: Send + Sync {
+    /// Takes how far it is. Must not block.
+    fn progress(&self, at: Progress);
+
+    /// Why the guest shall not start after all: asked when everything is made, which can take minutes. May block.
+    fn objection(&self) -> Option<String> {
+        None
+    }
+}
 
 struct Shared {
     instances: PathBuf,
@@ -195,12 +203,12 @@ impl Deployer {
     ///
     /// # Errors
     /// Values that do not fit the release's context schema, ports that are taken, a machine beyond this site's limits,
-    /// missing tools, images that are not complete, a guest that does not start.
+    /// missing tools, images that are not complete, an objection of the caller's, a guest that does not start.
     pub async fn deploy(
         &self,
         accepted: &Accepted,
         spec: DeploySpec,
-        progress: ProgressFn,
+        caller: Arc<dyn Caller>,
     ) -> Result<Instance, DeployError> {
         let draft = plan::Draft::check(accepted, &spec, &self.shared.options.limits)?;
         let accelerator = self.shared.hypervisor.probe().await?;
@@ -214,7 +222,7 @@ impl Deployer {
             draft.describe(&mut record, accelerator, &ports);
             record.follows = spec.follows;
             record.replaces = spec.replaces;
-            let plan = draft.plan(accepted, &id, ports, progress);
+            let plan = draft.plan(accepted, &id, ports, caller);
             record.machine = Some(plan.machine.clone());
             let (handle, keeper) = self.keeper(record);
             let (reply, started) = oneshot::channel();

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::thread::available_parallelism;
 
 use rialto_protocol::bounded::Name;
@@ -15,7 +16,7 @@ use super::hypervisor::{Accelerator, Identity, Machine, MachineBoot, MachineDisk
 use super::instance::InstanceRecord;
 use super::keeper::{Plan, SEED_FILE};
 use super::seed::Seed;
-use super::{DeployError, DeploySpec, ProgressFn};
+use super::{Caller, DeployError, DeploySpec};
 use crate::store::FlatDigests;
 use crate::trust::Accepted;
 
@@ -134,7 +135,7 @@ impl Draft {
     }
 
     /// What is to be made for the instance `id`.
-    pub(super) fn plan(self, accepted: &Accepted, id: &str, ports: Vec<PortForward>, progress: ProgressFn) -> Plan {
+    pub(super) fn plan(self, accepted: &Accepted, id: &str, ports: Vec<PortForward>, caller: Arc<dyn Caller>) -> Plan {
         let release = accepted.release();
         let machine = Machine {
             identity: Identity::of(id),
@@ -147,7 +148,7 @@ impl Draft {
             ports,
         };
         let seed = Seed::new(id, accepted.id(), &release.name, &release.context, &self.values);
-        Plan { images: self.images, seed, set: self.set, machine, progress }
+        Plan { images: self.images, seed, set: self.set, machine, caller }
     }
 }
 

@@ -82,8 +82,24 @@ impl Keeper {
                 return Err(error.into());
             }
         };
-        // What resuming takes is on disk before the guest is gone.
-        self.change(|record| record.saved = Some(saved)).await;
+        // What resuming takes is on disk before the guest is gone; a disk that its memory has filled may not take it.
+        if let Err(error) = self.change_durably(|record| record.saved = Some(saved)).await {
+            let went_on = self.go_on(running).await;
+            let why = note(&match &went_on {
+                Ok(()) => format!("it was not suspended: {error}"),
+                Err(stuck) => format!("it was not suspended ({error}), and does not go on: {stuck}"),
+            });
+            if went_on.is_err() {
+                end(guest).await?;
+                *guest = None;
+            }
+            self.change(|record| {
+                record.state = if went_on.is_ok() { State::Running } else { State::Failed };
+                record.note = Some(why);
+            })
+            .await;
+            return Err(error);
+        }
         end(guest).await?;
         *guest = None;
         self.change(|record| {

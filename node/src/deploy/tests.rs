@@ -14,6 +14,7 @@ use rialto_protocol::record::{
     Arch, Body, Boot, ContextError, ContextInput, Disk, DiskFormat, InputType, Release, Requirements,
 };
 use rialto_protocol::signed::Draft;
+use rialto_web::api::{ApiError, ErrorCode};
 use tempfile::TempDir;
 use tokio::time::timeout;
 
@@ -395,6 +396,22 @@ async fn a_disk_under_the_digests_of_another_does_not_boot() {
     assert_eq!(deploy(disk()).await.unwrap().state, "running");
 }
 
+/// Between the last verdict and the guest's first instruction lies the export of its disks, which can take minutes.
+#[tokio::test]
+async fn what_is_withdrawn_while_it_is_made_does_not_start() {
+    let site = Site::new();
+    let deployer = site.open().await;
+    let refused =
+        deployer.deploy(&accepted(&release(SPEAKS)), DeploySpec::default(), Arc::new(Fickle)).await.unwrap_err();
+    assert!(matches!(refused, DeployError::Refused(_)), "{refused}");
+    assert_eq!(ApiError::from(refused).code, ErrorCode::Refused);
+    let failed = deployer.list();
+    assert!(failed.iter().all(|instance| instance.state == "failed"), "{failed:?}");
+    assert!(failed[0].note.as_ref().is_some_and(|note| note.contains("revoked meanwhile")), "{failed:?}");
+    assert!(Process::find(Identity::of(&failed[0].instance)).unwrap().is_none(), "nothing was started");
+    deployer.remove(&failed[0].instance).await.unwrap();
+}
+
 #[tokio::test]
 async fn images_that_cannot_be_had_or_are_not_what_was_said_fail_the_instance() {
     let site = Site::new();
@@ -610,8 +627,25 @@ fn accepted(release: &Release) -> Accepted {
     Accepted::for_test(&draft.seal().verify().unwrap()).unwrap()
 }
 
-fn quiet() -> ProgressFn {
-    Arc::new(|_| {})
+fn quiet() -> Arc<dyn Caller> {
+    Arc::new(Quiet)
+}
+
+struct Quiet;
+
+impl Caller for Quiet {
+    fn progress(&self, _: Progress) {}
+}
+
+/// Changes its mind while the instance is made.
+struct Fickle;
+
+impl Caller for Fickle {
+    fn progress(&self, _: Progress) {}
+
+    fn objection(&self) -> Option<String> {
+        Some("its release was revoked meanwhile".to_owned())
+    }
 }
 
 async fn console_says(deployer: &Deployer, id: &str, text: &str) {

@@ -7,36 +7,55 @@
 //! 3. the new one is deployed with the same settings, and has to run for a while (`deploy.update-trial`);
 //! 4. the old one is stopped, and kept until it is removed; the one that it once replaced goes.
 //!
-//! Where 3 fails, the old one goes on where it stood still, and this release is not tried again. One after the other.
+//! Where 3 fails, the old one goes on where it stood still, and this release is not tried again. Where it does not come so far,
+//! nothing has happened to the old one, and it is tried again later: a holder may be away for an hour. One after the other.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rialto_web::api::{ApiError, Instance, VerdictKind};
+use rialto_protocol::ids::RecordId;
+use rialto_web::api::{ApiError, ErrorCode, Instance, VerdictKind};
 use serde::Serialize;
 use tokio::sync::oneshot;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::Node;
-use super::work::blocking;
+use super::work::{StillJudging, blocking};
 use crate::catalog::SharedRecord;
-use crate::deploy::{DeploySpec, InstanceRecord, Progress, Proposal, Remark, State};
+use crate::deploy::{DeploySpec, InstanceRecord, Proposal, Remark, State};
 use crate::jobs::Reporter;
-use crate::trust::Update;
+use crate::trust::{Accepted, Update};
 
 /// How often it is looked where channels point, at least: an hour of the day or an expiry can change a verdict too.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
 /// News come in bursts; a look is for all of a moment.
 const GATHER: Duration = Duration::from_millis(300);
+/// How long an update waits that could not begin; each time that it still cannot, twice as long.
+const AGAIN_AFTER: Duration = Duration::from_secs(60);
+/// At most so long.
+const AGAIN_AFTER_MOST: Duration = Duration::from_secs(60 * 60);
 
 /// What an instance's channel wants of it.
 enum Wanted {
-    /// Nothing: it runs what the channel points at, or that is not to be had.
+    /// Nothing: it runs what the channel points at, or policy would not have it replaced.
     Nothing,
+    /// Nobody can tell: what the channel points at is not known, or not accepted as things are.
+    Unknown,
     /// To be shown.
     Propose(Proposal),
     /// To be done.
     Replace(SharedRecord, String),
+}
+
+/// Updates that could not begin, by instance: which release, how often it was tried, and when it is tried again.
+type Postponed = BTreeMap<String, (RecordId, u32, Instant)>;
+
+/// How an update failed.
+struct Failure {
+    why: String,
+    /// Whether the new release is to blame, or who cancelled it: it is not tried again.
+    is_final: bool,
 }
 
 /// What came of an update.
@@ -51,10 +70,13 @@ impl Node {
     pub(super) async fn follow_channels(self: Arc<Self>) {
         let (mut records, mut policy) = (self.catalog.changes(), self.policy.clone());
         let mut instances = self.deployer.changes();
+        let mut postponed = Postponed::new();
         self.take_up_updates().await;
         loop {
-            for record in self.deployer.records() {
-                self.look_after(record).await;
+            let known = self.deployer.records();
+            postponed.retain(|id, _| known.iter().any(|record| record.id == *id));
+            for record in known {
+                self.look_after(record, &mut postponed).await;
             }
             tokio::select! {
                 Ok(()) = records.changed() => {}
@@ -66,7 +88,7 @@ impl Node {
         }
     }
 
-    async fn look_after(self: &Arc<Self>, record: InstanceRecord) {
+    async fn look_after(self: &Arc<Self>, record: InstanceRecord, postponed: &mut Postponed) {
         if record.state != State::Running || record.follows.is_none() || record.updating.is_some() {
             return;
         }
@@ -74,8 +96,10 @@ impl Node {
         let Ok(wanted) = blocking(move || node.wanted(&looked_at)).await else { return };
         let proposal = match wanted {
             Wanted::Nothing => None,
+            // What did not come up once is remembered for when it can be told again.
+            Wanted::Unknown => record.update.clone().filter(|tried| tried.has_failed),
             Wanted::Propose(proposal) => Some(proposal),
-            Wanted::Replace(release, title) => return self.update(record, release, title).await,
+            Wanted::Replace(release, title) => return self.replace_when_due(record, release, title, postponed).await,
         };
         if proposal != record.update {
             if let Some(proposal) = &proposal {
@@ -91,9 +115,10 @@ impl Node {
         let Some(channel) = record.follows.as_ref().and_then(|follows| follows.channel()) else {
             return Wanted::Nothing;
         };
-        let Some(release) = self.channel(&channel).state.fresh().filter(|release| *release != record.release) else {
+        let Some(release) = self.channel(&channel).state.fresh() else { return Wanted::Unknown };
+        if release == record.release {
             return Wanted::Nothing;
-        };
+        }
         let is_of_channel = |found: &SharedRecord| {
             self.is_published(found)
                 && found
@@ -101,11 +126,11 @@ impl Node {
                     .release()
                     .is_some_and(|release| release.publisher == channel.publisher && release.name == channel.name)
         };
-        let Some(found) = self.catalog.get(&release).filter(is_of_channel) else { return Wanted::Nothing };
+        let Some(found) = self.catalog.get(&release).filter(is_of_channel) else { return Wanted::Unknown };
         let title = self.title(&found);
         let verdict = self.judge(Arc::clone(&found)).verdict;
         if verdict.kind() != VerdictKind::Accept {
-            return Wanted::Nothing;
+            return Wanted::Unknown;
         }
         match (verdict.update(), &record.update) {
             (Update::Never, _) => Wanted::Nothing,
@@ -122,42 +147,77 @@ impl Node {
         }
     }
 
+    /// Puts a release in an instance's place, unless that could not begin lately.
+    async fn replace_when_due(
+        self: &Arc<Self>,
+        old: InstanceRecord,
+        release: SharedRecord,
+        title: String,
+        postponed: &mut Postponed,
+    ) {
+        let (id, target) = (old.id.clone(), release.id);
+        let before = postponed.get(&id).filter(|(tried, ..)| *tried == target).map(|(_, times, due)| (*times, *due));
+        if before.is_some_and(|(_, due)| Instant::now() < due) {
+            return;
+        }
+        postponed.remove(&id);
+        let Err(failure) = self.update(old, release, title.clone()).await else { return };
+        let text = match failure.is_final {
+            true => format!("the update to {title} failed, and it runs on: {}", failure.why),
+            false => {
+                let times = before.map_or(0, |(times, _)| times);
+                let pause = AGAIN_AFTER.saturating_mul(1 << times.min(16)).min(AGAIN_AFTER_MOST);
+                postponed.insert(id.clone(), (target, times + 1, Instant::now() + pause));
+                format!("the update to {title} could not begin, and is tried again: {}", failure.why)
+            }
+        };
+        tracing::error!(instance = id, "{text}");
+        self.note_update(&id, Some(Proposal { release: target, text, has_failed: failure.is_final })).await;
+    }
+
     /// Puts a release in an instance's place, as a job, and waits for its end.
-    async fn update(self: &Arc<Self>, old: InstanceRecord, release: SharedRecord, title: String) {
+    async fn update(
+        self: &Arc<Self>,
+        old: InstanceRecord,
+        release: SharedRecord,
+        title: String,
+    ) -> Result<(), Failure> {
         tracing::info!(instance = old.id, "its channel has moved: {} is replaced by {title}", old.title);
         let name = format!("updating instance {} from {} to {title}", old.id, old.title);
         let (ended, end) = oneshot::channel();
-        let (node, id, target) = (Arc::clone(self), old.id.clone(), release.id);
+        let node = Arc::clone(self);
         let job = self.jobs.start(name, {
             let title = title.clone();
             move |reporter| async move {
-                let updated = node.replace(&old, &release, title, reporter).await;
-                let _ = ended.send(updated.as_ref().map(|_| ()).map_err(Clone::clone));
+                let prepared = node.prepare(&old, &release, title, &reporter).await;
+                let (updated, is_final) = match prepared {
+                    Ok((accepted, spec)) => (node.replace(&old, &release, &accepted, spec, reporter).await, true),
+                    Err(error) => (Err(error), false),
+                };
+                let failure = |error: &ApiError| Failure { why: error.message.clone(), is_final };
+                let _ = ended.send(updated.as_ref().map(|_| ()).map_err(failure));
                 updated
             }
         });
-        let failed = match job {
-            Ok(_) => match end.await {
-                Ok(Ok(())) => return,
-                Ok(Err(error)) => error.message,
-                // Cancelled, or a bug: whatever it left is put in order.
-                Err(_) => "it was cancelled".to_owned(),
-            },
-            Err(error) => error.message,
+        job.map_err(|error| Failure { why: error.message, is_final: false })?;
+        let failure = match end.await {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(failure)) => failure,
+            // Cancelled, or a bug: whatever it left is put in order.
+            Err(_) => Failure { why: "it was cancelled".to_owned(), is_final: true },
         };
         self.take_up_updates().await;
-        let text = format!("the update to {title} failed, and it runs on: {failed}");
-        tracing::error!(instance = id, "{text}");
-        self.note_update(&id, Some(Proposal { release: target, text, has_failed: true })).await;
+        Err(failure)
     }
 
-    async fn replace(
+    /// Step 1: the old instance runs.
+    async fn prepare(
         self: &Arc<Self>,
         old: &InstanceRecord,
         release: &SharedRecord,
         title: String,
-        reporter: Reporter,
-    ) -> Result<Updated, ApiError> {
+        reporter: &Reporter,
+    ) -> Result<(Accepted, DeploySpec), ApiError> {
         let (deployer, id) = (self.deployer.clone(), old.id.clone());
         let set = blocking(move || deployer.settings(&id)).await??;
         let spec = DeploySpec {
@@ -169,13 +229,24 @@ impl Node {
         };
         let accepted = self.decided(release).await?;
         self.deployer.check(&accepted, &spec)?;
-        self.fetch_images(accepted.images(), &reporter).await?;
+        self.fetch_images(accepted.images(), reporter).await?;
         // What was accepted before a long fetch may be revoked after it.
-        let accepted = self.decided(release).await?;
+        Ok((self.decided(release).await?, spec))
+    }
+
+    /// The others.
+    async fn replace(
+        self: &Arc<Self>,
+        old: &InstanceRecord,
+        release: &SharedRecord,
+        accepted: &Accepted,
+        spec: DeploySpec,
+        reporter: Reporter,
+    ) -> Result<Updated, ApiError> {
         self.deployer.remark(&old.id, Remark::Updating(Some(release.id))).await?;
         self.deployer.suspend(&old.id).await?;
-        let progress = Arc::new(move |at: Progress| reporter.progress(at.stage, at.done, at.total));
-        let new = self.deployer.deploy(&accepted, spec, progress).await?;
+        let judge = Arc::new(StillJudging { node: Arc::clone(self), release: Arc::clone(release), reporter });
+        let new = self.deployer.deploy(accepted, spec, judge).await?;
         self.stands_trial(&new.instance).await?;
         self.give_up(old, &new).await?;
         Ok(Updated { replaced: old.id.clone(), instance: new.instance })
@@ -245,8 +316,19 @@ impl Node {
         }
         // Looked at again: it may have been about to be suspended.
         if self.deployer.find(&old.id)?.state == State::Suspended.as_str() {
-            let resumed = self.deployer.resume(&old.id).await?;
-            tracing::warn!(instance = resumed.instance, "it goes on after an update that did not come to its end");
+            match self.resume_instance(&old.id).await {
+                Ok(resumed) => {
+                    tracing::warn!(
+                        instance = resumed.instance,
+                        "it goes on after an update that did not come to its end"
+                    );
+                }
+                // It stands still as any instance of a release that is revoked does; the update is over.
+                Err(error) if error.code == ErrorCode::Refused => {
+                    self.deployer.remark(&old.id, Remark::Note(error.message)).await?;
+                }
+                Err(error) => return Err(error),
+            }
         }
         Ok(self.deployer.remark(&old.id, Remark::Updating(None)).await?)
     }

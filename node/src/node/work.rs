@@ -11,7 +11,7 @@ use rialto_protocol::record::Body;
 use rialto_protocol::signed::{Draft, Envelope};
 use rialto_web::api::{
     ApiError, AwayKey, Change, DeployRequest, Deployed, ErrorCode, FetchRequest, Fetched, ImageAdded, ImageExported,
-    PublishRequest, Published,
+    PublishRequest, Published, VerdictKind,
 };
 use tokio::sync::watch;
 
@@ -19,7 +19,7 @@ use super::reference::FetchTarget;
 use super::{Node, fetch_target};
 use crate::catalog::{Outcome, SharedRecord};
 use crate::convert::{ConvertError, Flat, export_qcow2};
-use crate::deploy::{DeploySpec, Followed, Progress};
+use crate::deploy::{Caller, DeploySpec, Followed, Progress};
 use crate::jobs::Reporter;
 use crate::net::bulk::{FetchError, FetchProgress, FetchReport};
 use crate::publish::{Description, DiskSource, SourceFile};
@@ -311,14 +311,37 @@ impl Node {
         self.fetch_images(accepted.images(), &reporter).await?;
         // What was accepted before a long fetch may be revoked after it.
         let accepted = self.decided(&record).await?;
-        let progress = Arc::new(move |at: Progress| reporter.progress(at.stage, at.done, at.total));
-        let instance = self.deployer.deploy(&accepted, spec, progress).await?;
+        let judge = Arc::new(StillJudging { node: Arc::clone(&self), release: record, reporter });
+        let instance = self.deployer.deploy(&accepted, spec, judge).await?;
         Ok(Deployed { instance: instance.instance, state: instance.state, ports: instance.ports })
     }
 
     pub(super) async fn decided(self: &Arc<Self>, record: &SharedRecord) -> Result<crate::trust::Accepted, ApiError> {
         let (node, record) = (Arc::clone(self), Arc::clone(record));
         blocking(move || node.decide(record, Action::Deploy)).await?
+    }
+}
+
+/// A deployment's caller who judges its release once more before the guest starts.
+pub(super) struct StillJudging {
+    pub(super) node: Arc<Node>,
+    pub(super) release: SharedRecord,
+    pub(super) reporter: Reporter,
+}
+
+impl Caller for StillJudging {
+    fn progress(&self, at: Progress) {
+        self.reporter.progress(at.stage, at.done, at.total);
+    }
+
+    fn objection(&self) -> Option<String> {
+        // As it is known now: signatures may have come, too.
+        let release = self.node.catalog.get(&self.release.id).unwrap_or_else(|| Arc::clone(&self.release));
+        let verdict = self.node.judge(release).verdict;
+        (verdict.kind() != VerdictKind::Accept).then(|| {
+            let title = self.node.title(&self.release);
+            format!("while it was made, policy has come to {} {title}: {}", verdict.kind().as_str(), verdict.because())
+        })
     }
 }
 
