@@ -28,6 +28,12 @@ use super::{Outcome, SharedRecord};
 
 pub(super) use replay::replay;
 
+/// Delegations of one publisher with one sequence, where policy does not name it: an honest one makes one, and two prove the
+/// contradiction.
+const MAX_SAME_DELEGATIONS: usize = 4;
+/// Heads in the evictable part that name one delegation. Each is looked at again whenever that comes or goes.
+const MAX_HEADS_UNDER: usize = 1_024;
+
 /// The catalog in memory.
 #[derive(Debug)]
 pub(super) struct Holdings {
@@ -147,15 +153,59 @@ impl Holdings {
             return outcome;
         }
         let id = record.id;
+        if source.is_some() && self.is_one_too_many(&record) {
+            let signers: Vec<PublicKey> = record.signers().copied().collect();
+            Frame::Evicted { sync_id: record.sync_id(), signers: signers.clone() }.encode(&mut changes.frames);
+            self.evicted.insert(record.sync_id(), Arc::from(signers));
+            return Outcome::Ignored(Ignored::NoRoom);
+        }
         let is_of_channels = matches!(record.body, Body::Channel(_) | Body::Delegation(_));
         let outcome = self.take_in(record, source, now, changes);
         if !is_of_channels || !outcome.is_change() {
             return outcome;
         }
         self.settle_after(&id, changes);
+        if self.index.slot(&id).is_none() {
+            return Outcome::Ignored(Ignored::Superseded);
+        }
+        self.thin_out(&id, changes);
         match self.index.slot(&id) {
             Some(_) => outcome,
-            None => Outcome::Ignored(Ignored::Superseded),
+            None => Outcome::Ignored(Ignored::NoRoom),
+        }
+    }
+
+    /// Whether it is one more delegation with the same sequence by somebody whom policy does not name.
+    fn is_one_too_many(&self, record: &Verified<Record>) -> bool {
+        let (Some(delegation), Some(named)) = (is_delegation(record), &self.named) else { return false };
+        self.index.channels.count_delegations(delegation.publisher(), delegation.sequence()) >= MAX_SAME_DELEGATIONS
+            && self.index.slot(&record.id).is_none()
+            && !record.signers().any(|key| named.contains(key))
+    }
+
+    /// Makes room among the heads that name the same delegation as a new one, and are not kept in full: first goes one that
+    /// none of its keys has signed, so that whoever only claims to be under it displaces nobody.
+    fn thin_out(&mut self, id: &RecordId, changes: &mut Changes) {
+        let head =
+            self.index.slot(id).and_then(|slot| self.index.decoded(slot)).and_then(|record| record.body.channel());
+        let Some((publisher, epoch)) = head.filter(|head| head.epoch > 0).map(|head| (head.publisher, head.epoch))
+        else {
+            return;
+        };
+        if self.named.is_none() || self.index.channels.count_under(&publisher, epoch) <= MAX_HEADS_UNDER {
+            return;
+        }
+        let charged = self.index.channels.under(&publisher, epoch).filter_map(|head| {
+            let slot =
+                self.index.slot(&head.id).filter(|slot| self.index.held(*slot).is_some_and(|held| held.is_charged));
+            slot.map(|slot| (slot, self.index.channels.has_a_place(head)))
+        });
+        let charged: Vec<(Slot, bool)> = charged.collect();
+        if charged.len() > MAX_HEADS_UNDER {
+            let idle = charged.iter().find(|(_, has_a_place)| !has_a_place).map(|(slot, _)| *slot);
+            if let Some(victim) = idle.or_else(|| self.index.slot(id)) {
+                self.evict(victim, changes);
+            }
         }
     }
 
@@ -457,7 +507,7 @@ impl Holdings {
 
     /// Bytes of the log that are not garbage.
     pub(super) fn live_bytes(&self) -> u64 {
-        self.index.live_bytes() + self.below.bytes()
+        self.index.live_bytes() + self.below.bytes() + self.evicted.bytes()
     }
 
     /// Frames of what was evicted, and of superseded heads.

@@ -17,6 +17,7 @@ use rialto_protocol::ids::{Hash, PublicKey};
 use rialto_protocol::sync::Beginning;
 
 use super::index::{Held, Slot};
+use super::log::Frame;
 
 /// A key or a peer has at most one part in this many of the budget.
 const SHARES: u64 = 16;
@@ -260,18 +261,21 @@ pub(super) struct Evicted {
     versions: BTreeMap<Hash, (u64, Arc<[PublicKey]>)>,
     order: BTreeMap<u64, Hash>,
     next: u64,
+    /// Bytes that they take in a log.
+    bytes: u64,
 }
 
 impl Evicted {
     pub(super) fn insert(&mut self, sync_id: Hash, signers: Arc<[PublicKey]>) {
         self.remove(&sync_id);
+        self.bytes += Frame::evicted_bytes(signers.len());
         self.versions.insert(sync_id, (self.next, signers));
         self.order.insert(self.next, sync_id);
         self.next += 1;
         while self.order.len() > MAX_EVICTED
-            && let Some((_, oldest)) = self.order.pop_first()
+            && let Some(oldest) = self.order.first_key_value().map(|(_, oldest)| *oldest)
         {
-            self.versions.remove(&oldest);
+            self.remove(&oldest);
         }
     }
 
@@ -281,15 +285,22 @@ impl Evicted {
     }
 
     pub(super) fn remove(&mut self, sync_id: &Hash) {
-        if let Some((number, _)) = self.versions.remove(sync_id) {
+        if let Some((number, signers)) = self.versions.remove(sync_id) {
             self.order.remove(&number);
+            self.bytes -= Frame::evicted_bytes(signers.len());
         }
+    }
+
+    /// Bytes that they take in a log.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
     }
 
     /// Forgets those signed by a named key.
     pub(super) fn forgive(&mut self, named: &BTreeSet<PublicKey>) {
         self.versions.retain(|_, (_, signers)| !signers.iter().any(|key| named.contains(key)));
         self.order.retain(|_, sync_id| self.versions.contains_key(sync_id));
+        self.bytes = self.versions.values().map(|(_, signers)| Frame::evicted_bytes(signers.len())).sum();
     }
 
     /// All of them, oldest first.

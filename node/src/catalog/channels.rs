@@ -106,6 +106,18 @@ impl Channels {
         self.delegations.range(range).rev().flat_map(|(_, same)| same.values())
     }
 
+    /// The delegations by which a publisher ever lent its releases of this name to one of these keys.
+    pub(super) fn lent_once(&self, publisher: &PublicKey, name: &Name, keys: &[PublicKey]) -> Vec<SharedRecord> {
+        let of_publisher = self.all_delegations(publisher);
+        let has_lent = of_publisher.filter(|record| {
+            is_delegation(record).is_some_and(|of| {
+                // Names last: comparing them costs more.
+                of.role() == DelegatedRole::Release && of.keys().iter().any(|key| keys.contains(key)) && of.covers(name)
+            })
+        });
+        has_lent.cloned().collect()
+    }
+
     /// Every delegation, whoever signed it.
     pub(super) fn every_delegation(&self) -> impl Iterator<Item = &SharedRecord> {
         self.delegations.values().flat_map(BTreeMap::values)
@@ -134,6 +146,25 @@ impl Channels {
         self.by_epoch.get(&(*publisher, epoch)).into_iter().flat_map(BTreeMap::values)
     }
 
+    /// How many heads name this delegation.
+    pub(super) fn count_under(&self, publisher: &PublicKey, epoch: u64) -> usize {
+        self.by_epoch.get(&(*publisher, epoch)).map_or(0, BTreeMap::len)
+    }
+
+    /// How many delegations of a publisher have this sequence.
+    pub(super) fn count_delegations(&self, publisher: &PublicKey, sequence: u64) -> usize {
+        self.delegations.get(&(*publisher, sequence)).map_or(0, BTreeMap::len)
+    }
+
+    /// Whether a head is rightful, or waits for more signatures.
+    pub(super) fn has_a_place(&self, record: &SharedRecord) -> bool {
+        let Some(head) = record.body.channel() else { return false };
+        let position = Position { epoch: head.epoch, sequence: head.sequence };
+        let channel = head.into();
+        self.heads.get(&channel).is_some_and(|heads| heads.contains_key(&(position, record.id)))
+            || self.waiting.get(&channel).is_some_and(|waiting| waiting.contains_key(&record.id))
+    }
+
     /// The heads of a channel that some of the keys of the delegation that they name have signed, and not enough of them.
     pub(super) fn waiting(&self, channel: &ChannelName) -> impl Iterator<Item = &SharedRecord> {
         self.waiting.get(channel).into_iter().flat_map(BTreeMap::values)
@@ -142,6 +173,16 @@ impl Channels {
     /// Every channel with such a head.
     pub(super) fn that_wait(&self) -> impl Iterator<Item = &ChannelName> {
         self.waiting.keys()
+    }
+
+    /// The channels with such a head, under a delegation to one of these keys.
+    pub(super) fn that_wait_for(&self, keys: &BTreeSet<PublicKey>) -> impl Iterator<Item = &ChannelName> {
+        let is_lent_to_one = |head: &SharedRecord| {
+            let under = head.body.channel().and_then(|head| self.delegations.get(&(head.publisher, head.epoch)));
+            let mut lent = under.into_iter().flat_map(BTreeMap::values).filter_map(|record| is_delegation(record));
+            lent.any(|delegation| delegation.keys().iter().any(|key| keys.contains(key)))
+        };
+        self.waiting.iter().filter(move |(_, heads)| heads.values().any(is_lent_to_one)).map(|(channel, _)| channel)
     }
 
     /// Whether a head that is not rightful could become it.
@@ -208,9 +249,14 @@ impl Catalog {
         self.read().index.channels.waiting(channel).cloned().collect()
     }
 
-    /// Every channel with a head that some of the keys that must sign it have signed, and not enough.
+    /// Every channel with a head that some of the keys that must sign it have signed, and not enough of them.
     pub fn channels_that_wait(&self) -> BTreeSet<ChannelName> {
         self.read().index.channels.that_wait().cloned().collect()
+    }
+
+    /// The channels, of those that were lent to one of these keys, with a head that not enough of the keys have signed.
+    pub fn channels_that_wait_for(&self, keys: &BTreeSet<PublicKey>) -> BTreeSet<ChannelName> {
+        self.read().index.channels.that_wait_for(keys).cloned().collect()
     }
 
     /// Advisories that one of their signers satisfies `is_by`, the latest issued first; at most `limit`. Looks at every

@@ -84,6 +84,11 @@ impl Frame {
         }
     }
 
+    /// How many bytes the frame of something evicted has that so many keys signed.
+    pub(super) fn evicted_bytes(signers: usize) -> u64 {
+        (FRAME_HEAD_BYTES + 1 + 32 + 32 * signers) as u64
+    }
+
     /// Appends a record's frame without copying it into a [`Frame`] first.
     pub(super) fn encode_record(source: Option<&str>, arrivals: &[Arrival], envelope: &[u8], out: &mut Vec<u8>) -> u64 {
         let source = source.unwrap_or_default().as_bytes();
@@ -146,6 +151,8 @@ pub(super) struct Log {
     /// Bytes that are known to be good; whatever lies behind them is cut off before the next append.
     length: u64,
     is_dirty: bool,
+    /// The length from which on another attempt to write it anew is worth it.
+    try_again_at: u64,
 }
 
 impl Log {
@@ -163,7 +170,7 @@ impl Log {
             .create(true)
             .open(&path)
             .map_err(|error| CatalogError::io("open", &path, error))?;
-        let mut log = Self { file: Arc::new(file), path, length: 0, is_dirty: false };
+        let mut log = Self { file: Arc::new(file), path, length: 0, is_dirty: false, try_again_at: 0 };
         let size = log.file.metadata().map_err(|error| log.failed("read", error))?.len();
         log.read_header(size)?;
         log.replay(size, &mut each)?;
@@ -332,7 +339,7 @@ impl Log {
         });
         match written {
             Ok((file, length)) => {
-                (self.file, self.length, self.is_dirty) = (Arc::new(file), length, false);
+                (self.file, self.length, self.is_dirty, self.try_again_at) = (Arc::new(file), length, false, 0);
                 // It is the log from here on. Should the power fail before the disk knows, the old one is still whole.
                 if let Err(error) = sync_directory(&self.path) {
                     tracing::warn!(%error, "the compacted records log may not be in its place after a power loss");
@@ -344,6 +351,16 @@ impl Log {
                 Err(CatalogError::io("write", &unfinished, error))
             }
         }
+    }
+
+    /// Whether it may be tried to write it anew: not soon after that failed.
+    pub(super) fn may_be_rewritten(&self) -> bool {
+        self.length >= self.try_again_at
+    }
+
+    /// Lets it grow by a quarter before it is tried again.
+    pub(super) fn was_not_rewritten(&mut self) {
+        self.try_again_at = self.length + self.length / 4;
     }
 
     /// Reads from the log as it is now.

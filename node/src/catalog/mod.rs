@@ -17,6 +17,7 @@ mod channels;
 mod dictionary;
 mod found;
 mod gossip;
+mod hearing;
 mod index;
 mod interned;
 mod log;
@@ -29,6 +30,7 @@ mod verified;
 mod words;
 
 use std::collections::BTreeSet;
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -43,6 +45,7 @@ use tokio::sync::watch;
 
 pub use arrival::Arrival;
 pub use gossip::{GossipVerdict, Ignored, gossip_verdict};
+pub use hearing::Hearing;
 pub use search::{Facets, Petname, Query};
 
 use admission::{Changes, Holdings, replay};
@@ -390,18 +393,15 @@ impl Catalog {
     }
 
     /// Advisories on a package, of whatever ecosystem.
-    pub fn advisories_on(&self, package: &Text<256>) -> Vec<SharedRecord> {
-        let mut found = self.all(|holdings| holdings.index.advisories(package).collect());
-        found.retain(|record| record.body.advisory().is_some_and(|advisory| advisory.package == *package));
-        found.sort_by_key(|record| record.id);
+    pub fn advisories_on(&self, package: &Text<256>) -> Said {
+        let mut found = self.said(|holdings| holdings.index.advisories(package).collect());
+        found.records.retain(|record| record.body.advisory().is_some_and(|advisory| advisory.package == *package));
         found
     }
 
     /// Who withdrew this. Whether a revocation is a fact or an opinion is the policy's question.
-    pub fn revocations_of(&self, subject: &RevocationSubject) -> Vec<SharedRecord> {
-        let mut found = self.all(|holdings| holdings.index.revocations(subject).collect());
-        found.sort_by_key(|record| record.id);
-        found
+    pub fn revocations_of(&self, subject: &RevocationSubject) -> Said {
+        self.said(|holdings| holdings.index.revocations(subject).collect())
     }
 
     /// The rightful heads of a channel: the highest, and where two contradict each other, the two. At most three, in one
@@ -441,6 +441,12 @@ impl Catalog {
     /// channels are signed under.
     pub fn delegations(&self, publisher: &PublicKey, name: &Name) -> Vec<SharedRecord> {
         self.read().index.channels.delegations(publisher, name)
+    }
+
+    /// The delegations, replaced or expired as they may be, by which a publisher lent its releases of this name to one of these
+    /// keys.
+    pub fn lent_once(&self, publisher: &PublicKey, name: &Name, keys: &[PublicKey]) -> Vec<SharedRecord> {
+        self.read().index.channels.lent_once(publisher, name, keys)
     }
 
     /// All delegations that a publisher signed, the highest sequence first.
@@ -519,9 +525,10 @@ impl Catalog {
         self.shared.revision.send_modify(|revision| *revision += 1);
         written?;
         let garbage = log.length().saturating_sub(self.read().live_bytes());
-        if log.length() > WORTH_COMPACTING_BYTES && garbage > log.length() / 2 {
-            // The log as it is stays good where this fails; the next insertion tries again.
+        if log.length() > WORTH_COMPACTING_BYTES && garbage > log.length() / 2 && log.may_be_rewritten() {
+            // The log as it is stays good where this fails.
             if let Err(error) = self.compact(log) {
+                log.was_not_rewritten();
                 tracing::warn!(%error, "the records log could not be compacted");
             }
         }
@@ -563,6 +570,18 @@ impl Catalog {
         self.verified(&found)
     }
 
+    /// The records in the slots that are found, verified, by their ids.
+    fn said(&self, find: impl FnOnce(&Holdings) -> Vec<Slot>) -> Said {
+        let mut sought = 0;
+        let mut records = self.all(|holdings| {
+            let slots = find(holdings);
+            sought = slots.len();
+            slots
+        });
+        records.sort_by_key(|record| record.id);
+        Said { unreadable: sought - records.len(), records }
+    }
+
     /// The records in the slots that are found, verified.
     fn all(&self, find: impl FnOnce(&Holdings) -> Vec<Slot>) -> Vec<SharedRecord> {
         let found: Vec<Found> = {
@@ -598,6 +617,33 @@ impl Catalog {
 
     fn write(&self) -> RwLockWriteGuard<'_, Holdings> {
         self.shared.holdings.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What is said of something, by id. Nothing that speaks against a release may be missed because a disk has lost it, so what
+/// cannot be read is counted.
+#[derive(Debug, Clone, Default)]
+pub struct Said {
+    /// The records.
+    pub records: Vec<SharedRecord>,
+    /// How many more the catalog holds that cannot be read.
+    pub unreadable: usize,
+}
+
+impl Deref for Said {
+    type Target = [SharedRecord];
+
+    fn deref(&self) -> &[SharedRecord] {
+        &self.records
+    }
+}
+
+impl IntoIterator for Said {
+    type Item = SharedRecord;
+    type IntoIter = std::vec::IntoIter<SharedRecord>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.records.into_iter()
     }
 }
 

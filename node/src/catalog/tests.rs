@@ -7,6 +7,7 @@ mod lent;
 mod search;
 
 use std::io::Write as _;
+use std::os::unix::fs::MetadataExt as _;
 
 use ed25519_dalek::SigningKey;
 use proptest::prelude::*;
@@ -128,7 +129,7 @@ fn records_are_found_again_before_and_after_a_restart() {
         assert_eq!(catalog.len(), 4);
         assert_eq!(ids(catalog.releases("", no_petname)), [new.id(), old.id()]);
         assert_eq!(ids(catalog.endorsements_of(&new.id())), [endorsed.id()]);
-        assert_eq!(ids(catalog.revocations_of(&RevocationSubject::Release(old.id()))), [revoked.id()]);
+        assert_eq!(ids(catalog.revocations_of(&RevocationSubject::Release(old.id())).records), [revoked.id()]);
         let (name, version) = ("batch".try_into().unwrap(), "2".try_into().unwrap());
         assert_eq!(ids(catalog.version(&public(&cern), &name, &version)), [new.id()]);
         for envelope in [&old, &new, &endorsed, &revoked] {
@@ -474,6 +475,62 @@ fn a_log_of_mostly_garbage_is_compacted() {
     let catalog = open(directory.path());
     assert_eq!(catalog.len(), before);
     assert!(catalog.get(&kept.id()).is_some());
+}
+
+/// What is remembered of evicted records is no garbage: else the log would be written anew with every record that comes.
+#[test]
+fn a_log_of_what_was_evicted_is_not_compacted_over_and_over() {
+    let directory = tempfile::tempdir().unwrap();
+    let catalog = open(directory.path());
+    catalog.set_named([]).unwrap();
+    let signers: Arc<[PublicKey]> = Arc::from([public(&key(1)), public(&key(2))]);
+    {
+        let mut log = catalog.log();
+        let mut changes = Changes::at(log.length());
+        for number in 0..20_000_u32 {
+            let sync_id = Hash::of(&number.to_le_bytes());
+            Frame::Evicted { sync_id, signers: signers.to_vec() }.encode(&mut changes.frames);
+            catalog.write().evicted.insert(sync_id, Arc::clone(&signers));
+        }
+        catalog.make_durable(&mut log, changes).unwrap();
+    }
+    let file = || std::fs::metadata(directory.path().join("records.log")).unwrap();
+    assert!(file().len() > WORTH_COMPACTING_BYTES);
+    let before = file().ino();
+    for version in ["1", "2", "3"] {
+        put(&catalog, &release(&key(1), "batch", version, NOW));
+    }
+    assert_eq!(file().ino(), before, "nothing was worth writing anew");
+    // What is forgotten of them is garbage then.
+    catalog.set_named([public(&key(1))]).unwrap();
+    put(&catalog, &release(&key(1), "batch", "4", NOW));
+    assert!(file().ino() != before && file().len() < WORTH_COMPACTING_BYTES);
+    assert_eq!(catalog.len(), 4);
+}
+
+/// A verdict that does not see what speaks against a release would be a wrong one.
+#[test]
+fn what_the_disk_does_not_give_back_is_counted() {
+    let directory = tempfile::tempdir().unwrap();
+    let catalog = open(directory.path());
+    let of = release(&key(1), "batch", "1", NOW);
+    let subject = RevocationSubject::Release(of.id());
+    for (signer, reason) in [(1, "a hole"), (2, "another one")] {
+        put(&catalog, &revocation(&key(signer), subject, reason));
+    }
+    let path = directory.path().join("records.log");
+    let mut bytes = std::fs::read(&path).unwrap();
+    let at = bytes.windows(6).position(|window| window == b"a hole").unwrap();
+    bytes[at] ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+    let said = catalog.revocations_of(&subject);
+    assert_eq!((said.len(), said.unreadable), (1, 1));
+    // The next start leaves it out, and it can come again.
+    drop(catalog);
+    let catalog = open(directory.path());
+    assert_eq!(catalog.revocations_of(&subject).unreadable, 0);
+    put(&catalog, &revocation(&key(1), subject, "a hole"));
+    assert_eq!(catalog.revocations_of(&subject).len(), 2);
 }
 
 #[test]

@@ -231,7 +231,7 @@ impl Node {
             let head = self.pending(&channel).into_iter().find(|head| head.flaw.is_none() && is_ours(head))?;
             Some((channel, head))
         };
-        self.catalog.channels_that_wait().into_iter().filter_map(first).collect()
+        self.catalog.channels_that_wait_for(&own).into_iter().filter_map(first).collect()
     }
 }
 

@@ -91,6 +91,23 @@ impl PolicyLog {
         Ok(())
     }
 
+    /// The hash of the last policy that could be read; `None` where none ever could. Blocks on the disk.
+    ///
+    /// # Errors
+    /// A file that cannot be read.
+    pub fn last_read(&self) -> Result<Option<String>, PolicyLogError> {
+        let length = {
+            let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(hash) = inner.latest.as_ref().and_then(|latest| latest.hash.clone()) {
+                return Ok(Some(hash));
+            }
+            inner.tail.length()
+        };
+        let noted = read(&self.path, length);
+        let noted = noted.map_err(|source| PolicyLogError { path: self.path.clone(), verb: "read", source })?;
+        Ok(noted.into_iter().rev().find_map(|noted| noted.hash))
+    }
+
     /// The policy that was in force at a time; `None` before the first that was noted. Blocks on the disk.
     ///
     /// # Errors
@@ -134,6 +151,7 @@ mod tests {
         log.note(None, 250).unwrap();
         log.note(Some("b"), 300).unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap().lines().count(), 3);
+        assert_eq!(log.last_read().unwrap().as_deref(), Some("b"));
         let hash_at = |at| log.at(at).unwrap().map(|noted| (noted.at, noted.hash));
         for (at, expected) in [
             (99, None),
@@ -146,6 +164,8 @@ mod tests {
         ] {
             assert_eq!(hash_at(at), expected.map(|(at, hash)| (at, hash.map(str::to_owned))), "at {at}");
         }
+        log.note(None, 400).unwrap();
+        assert_eq!(log.last_read().unwrap().as_deref(), Some("b"), "what cannot be read names nobody else");
     }
 
     #[test]

@@ -192,6 +192,43 @@ fn a_strangers_heads_and_delegations_change_nothing() {
     assert_eq!(heads(&catalog, &cern), [next.id()].into());
 }
 
+/// Each of them would be looked at whenever another of them comes: a few megabytes of them took hours.
+#[test]
+fn what_a_stranger_can_pile_up_under_one_delegation_is_bounded() {
+    let directory = tempfile::tempdir().unwrap();
+    let (cern, online, mallory) = (key(1), key(2), key(66));
+    let catalog = open_with(directory.path(), 64 << 20);
+    catalog.set_named([public(&cern)]).unwrap();
+    let pile = |of: &SigningKey, by: &SigningKey| {
+        let heads: Vec<_> = (0..1_030).map(|sequence| head(by, of, 7, 1 + sequence, 9).encode()).collect();
+        catalog.insert_batch(&heads, PEER, NOW).unwrap()
+    };
+    pile(&mallory, &mallory);
+    assert_eq!(catalog.len(), 1_024);
+    let delegations: Vec<_> = (70..76).map(|to| delegation(&mallory, &mallory, 7, &key(to))).collect();
+    let outcomes: Vec<_> = delegations.iter().map(|envelope| put(&catalog, envelope)).collect();
+    assert_eq!(outcomes[..4], [const { Outcome::New }; 4]);
+    assert_eq!(outcomes[4..], [const { Outcome::Ignored(Ignored::NoRoom) }; 2]);
+    assert!(!catalog.is_wanted(&sync_id(&delegations[5]), NOW), "and it is not asked for again");
+
+    // In the name of somebody who is relied on: what is truly hers comes in all the same, at the latest when it is known to be.
+    pile(&cern, &mallory);
+    assert_eq!(catalog.len(), 2 * 1_024 + 4);
+    let genuine = head(&online, &cern, 7, 2_000, 1);
+    put(&catalog, &genuine);
+    put(&catalog, &delegation(&cern, &cern, 7, &online));
+    if catalog.is_wanted(&sync_id(&genuine), NOW) {
+        put(&catalog, &genuine);
+    }
+    assert_eq!(heads(&catalog, &cern), [genuine.id()].into());
+    let next = head(&online, &cern, 7, 2_001, 1);
+    assert_eq!(put(&catalog, &next), Outcome::New);
+    assert_eq!(heads(&catalog, &cern), [next.id()].into());
+    // Whoever policy names is not bounded so: two delegations that contradict each other are its proof.
+    let more = (80..86).map(|to| put(&catalog, &delegation(&cern, &cern, 9, &key(to))));
+    assert!(more.into_iter().all(|outcome| outcome == Outcome::New));
+}
+
 #[test]
 fn a_head_that_cannot_be_written_supersedes_nothing() {
     let directory = tempfile::tempdir().unwrap();

@@ -69,3 +69,28 @@ fn ten_thousand_keys_evict_nothing_named_and_starve_nobody() {
         assert!(catalog.get(&envelope.id()).is_some());
     }
 }
+
+/// However much strangers say of one release, a verdict reads what those say who are heard, and what came before the flood.
+#[test]
+fn a_flood_of_words_about_one_release_drowns_nobody() {
+    let directory = tempfile::tempdir().unwrap();
+    let catalog = open_with(directory.path(), 1 << 30);
+    let subject = release(&key(1), "batch", "1", NOW);
+    let early = endorsement(&key(2), subject.id(), "before it");
+    let flood: Vec<_> = (0..60).map(|n| endorsement(&flooder(n), subject.id(), "so good").encode()).collect();
+    let late = endorsement(&key(3), subject.id(), "after it");
+    put(&catalog, &early);
+    catalog.insert_batch(&flood, PEER, NOW).unwrap();
+    put(&catalog, &late);
+    let is_heard = |by: &PublicKey| *by == public(&key(3));
+    let heard = |others| ids(catalog.endorsements_heard(&subject.id(), Hearing { is_heard: &is_heard, others }));
+    assert_eq!(heard(0), [late.id()]);
+    let some = heard(10);
+    assert!(some.len() == 11 && some.contains(&early.id()) && some.contains(&late.id()), "{some:?}");
+    assert_eq!(heard(1_000).len(), 62);
+    let gone = RevocationSubject::Release(subject.id());
+    for signer in 2..20 {
+        put(&catalog, &revocation(&key(signer), gone, "no"));
+    }
+    assert_eq!(catalog.revocations_heard(&gone, Hearing { is_heard: &is_heard, others: 4 }).len(), 5);
+}
