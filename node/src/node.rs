@@ -49,7 +49,7 @@ use crate::net::{self, Net, NetError};
 use crate::signing::SigningDesk;
 use crate::store::{Store, StoreError};
 use crate::trust::{
-    Clock, DecisionError, DecisionLog, Evidence, FloorError, Floors, PolicyFile, PolicyLog, PolicyLogError,
+    Clock, DecisionError, DecisionLog, Evidence, FloorError, Floors, Policy, PolicyFile, PolicyLog, PolicyLogError,
     PolicyState, Reading,
 };
 
@@ -333,6 +333,7 @@ impl Node {
         self.with_clock(if is_reset { Clock::reset } else { Clock::accept });
         let reading = self.clock();
         tracing::warn!(?before, ?reading, is_reset, "an administrator has said that the clock is right");
+        self.look_at_revocations.notify_one();
         self.floors.note_time(reading.now, is_reset)?;
         Ok(reading)
     }
@@ -349,11 +350,21 @@ impl Node {
         self.changes.send(change).ok();
     }
 
-    /// The keys that policy names, and this site's own.
+    /// The keys that policy names, and this site's own. While the policy cannot be read, those that the last one named: a slip of
+    /// the pen must not cost a site the records of everyone whom it relies on.
     pub(crate) fn named_keys(&self) -> BTreeSet<PublicKey> {
-        let policy = self.policy.borrow().policy.clone();
+        let policy = self.policy.borrow().policy.clone().or_else(|| self.policy_before());
         let own = self.keys.list().unwrap_or_default().into_iter().filter_map(|listed| listed.public_key.ok());
         policy.iter().flat_map(|policy| policy.named_keys().copied()).chain(own).collect()
+    }
+
+    /// The last policy that could be read, of this run or one before. Blocks on the disk.
+    fn policy_before(&self) -> Option<Arc<Policy>> {
+        let hash = self.policies.last_read().map_err(|error| tracing::error!("{error}")).ok()??;
+        let kept = self.evidence.policy(&hash);
+        kept.map_err(|error| tracing::error!("the policy that was in force before cannot be read: {error}"))
+            .ok()
+            .map(Arc::new)
     }
 
     fn name_signers(&self) {
@@ -391,6 +402,11 @@ impl Node {
                 Ok(()) = instances.changed() => Change::Instances,
                 Ok(()) = peers.changed() => Change::Peers,
                 () = self.look_at_revocations.notified() => {
+                    self.act_on_revocations(&mut acted).await;
+                    continue;
+                }
+                // What kept it from being told, or done, may be over without anybody's word.
+                () = tokio::time::sleep(revoked::LOOK_EVERY) => {
                     self.act_on_revocations(&mut acted).await;
                     continue;
                 }

@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal};
 use serde_json::Value;
 
+use rialto_node::trust::Policy;
+
 use crate::wait::{self, RunError, WaitError, eventually, run_within};
 
 /// A node is ready well within a second; a debug build on a busy machine gets this long.
@@ -459,8 +461,11 @@ impl Site {
         fs::rename(&fresh, &path).map_err(at(&path))?;
         if self.is_running() {
             let hash = blake3::hash(policy.as_bytes()).to_hex();
-            self.until(SOON, "the new policy in force", &["status"], |status| {
-                status["policy"]["hash"] == hash.as_str() || status["policy"]["error"].is_string()
+            // The one before may have been no policy either.
+            let is_one = Policy::parse(policy).is_ok();
+            self.until(SOON, "the new policy in force", &["status"], |status| match is_one {
+                true => status["policy"]["hash"] == hash.as_str(),
+                false => status["policy"]["error"].is_string(),
             })?;
         }
         Ok(())

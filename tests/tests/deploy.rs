@@ -157,6 +157,13 @@ fn a_guest_of_a_revoked_release_stands_still_while_the_revocation_counts() -> Ou
     let refused = uni.refused(&["resume", &instance], 4)?;
     assert!(text(&refused, "message")?.contains("a hole in its web server"), "{refused}");
 
+    // Nor where nobody can tell what policy says of it; what was said of it stays beside it.
+    uni.write_policy("[[rule]]\nthn = \"accept\"")?;
+    let refused = uni.refused(&["resume", &instance], 4)?;
+    assert!(text(&refused, "message")?.contains("cannot be told"), "{refused}");
+    let instances = instances(&uni)?;
+    assert!(instances[0]["note"].as_str().is_some_and(|note| note.contains("a hole in its web server")));
+
     // Where policy takes that more lightly, it may go on.
     uni.write_policy(&policy)?;
     uni.json(&["resume", &instance])?;
@@ -170,8 +177,14 @@ fn a_guest_of_a_revoked_release_is_stopped_where_policy_says_so() -> Outcome {
     let stage = Stage::new()?;
     let mut uni = stage.running("uni", &[])?;
     let release = published(&mut uni)?;
-    let key = uni.new_key("other")?;
-    let policy = fs::read_to_string(uni.directory().join("policy.toml"))?;
+    let (_, alarm) = (uni.new_key("other")?, uni.new_key("alarm")?);
+    let plain = fs::read_to_string(uni.directory().join("policy.toml"))?;
+    let policy = plain
+        .replace(
+            "\n\n[[rule]]",
+            &format!("\nalarm = \"{alarm}\"\n[roles]\nalarm = {{ signers = \"alarm\" }}\n\n[[rule]]"),
+        )
+        .replace("then = \"accept\"", "require = \"not-revoked-by:alarm\"\nthen = \"accept\"\notherwise = \"reject\"");
     let stopping = policy.replace("then = \"accept\"", "then = \"accept\"\non-revoke = \"stop\"");
     assert_ne!(stopping, policy);
     uni.write_policy(&stopping)?;
@@ -179,15 +192,27 @@ fn a_guest_of_a_revoked_release_is_stopped_where_policy_says_so() -> Outcome {
     http_get(host_port(&deployed), "/", GUEST_WITHIN)?;
 
     // A policy to come says which guests it would touch.
-    let to_come = stage.file("to-come.toml", policy.replace("then = \"accept\"", "then = \"hold\""))?;
+    let to_come = stage.file("to-come.toml", plain.replace("then = \"accept\"", "then = \"hold\""))?;
     let diff = uni.json(&["policy", "diff", &shown(&to_come)])?;
     assert_eq!(diff["changes"][0]["instances"], serde_json::json!([deployed["instance"]]), "{diff}");
 
-    // What a stranger says ends nothing; what its publisher says does.
+    // What a stranger says ends nothing, also of what is her own; what its publisher says does, and whom its rule listens to:
+    // the publisher's key may be a thief's by now.
+    let praise = uni.json(&["endorse", &release, "--key", "other", "--type", "https://example.org/praise"])?;
+    uni.json(&["revoke", &text(&praise, "record")?, "--key", "other", "--reason", "envy"])?;
     uni.json(&["revoke", &release, "--key", "other", "--reason", "envy"])?;
     uni.verdict(&release, "accept")?;
-    assert!(!key.is_empty() && uni.guests().len() == 1);
-    uni.json(&["revoke", &release, "--key", "releases", "--reason", "a hole in its web server"])?;
+    assert_eq!(uni.guests().len(), 1);
+    // Nor does what is revoked end where policy would only warn; a policy to come that says more tells so.
+    uni.write_policy(&policy.replace("then = \"accept\"", "then = \"accept\"\non-revoke = \"warn\""))?;
+    uni.json(&["revoke", &release, "--key", "alarm", "--reason", "a hole in its web server"])?;
+    uni.until(SOON, "a warning", &["ps"], |instances| instances.to_string().contains("a hole in its web server"))?;
+    let to_come = stage.file("to-come.toml", &stopping)?;
+    let diff = uni.json(&["policy", "diff", &shown(&to_come)])?;
+    assert_eq!(diff["changes"][0]["instances"], serde_json::json!([deployed["instance"]]), "{diff}");
+    assert!(text(&diff["changes"][0], "because")?.contains("would be stopped"), "{diff}");
+    assert_eq!(uni.guests().len(), 1);
+    uni.write_policy(&stopping)?;
     uni.until(STOPPED_WITHIN, "its end", &["ps"], |instances| is_in_state(instances, "stopped"))?;
     assert!(uni.guests().is_empty());
     let note = text(&instances(&uni)?[0], "note")?;
@@ -306,5 +331,69 @@ fn an_instance_follows_its_channel_as_policy_says_and_never_to_its_own_harm() ->
     assert!(http_get(port, "/", GUEST_WITHIN)?.body.contains("the same words"));
     assert_eq!(uni.guests().len(), 1);
     uni.json(&["stop", &text(new[0], "instance")?, "--force"])?;
+    Ok(())
+}
+
+/// Every moment between the steps of an update leaves one guest that goes on, with what it was told and where it is asked.
+#[test]
+fn a_node_killed_in_the_middle_of_an_update_leaves_one_instance_that_runs() -> Outcome {
+    let stage = Stage::new()?;
+    let mut uni = stage.running("uni", &[])?;
+    let trial =
+        |uni: &Site, within: &str| configure(uni, &[("update-trial = ", &format!("update-trial = \"{within}\""))]);
+    trial(&uni, "10m")?;
+    uni.start()?;
+    let first = published(&mut uni)?;
+    let policy = fs::read_to_string(uni.directory().join("policy.toml"))?;
+    uni.write_policy(&policy.replace("then = \"accept\"", "then = \"accept\"\nupdate = \"auto\""))?;
+    let set = |uni: &Site, release: &str| {
+        uni.json(&["channel", "set", "releases/hello", "stable", release, "--key", "releases"])
+    };
+    set(&uni, &first)?;
+    let deployed =
+        uni.json(&["deploy", "releases/hello:stable", "--set", "greeting=the same words", "--publish", "0:80"])?;
+    let (old, port) = (text(&deployed, "instance")?, host_port(&deployed));
+    http_get(port, "/", GUEST_WITHIN)?;
+    let next = shown(&Appliance::cached()?.next_description());
+    let second = text(&uni.json(&["publish", &next, "--key", "releases"])?, "release")?;
+    let is_on_trial = |instances: &Value| {
+        let is = |id_is_old: bool, state: &str| {
+            list(instances).iter().any(|one| (one["instance"] == old.as_str()) == id_is_old && one["state"] == state)
+        };
+        is(true, "suspended") && is(false, "running")
+    };
+
+    // While the new one stands its trial, it dies with the node: the old one goes on where it stood still. The policy no longer
+    // says `auto`, so that it stays at that.
+    set(&uni, &second)?;
+    uni.until(GUEST_WITHIN, "the new one on trial", &["ps"], is_on_trial)?;
+    uni.kill();
+    let guests = uni.guests();
+    let guest = guests.first().and_then(|id| Pid::from_raw(i32::try_from(*id).ok()?)).expect("the guest on trial");
+    kill_process(guest, Signal::KILL)?;
+    eventually(SOON, "its end", || if uni.guests().is_empty() { Ok(()) } else { Err("it runs") })?;
+    uni.write_policy(&policy)?;
+    uni.start()?;
+    uni.until(GUEST_WITHIN, "the old one again", &["ps"], |instances| {
+        list(instances).iter().any(|one| one["instance"] == old.as_str() && one["state"] == "running")
+    })?;
+    assert!(http_get(port, "/", GUEST_WITHIN)?.body.contains("the same words"));
+    assert_eq!(uni.guests().len(), 1);
+
+    // While it stands its trial, only the node dies: it stays, and the old one is over.
+    uni.write_policy(&policy.replace("then = \"accept\"", "then = \"accept\"\nupdate = \"auto\""))?;
+    uni.until(GUEST_WITHIN, "the new one on trial again", &["ps"], is_on_trial)?;
+    uni.kill();
+    trial(&uni, "1s")?;
+    uni.start()?;
+    uni.until(GUEST_WITHIN, "the new one in its place", &["ps"], |instances| {
+        let note = |one: &Value| one["note"].as_str().is_some_and(|note| note.contains("replaced by instance"));
+        list(instances).iter().any(|one| one["instance"] == old.as_str() && one["state"] == "stopped" && note(one))
+    })?;
+    assert!(http_get(port, "/", GUEST_WITHIN)?.body.contains("the same words"));
+    assert_eq!(uni.guests().len(), 1);
+    let running: Vec<Value> = instances(&uni)?.into_iter().filter(|one| one["state"] == "running").collect();
+    assert_eq!((running.len(), &running[0]["release"]), (1, &second.as_str().into()));
+    uni.json(&["stop", &text(&running[0], "instance")?, "--force"])?;
     Ok(())
 }

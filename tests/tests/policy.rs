@@ -2,10 +2,14 @@
 
 use std::time::{Duration, Instant};
 
+use ed25519_dalek::SigningKey;
+use rialto_node::keys::to_openssh;
+use rialto_protocol::ids::{Hash, ImageId, Sha256};
+use rialto_protocol::record::{Body, Disk, DiskFormat, Release};
 use rialto_testnet::site::{SOON, Site, text};
 use rialto_testnet::wait::eventually;
-use rialto_tests::channels::{fresh_only, set};
-use rialto_tests::forge::now;
+use rialto_tests::channels::{fresh_only, public, set, signed};
+use rialto_tests::forge::{catalog, now};
 use rialto_tests::stage::{Outcome, Stage, accepting, list, reviewed, shown};
 
 /// How soon a changed file must be in force.
@@ -326,5 +330,58 @@ fn what_another_policy_would_change_is_known_before_it_is_in_force() -> Outcome 
     let broken = stage.file("broken.toml", "[[rule")?;
     uni.refused(&["policy", "diff", &shown(&broken)], 1)?;
     uni.refused(&["policy", "diff", &shown(&stage.path().join("nowhere"))], 3)?;
+    Ok(())
+}
+
+/// Records of signers that policy names are kept in full, and a slip of the pen in it must not make them strangers, whose records
+/// go when there are too many.
+#[test]
+fn a_broken_policy_costs_no_records() -> Outcome {
+    const RECORDS: u64 = 600;
+    let stage = Stage::new()?;
+    let mut uni = stage.running("uni", &[])?;
+    let lab = SigningKey::from_bytes(&[42; 32]);
+    let good = accepting(&to_openssh(&public(&lab), "lab")?);
+    let broken = good.replace("then = \"accept\"", "thn = \"accept\"");
+    uni.write_policy(&good)?;
+    uni.stop()?;
+    // More than one stranger's share of 4 MiB.
+    let long = |number: u64| -> Outcome<Vec<u8>> {
+        let disk = Disk {
+            image: ImageId::of(b"disk"),
+            format: DiskFormat::Raw,
+            bytes: 4096,
+            blake3: Hash::of(b"flat"),
+            sha256: Sha256([7; 32]),
+        };
+        let mut release = Release::minimal(
+            public(&lab),
+            "long".try_into()?,
+            number.to_string().as_str().try_into()?,
+            vec![disk].try_into()?,
+            "It has much to say".try_into()?,
+        );
+        release.description = Some("so ".repeat(2_700).trim().try_into()?);
+        Ok(signed(&Body::Release(Box::new(release)), &[&lab])?.encode())
+    };
+    let records: Vec<Vec<u8>> = (0..RECORDS).map(long).collect::<Outcome<_>>()?;
+    {
+        let catalog = catalog(&uni)?;
+        catalog.set_named([public(&lab)])?;
+        catalog.insert_batch(&records, Some("12D3KooWCourier"), now())?;
+        assert_eq!(catalog.len() as u64, RECORDS);
+    }
+    uni.start()?;
+    assert_eq!(uni.status()?["records"], RECORDS);
+    uni.write_policy(&broken)?;
+    uni.until(SOON, "an error", &["status"], |status| status["policy"]["error"].is_string())?;
+    assert_eq!(uni.status()?["records"], RECORDS, "while it runs");
+    uni.stop()?;
+    uni.start()?;
+    assert!(uni.status()?["policy"]["error"].is_string());
+    assert_eq!(uni.status()?["records"], RECORDS, "and over a restart");
+    // It is the policy's word alone that makes a stranger of somebody.
+    uni.write_policy("[default]\nthen = \"hold\"\n")?;
+    uni.until(SOON, "less", &["status"], |status| status["records"].as_u64().is_some_and(|records| records < RECORDS))?;
     Ok(())
 }

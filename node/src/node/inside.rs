@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rialto_protocol::bounded::Text;
-use rialto_protocol::ids::ImageId;
+use rialto_protocol::ids::{ImageId, PublicKey};
 use rialto_protocol::package::{Bom, MAX_BOM_BYTES, Package};
 use rialto_protocol::record::Record;
 use rialto_protocol::signed::Verified;
 
 use super::Node;
-use crate::catalog::SharedRecord;
+use crate::catalog::{Hearing, Said, SharedRecord};
 use crate::store::StoreError;
 use crate::trust::{Facts, Hit, Inside, Policy, bearing_on, revocation_subjects};
 
@@ -29,10 +29,10 @@ impl Node {
         release: &Verified<Record>,
         endorsements: &[SharedRecord],
         policies: &[Arc<Policy>],
-    ) -> (Option<Inside>, Vec<SharedRecord>) {
+    ) -> (Option<Inside>, Said) {
         let asking: Vec<&Arc<Policy>> = policies.iter().filter(|policy| policy.asks_what_is_inside()).collect();
         match asking.is_empty() {
-            true => (None, Vec::new()),
+            true => (None, Said::default()),
             false => self.look_inside(release, endorsements, &asking),
         }
     }
@@ -63,7 +63,7 @@ impl Node {
         release: &Verified<Record>,
         endorsements: &[SharedRecord],
         asking: &[&Arc<Policy>],
-    ) -> (Option<Inside>, Vec<SharedRecord>) {
+    ) -> (Option<Inside>, Said) {
         let image = release.body.release().and_then(|release| release.sbom);
         let inside = image.map(|image| self.inside(&image));
         let mut names = BTreeSet::new();
@@ -80,11 +80,14 @@ impl Node {
             }
         }
         let names = names.into_iter().filter_map(|name| Text::try_from(name).ok());
-        let advisories = names.flat_map(|name| self.catalog.advisories_on(&name));
-        let is_heard =
-            |record: &SharedRecord| record.signers().any(|key| asking.iter().any(|policy| policy.names(key)));
-        let advisories: BTreeMap<_, _> = advisories.filter(is_heard).map(|record| (record.id, record)).collect();
-        (inside, advisories.into_values().collect())
+        let (mut advisories, mut unreadable) = (BTreeMap::new(), 0);
+        let is_heard = |key: &PublicKey| asking.iter().any(|policy| policy.names(key));
+        for name in names {
+            let said = self.catalog.advisories_heard(&name, Hearing { is_heard: &is_heard, others: 0 });
+            unreadable += said.unreadable;
+            advisories.extend(said.into_iter().map(|record| (record.id, record)));
+        }
+        (inside, Said { records: advisories.into_values().collect(), unreadable })
     }
 
     /// What an image says is inside, where it is in the store whole. Blocks on the disk the first time.

@@ -7,16 +7,22 @@ use rialto_protocol::UnixSeconds;
 use rialto_protocol::bounded::Name;
 use rialto_protocol::channel::{ChannelName, Floor, published};
 use rialto_protocol::ids::{ImageId, PublicKey};
-use rialto_protocol::record::Record;
+use rialto_protocol::record::{Record, Release, RevocationSubject};
 use rialto_protocol::signed::Verified;
 use rialto_web::api::{ApiError, VerdictKind};
 
 use super::Node;
-use crate::catalog::SharedRecord;
+use crate::catalog::{Hearing, Said, SharedRecord};
 use crate::trust::{
     Accepted, Action, ChannelFacts, Decision, Facts, Inside, Policy, PolicyState, Reading, Verdict, judge,
     revocation_subjects,
 };
+
+/// Endorsements of one release that are read of signers to whom policy does not listen: those that came first. Most do no more
+/// than show; a statement among them can be of somebody else, and then counts.
+const MAX_OF_STRANGERS: usize = 256;
+/// What such signers say against one thing.
+const MAX_OPINIONS: usize = 64;
 
 /// A release, what bears on it, and the verdict.
 pub(crate) struct Judged {
@@ -41,6 +47,8 @@ pub(super) struct Gathered {
     pub(super) inside: Option<Inside>,
     /// Advisories of signers of policy on what is inside.
     pub(super) advisories: Vec<SharedRecord>,
+    /// Revocations and advisories that the catalog holds and cannot read.
+    pub(super) unreadable: usize,
     pub(super) federation: Name,
 }
 
@@ -63,6 +71,7 @@ impl Gathered {
             seen_delegation: self.seen_delegation,
             inside: self.inside.clone(),
             advisories: of(&self.advisories),
+            unreadable: self.unreadable,
             federation: Some(self.federation.clone()),
         }
     }
@@ -106,13 +115,21 @@ impl Node {
     /// Everything that the catalog knows of a release and that could bear on what one of `policies` says of it.
     pub(super) fn gather(&self, record: SharedRecord, policies: &[Arc<Policy>]) -> Gathered {
         let asks_for_channels = policies.iter().any(|policy| policy.asks_for_channels());
-        let endorsements = self.catalog.endorsements_of(&record.id);
+        let mut heard: BTreeSet<PublicKey> = record.signers().copied().collect();
+        heard.extend(record.body.release().map(|release| release.publisher));
+        let is_named = |key: &PublicKey| policies.iter().any(|policy| policy.names(key));
+        let is_heard = |key: &PublicKey| is_named(key) || heard.contains(key);
+        let hearing = Hearing { is_heard: &is_heard, others: MAX_OF_STRANGERS };
+        let endorsements = self.catalog.endorsements_heard(&record.id, hearing);
         let (mut channels, mut delegations) = (Vec::new(), Vec::new());
         let mut seen_delegation = 0;
         if let Some(release) = record.body.release()
             && (asks_for_channels || !record.is_signed_by(&release.publisher))
         {
             delegations = self.catalog.delegations(&release.publisher, &release.name);
+            delegations.extend(self.lent_once(&record, release));
+            delegations.sort_by_key(|record| record.id);
+            delegations.dedup_by_key(|record| record.id);
             seen_delegation = self.floors.release_delegation(&release.publisher, &release.name);
         }
         if let Some(release) = record.body.release().filter(|_| asks_for_channels) {
@@ -121,7 +138,7 @@ impl Node {
                 channels.push((channel, floor, heads));
             }
         }
-        let (inside, advisories) = self.inside_of(&record, &endorsements, policies);
+        let (inside, Said { records: advisories, unreadable }) = self.inside_of(&record, &endorsements, policies);
         let mut gathered = Gathered {
             record,
             endorsements,
@@ -131,6 +148,7 @@ impl Node {
             seen_delegation,
             inside,
             advisories,
+            unreadable,
             federation: self.config.federation.clone(),
         };
         let facts = gathered.facts();
@@ -139,8 +157,29 @@ impl Node {
             subjects.extend(revocation_subjects(Some(policy), &gathered.record, &facts));
         }
         drop(facts);
-        gathered.revocations = subjects.iter().flat_map(|subject| self.catalog.revocations_of(subject)).collect();
+        // Who is spoken of can take its own word back.
+        heard.extend(subjects.iter().filter_map(|subject| match subject {
+            RevocationSubject::Key(key) => Some(*key),
+            _ => None,
+        }));
+        let is_heard = |key: &PublicKey| is_named(key) || heard.contains(key);
+        let hearing = Hearing { is_heard: &is_heard, others: MAX_OPINIONS };
+        for subject in &subjects {
+            let Said { records, unreadable } = self.catalog.revocations_heard(subject, hearing);
+            gathered.revocations.extend(records);
+            gathered.unreadable += unreadable;
+        }
         gathered
+    }
+
+    /// The delegations, be they replaced since, that lent a release to a key which has signed it. Where its publisher has signed it
+    /// too, nobody else speaks for it.
+    fn lent_once(&self, record: &Verified<Record>, release: &Release) -> Vec<SharedRecord> {
+        if record.is_signed_by(&release.publisher) {
+            return Vec::new();
+        }
+        let signers: Vec<PublicKey> = record.signers().copied().collect();
+        self.catalog.lent_once(&release.publisher, &release.name, &signers)
     }
 
     /// Judges, writes the decision down, and gives what may be used; refuses otherwise.

@@ -11,7 +11,9 @@ use rialto_web::api::{ApiError, Explanation, PolicyChange, PolicyDiff, PolicyDif
 use super::Node;
 use super::work::absolute;
 use crate::catalog::SharedRecord;
-use crate::trust::{ChannelFacts, Decision, DecisionError, DecisionLog, Facts, evaluate, read_policy};
+use crate::trust::{
+    ChannelFacts, Decision, DecisionError, DecisionLog, Facts, OnRevoke, Verdict, evaluate, read_policy,
+};
 
 /// Changes that a comparison lists; more are only counted.
 const MAX_CHANGES: usize = 1_000;
@@ -40,7 +42,8 @@ impl Node {
         let policy = self.evidence.policy(hash).map_err(|error| ApiError::failed(error.to_string()))?;
         let (mut held, mut missing): (Vec<SharedRecord>, Vec<RecordId>) = Default::default();
         for id in &decision.inputs {
-            match self.record_at_hand(id) {
+            // With the signatures of then: one that came later may have made all the difference since.
+            match self.catalog.known_at(id, decision.at).or_else(|| self.record_at_hand(id)) {
                 Some(record) => held.push(record),
                 None => missing.push(*id),
             }
@@ -96,20 +99,22 @@ impl Node {
             let Some(record) = self.catalog.get(&id) else { continue };
             let gathered = self.gather(Arc::clone(&record), &policies);
             let facts = gathered.facts();
-            let before = evaluate(old, &record, &facts, now).kind();
+            let before = evaluate(old, &record, &facts, now);
             let after = evaluate(new, &record, &facts, now);
-            if before == after.kind() {
+            let of_it = instances.iter().filter(|(_, release, state)| *release == record.id && !state.is_over());
+            // What runs of a revoked release can be told to end by a word that changes no verdict.
+            let for_what_runs = of_it.clone().next().and_then(|_| change_for_what_runs(&before, &after));
+            if before.kind() == after.kind() && for_what_runs.is_none() {
                 continue;
             }
             diff.changed += 1;
             if diff.changes.len() < MAX_CHANGES {
-                let of_it = instances.iter().filter(|(_, release, state)| *release == record.id && !state.is_over());
                 diff.changes.push(PolicyChange {
                     release: record.id,
                     title: self.title(&record),
-                    old: before,
+                    old: before.kind(),
                     new: after.kind(),
-                    because: after.because().to_owned(),
+                    because: after.because().to_owned() + &for_what_runs.unwrap_or_default(),
                     instances: of_it.map(|(instance, ..)| instance.clone()).collect(),
                 });
             }
@@ -118,7 +123,7 @@ impl Node {
     }
 
     /// A record that the catalog holds, or that was kept because something was decided by it.
-    fn record_at_hand(&self, id: &RecordId) -> Option<SharedRecord> {
+    pub(super) fn record_at_hand(&self, id: &RecordId) -> Option<SharedRecord> {
         self.catalog.get(id).or_else(|| self.evidence.record(id).map(Arc::new))
     }
 }
@@ -140,6 +145,19 @@ fn facts_among(records: &[SharedRecord]) -> Facts<'_> {
     let of_channel = |(channel, heads)| ChannelFacts { channel, heads, floor: Floor::default() };
     facts.channels = heads.into_iter().map(of_channel).collect();
     facts
+}
+
+/// What another policy would do to instances of a release that it takes for revoked, where that is another thing.
+fn change_for_what_runs(before: &Verdict, after: &Verdict) -> Option<String> {
+    let word = |verdict: &Verdict| verdict.revoked().map(|_| verdict.on_revoke());
+    let (before, after) = (word(before), word(after)?);
+    let stays = |on_revoke| matches!(on_revoke, OnRevoke::Warn | OnRevoke::BlockNew);
+    let is_other = before != Some(after) && !(stays(after) && before.is_none_or(stays));
+    is_other.then(|| match after {
+        OnRevoke::Stop => "; what runs of it would be stopped".to_owned(),
+        OnRevoke::Suspend => "; what runs of it would be suspended".to_owned(),
+        OnRevoke::Warn | OnRevoke::BlockNew => "; what was suspended of it could be resumed".to_owned(),
+    })
 }
 
 fn is_same(decision: &Decision, replayed: &Explanation) -> bool {

@@ -156,7 +156,8 @@ impl Node {
             }
         }
         let (inside, advisories) = self.inside_of(&record, &endorsements, std::slice::from_ref(policy));
-        let advisories = then(advisories, &|known| known.body.advisory().is_some());
+        let mut unreadable = advisories.unreadable;
+        let advisories = then(advisories.records, &|known| known.body.advisory().is_some());
         let federation = self.config.federation.clone();
         let mut gathered = Gathered {
             record,
@@ -167,11 +168,18 @@ impl Node {
             seen_delegation: 0,
             inside,
             advisories,
+            unreadable: 0,
             federation,
         };
         let subjects = revocation_subjects(Some(policy), &gathered.record, &gathered.facts());
         let is_of_these = |known: &Record| known.body.revocation().is_some_and(|said| subjects.contains(&said.subject));
-        let revocations = subjects.iter().flat_map(|subject| self.catalog.revocations_of(subject)).collect();
+        let mut revocations = Vec::new();
+        for subject in &subjects {
+            let said = self.catalog.revocations_of(subject);
+            unreadable += said.unreadable;
+            revocations.extend(said);
+        }
+        gathered.unreadable = unreadable;
         gathered.revocations = then(revocations, &is_of_these);
         gathered
     }

@@ -8,14 +8,19 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rialto_protocol::ids::RecordId;
-use rialto_web::api::{ApiError, Instance, VerdictKind};
+use rialto_web::api::{ApiError, Instance};
+use tokio::time::timeout;
 
 use super::Node;
 use crate::deploy::{Remark, State};
-use crate::trust::{OnRevoke, revocation_counts};
+use crate::trust::OnRevoke;
 
 /// When what could not be done is tried again: well within the minute in which a revocation is to reach what runs.
 const AGAIN_AFTER: Duration = Duration::from_secs(15);
+/// How often it is looked, at least.
+pub(super) const LOOK_EVERY: Duration = Duration::from_secs(30);
+/// An instance whose memory is being saved or loaded hears nothing for minutes, and the others do not wait for it.
+const REMARK_WITHIN: Duration = Duration::from_secs(2);
 
 /// What was done about revocations, so that it is done once.
 #[derive(Debug, Default)]
@@ -47,19 +52,25 @@ impl Node {
         let node = Arc::clone(self);
         // Only fails where it panicked, which the log says.
         let Ok(consequences) = tokio::task::spawn_blocking(move || node.consequences()).await else { return };
-        acted.warned.retain(|instance, _| consequences.contains_key(instance));
-        for (instance, Consequence { warning, measure }) in consequences {
-            if acted.warned.get(&instance) != Some(&warning) {
-                match self.deployer.remark(&instance, Remark::Warning(warning.clone())).await {
-                    Ok(()) => drop(acted.warned.insert(instance.clone(), warning)),
-                    // One that is being made, or goes, changes once more soon, and is looked at again then.
-                    Err(error) => tracing::debug!(instance, %error, "a warning cannot be noted yet"),
-                }
-            }
-            if let Some(measure) = measure {
-                self.act_in_background(instance, measure, &acted.under_way);
+        for (instance, consequence) in &consequences {
+            if let Some(measure) = consequence.measure {
+                self.act_in_background(instance.clone(), measure, &acted.under_way);
             }
         }
+        acted.warned.retain(|instance, _| consequences.contains_key(instance));
+        let warnings = consequences.into_iter().map(|(instance, consequence)| (instance, consequence.warning));
+        let new = warnings.filter(|(instance, warning)| acted.warned.get(instance) != Some(warning));
+        let noted = futures::future::join_all(new.map(|(instance, warning)| async move {
+            let remark = self.deployer.remark(&instance, Remark::Warning(warning.clone()));
+            match timeout(REMARK_WITHIN, remark).await {
+                Ok(Ok(())) => return Some((instance, warning)),
+                // One that is being made, saved or loaded, or goes, changes once more soon, and is looked at again then.
+                Ok(Err(error)) => tracing::debug!(instance, %error, "a warning cannot be noted yet"),
+                Err(_) => tracing::debug!(instance, "a warning cannot be noted yet: it is busy"),
+            }
+            None
+        }));
+        acted.warned.extend(noted.await.into_iter().flatten());
     }
 
     /// Stops or suspends an instance, unless that is under way.
@@ -99,11 +110,17 @@ impl Node {
     /// Lets a suspended instance go on, unless its release is revoked and policy says that such ones do not.
     ///
     /// # Errors
-    /// `refused`, and those of [`Deployer::resume`](crate::deploy::Deployer::resume).
+    /// `refused`, also where nobody can tell; and those of [`Deployer::resume`](crate::deploy::Deployer::resume).
     pub(crate) async fn resume_instance(self: &Arc<Self>, instance: &str) -> Result<Instance, ApiError> {
         let found = self.deployer.find(instance)?;
         let (node, release) = (Arc::clone(self), found.release);
-        let consequence = super::work::blocking(move || node.consequence(&release)).await?.unwrap_or_default();
+        let Some(consequence) = super::work::blocking(move || node.consequence(&release)).await? else {
+            return Err(ApiError::refused(format!(
+                "instance {} is not resumed: whether its release has been revoked cannot be told now",
+                found.instance
+            ))
+            .with_hint("rialto doctor says what is wrong with the policy, the clock or the catalog"));
+        };
         if let (Some(warning), Some(_)) = (&consequence.warning, consequence.measure) {
             return Err(ApiError::refused(format!("instance {} is not resumed: {warning}", found.instance)).with_hint(
                 "it stays as it is while the revocation counts by this site's policy; deploy a release that is not revoked",
@@ -112,7 +129,7 @@ impl Node {
         Ok(self.deployer.resume(&found.instance).await?)
     }
 
-    /// What each instance that is not over has to expect. One whose release is not known here keeps what it has.
+    /// What each instance that is not over has to expect. One of which nobody can tell keeps what it has.
     fn consequences(&self) -> BTreeMap<String, Consequence> {
         // Many instances are of few releases.
         let mut of_release: BTreeMap<RecordId, Option<Consequence>> = BTreeMap::new();
@@ -128,31 +145,19 @@ impl Node {
         judged.collect()
     }
 
+    /// `None` while nobody can say: the policy cannot be read, the clock is in doubt, or the release is not at hand.
     fn consequence(&self, release: &RecordId) -> Option<Consequence> {
-        let judged = self.judge(self.catalog.get(release)?);
-        let policy = self.policy.borrow().policy.clone();
-        let endorsements: Vec<_> = judged.endorsements.iter().map(AsRef::as_ref).collect();
-        let reasons: BTreeSet<String> = judged
-            .revocations
-            .iter()
-            .filter(|revocation| {
-                let speakers = judged.verdict.speakers();
-                revocation_counts(policy.as_deref(), revocation, &judged.record, &endorsements, speakers)
-            })
-            .filter_map(|revocation| revocation.body.revocation().map(|said| said.reason.to_string()))
-            .collect();
-        if judged.verdict.kind() != VerdictKind::Reject || reasons.is_empty() {
-            return Some(Consequence::default());
+        let verdict = self.judge(self.record_at_hand(release)?).verdict;
+        if !verdict.is_decided() {
+            return None;
         }
-        let reasons: Vec<String> = reasons.into_iter().collect();
-        Some(Consequence {
-            warning: Some(format!("its release has been revoked: {}", reasons.join("; "))),
-            measure: match judged.verdict.on_revoke() {
-                OnRevoke::Suspend => Some(Measure::Suspend),
-                OnRevoke::Stop => Some(Measure::Stop),
-                OnRevoke::Warn | OnRevoke::BlockNew => None,
-            },
-        })
+        let Some(warning) = verdict.revoked() else { return Some(Consequence::default()) };
+        let measure = match verdict.on_revoke() {
+            OnRevoke::Suspend => Some(Measure::Suspend),
+            OnRevoke::Stop => Some(Measure::Stop),
+            OnRevoke::Warn | OnRevoke::BlockNew => None,
+        };
+        Some(Consequence { warning: Some(warning.to_owned()), measure })
     }
 }
 

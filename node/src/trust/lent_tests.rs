@@ -207,3 +207,38 @@ fn lent_keys_stand_for_a_signer_in_roles_that_say_so_only() {
         assert!(refused.contains(says), "{refused}");
     }
 }
+
+/// A rotation after the fact must not set running what was taken back before it, nor put it out of the publisher's reach.
+#[test]
+fn what_a_lent_key_published_can_be_revoked_after_it_lost_its_place() {
+    let scene = Scene::default();
+    let (online, next) = (key(41), key(42));
+    let policy = scene.policy(
+        "match = { publisher = \"cern\" }\nrequire = \"not-revoked-by:reviewers\"\nthen = \"accept\"\non-revoke = \"stop\"",
+    );
+    let release = signed(&scene.body(|_| {}), &[&online], NOW);
+    let before = || lent(&scene, &scene.cern, 1, &[&online], 1, "*");
+    let after = || lent(&scene, &scene.cern, 3, &[&next], 1, "*");
+    let of_release = |by| revoked(RevocationSubject::Release(release.id), by);
+    let of_key = |by| revoked(RevocationSubject::Key(public(&online)), by);
+    for (who, said, is_revoked, expected) in [
+        ("nobody", vec![], false, Hold),
+        ("its publisher", vec![of_release(&scene.cern)], true, Reject),
+        ("the key that signed it", vec![of_release(&online)], true, Reject),
+        ("the key that has its place", vec![of_release(&next)], false, Hold),
+        ("a stranger", vec![of_release(&scene.mallory)], false, Hold),
+        ("those whom the rule listens to", vec![of_release(&scene.desy), of_release(&scene.kek)], true, Hold),
+        ("those, of the key", vec![of_key(&scene.desy), of_key(&scene.kek)], true, Hold),
+    ] {
+        // Replaced, or run out.
+        for (known, seen, now) in [(vec![before(), after()], 3, NOW), (vec![before()], 1, NOW + 90 * DAY)] {
+            let known: Vec<_> = known.into_iter().chain(said.iter().cloned()).collect();
+            let verdict = judged_at(&policy, &release, &known, seen, now);
+            assert_eq!((verdict.kind(), verdict.revoked().is_some()), (expected, is_revoked), "by {who}");
+            assert_eq!(verdict.on_revoke().as_str(), "stop", "by {who}");
+        }
+    }
+    // While the key has its place, the same word keeps it out.
+    let alarm = [before(), of_key(&scene.desy), of_key(&scene.kek)];
+    assert_eq!(judged_at(&policy, &release, &alarm, 1, NOW).kind(), Hold);
+}

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use rialto_protocol::UnixSeconds;
 use rialto_protocol::channel::{self, Authority, ChannelName, Flaw, Floor, Known, Published};
 use rialto_protocol::ids::{PublicKey, RecordId};
-use rialto_protocol::record::{DelegatedRole, Endorsement, Record, RevocationSubject};
+use rialto_protocol::record::{DelegatedRole, Endorsement, MAX_AHEAD_SECONDS, Record, RevocationSubject};
 use rialto_protocol::signed::Verified;
 use rialto_web::api::RequirementOutcome;
 
 use super::policy::{Requirement, Role, Signer};
-use super::verdict::{Case, ChannelFacts, time_shown};
+use super::verdict::{Case, ChannelFacts, reason_of, time_shown};
 use super::words::{Age, shown};
 use crate::units::ByteSize;
 
@@ -98,7 +98,7 @@ pub(super) fn listed(mut items: Vec<String>, with: &str) -> String {
     if others == 0 { items } else { format!("{items} and {others} more") }
 }
 
-impl Case<'_> {
+impl<'a> Case<'a> {
     /// The release as the record that carries this signer's signature, or why the signer does not count.
     fn signature_of(&self, signer: &Signer, role: &Role) -> Result<RecordId, String> {
         let name = &signer.name;
@@ -210,6 +210,10 @@ impl Case<'_> {
         let Some(made) = made else {
             return Some(format!("it does not say when it was made, and what {} say counts for {max_age}", role.name));
         };
+        // A statement that would be made tomorrow would count for ever.
+        if statement.is_some() && made > self.now.saturating_add(MAX_AHEAD_SECONDS) {
+            return Some(format!("it says that it was made on {}, which is still to come", time_shown(made)));
+        }
         let age = self.now.saturating_sub(made);
         if age <= max_age.seconds {
             return None;
@@ -240,17 +244,27 @@ impl Case<'_> {
         keys.filter(|key| statement.is_signed_by(key)).copied().collect()
     }
 
-    /// Whether fewer signers of a role than its threshold have revoked the release or its publisher's key. What its
+    /// The signers of a role who have revoked the release, its publisher's key, or one that signed it in its publisher's stead,
+    /// each with what they said.
+    pub(super) fn revoked_by<'r>(&self, role: &'r Role) -> Vec<(&'r Signer, &'a Verified<Record>)> {
+        let keys = self.speakers.iter().map(|key| RevocationSubject::Key(*key));
+        let subjects: Vec<_> = [RevocationSubject::Release(self.record.id)].into_iter().chain(keys).collect();
+        let said_by = |signer: &'r Arc<Signer>| {
+            let mut said = subjects.iter().flat_map(|subject| self.withdrawn.of(*subject));
+            let revocation = said.find(|said| signer.keys.iter().any(|key| said.is_signed_by(key)))?;
+            Some((&**signer, *revocation))
+        };
+        role.signers.iter().filter_map(said_by).collect()
+    }
+
+    /// Whether fewer signers of a role than its threshold have revoked the release, or a key that it is published with. What its
     /// publisher says of it itself comes before any rule.
     fn not_revoked_by(&self, role: &Role) -> (bool, String, Vec<RecordId>) {
-        let subjects = [RevocationSubject::Release(self.record.id), RevocationSubject::Key(self.release.publisher)];
-        let said_by = |signer: &Signer| {
-            let said = subjects.into_iter().flat_map(|subject| self.withdrawn.of(subject));
-            let revocation = said.copied().find(|said| signer.keys.iter().any(|key| said.is_signed_by(key)))?;
-            let reason = revocation.body.revocation().map(|said| shown(&said.reason)).unwrap_or_default();
-            Some(format!("{} (record {}, \"{reason}\")", signer.name, revocation.id))
-        };
-        let by: Vec<String> = role.signers.iter().filter_map(|signer| said_by(signer)).collect();
+        let by = self.revoked_by(role);
+        let by = by
+            .into_iter()
+            .map(|(signer, said)| format!("{} (record {}, \"{}\")", signer.name, said.id, reason_of(said)));
+        let by: Vec<String> = by.collect();
         let (count, needed, name) = (by.len(), role.threshold, &role.name);
         match count {
             0 => (true, format!("nobody of {name} has revoked it"), Vec::new()),

@@ -3,7 +3,7 @@
 //! A DSSE signature does not say whose it is, so each key that could count is tried. That is remembered with the policy, since
 //! it is always the same; and of what strangers have brought, only so much is looked at.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -87,19 +87,30 @@ impl fmt::Debug for Statement {
 
 /// Statements that were read under one policy.
 #[derive(Debug, Default)]
-pub(super) struct Statements(Mutex<BTreeMap<RecordId, Arc<Statement>>>);
+pub(super) struct Statements(Mutex<Remembered>);
+
+#[derive(Debug, Default)]
+struct Remembered {
+    by_id: BTreeMap<RecordId, Arc<Statement>>,
+    /// In the order in which they came.
+    order: VecDeque<RecordId>,
+}
 
 impl Statements {
     fn of(&self, record: &Verified<Record>) -> Option<Arc<Statement>> {
-        if let Some(known) = locked(&self.0).get(&record.id) {
+        if let Some(known) = locked(&self.0).by_id.get(&record.id) {
             return Some(Arc::clone(known));
         }
         let read = Arc::new(Statement::of(record)?);
         let mut remembered = locked(&self.0);
-        if remembered.len() >= MAX_REMEMBERED {
-            remembered.clear();
+        if remembered.by_id.insert(record.id, Arc::clone(&read)).is_none() {
+            remembered.order.push_back(record.id);
         }
-        remembered.insert(record.id, Arc::clone(&read));
+        while remembered.order.len() > MAX_REMEMBERED
+            && let Some(oldest) = remembered.order.pop_front()
+        {
+            remembered.by_id.remove(&oldest);
+        }
         Some(read)
     }
 }

@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 
 use rialto_protocol::UnixSeconds;
 use rialto_protocol::bounded::Name;
-use rialto_protocol::channel::{ChannelName, Floor, Published, Unpublished, published};
+use rialto_protocol::channel::{ChannelName, Floor, Published, Unpublished, is_delegation, published};
 use rialto_protocol::ids::{PublicKey, RecordId};
-use rialto_protocol::record::{Record, Release, RevocationSubject};
+use rialto_protocol::record::{DelegatedRole, Record, Release, RevocationSubject};
 use rialto_protocol::signed::Verified;
 use rialto_web::api::{Explanation, RequirementOutcome, VerdictKind};
 
@@ -30,7 +30,8 @@ pub struct Facts<'a> {
     pub revocations: Vec<&'a Verified<Record>>,
     /// The channels of the release's appliance.
     pub channels: Vec<ChannelFacts<'a>>,
-    /// The delegations of its publisher that bear on the appliance.
+    /// The delegations of its publisher that bear on the appliance, and those that lent its releases to a key that signed this
+    /// one, whatever came after them.
     pub delegations: Vec<&'a Verified<Record>>,
     /// The highest sequence of a delegation of its publisher's releases that this site has seen; 0 for none.
     pub seen_delegation: u64,
@@ -38,6 +39,8 @@ pub struct Facts<'a> {
     pub inside: Option<Inside>,
     /// Advisories on packages that are inside.
     pub advisories: Vec<&'a Verified<Record>>,
+    /// How many more revocations and advisories there are, which the catalog holds and cannot read.
+    pub unreadable: usize,
     /// The federation of the node that judges.
     pub federation: Option<Name>,
 }
@@ -98,6 +101,8 @@ pub struct Verdict {
     used: Vec<RecordId>,
     considered: Vec<RecordId>,
     speakers: Vec<PublicKey>,
+    revoked: Option<String>,
+    is_decided: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -158,7 +163,19 @@ impl Verdict {
         self.policy.as_deref()
     }
 
-    /// What the rule that fits the release says of running instances once it is revoked.
+    /// Whether it can be told whether the release was revoked: not while the policy, or what is said of the release, cannot be
+    /// read, or the clock is in doubt.
+    pub fn is_decided(&self) -> bool {
+        self.is_decided
+    }
+
+    /// The reasons for which the release was revoked, by a revocation that counts: its publisher's, or that of enough signers
+    /// whom the rule listens to (`not-revoked-by`).
+    pub fn revoked(&self) -> Option<&str> {
+        self.revoked.as_deref()
+    }
+
+    /// What the rule that let the release in says of running instances once it is revoked.
     pub fn on_revoke(&self) -> OnRevoke {
         self.on_revoke
     }
@@ -178,8 +195,8 @@ impl Verdict {
         &self.considered
     }
 
-    /// The keys whose revocation of the release is a fact: its publisher's, and those that this lent its releases to and that
-    /// signed it.
+    /// The keys whose revocation of the release is a fact: its publisher's, and those that this lent its releases to, be it
+    /// once, and that signed it.
     pub fn speakers(&self) -> &[PublicKey] {
         &self.speakers
     }
@@ -216,6 +233,8 @@ impl Verdict {
             used: Vec::new(),
             considered: vec![release],
             speakers: Vec::new(),
+            revoked: None,
+            is_decided: false,
         }
     }
 }
@@ -232,8 +251,13 @@ pub fn evaluate(policy: &Policy, record: &Verified<Record>, facts: &Facts<'_>, n
         return Verdict::undecided(record.id, Some(policy.hash().to_owned()), because);
     };
     let case = Case::new(policy, record, release, facts, now);
-    let rule = policy.rules.iter().find(|rule| case.fits(rule)).unwrap_or(&policy.default);
-    let judged = match case.revocation() {
+    let is_its = case.published.is_ok();
+    let rule = policy.rules.iter().find(|rule| case.fits(rule, is_its)).unwrap_or(&policy.default);
+    // What runs was its publisher's when it was deployed, whatever keys have been replaced or revoked since.
+    let let_in_by = policy.rules.iter().find(|rule| case.fits(rule, true)).unwrap_or(&policy.default);
+    let revocation = case.revocation();
+    let revoked = case.reasons(revocation.as_ref().map(|(revocation, _)| *revocation), let_in_by);
+    let judged = match revocation {
         Some((revocation, because)) => {
             let used = vec![revocation.id];
             Judged { kind: VerdictKind::Reject, rule: REVOCATION_RULE, because, requirements: Vec::new(), used }
@@ -255,11 +279,13 @@ pub fn evaluate(policy: &Policy, record: &Verified<Record>, facts: &Facts<'_>, n
         because: judged.because + &case.opinions(rule),
         requirements: judged.requirements,
         policy: Some(policy.hash().to_owned()),
-        on_revoke: rule.on_revoke,
+        on_revoke: let_in_by.on_revoke,
         update: rule.update,
         used: judged.used,
         considered: case.considered(),
-        speakers: case.speakers(),
+        is_decided: revoked.is_some() || facts.unreadable == 0,
+        revoked,
+        speakers: case.speakers,
     }
 }
 
@@ -276,9 +302,12 @@ pub(super) struct Case<'a> {
     pub(super) delegations: Vec<&'a Verified<Record>>,
     pub(super) inside: Option<Inside>,
     pub(super) advisories: Vec<&'a Verified<Record>>,
+    unreadable: usize,
     federation: Option<Name>,
     /// In whose word it is published.
     pub(super) published: Result<Published, Unpublished>,
+    /// The keys whose word about the release is its publisher's.
+    pub(super) speakers: Vec<PublicKey>,
     pub(super) now: UnixSeconds,
 }
 
@@ -312,6 +341,7 @@ impl<'a> Case<'a> {
         let published = published(record, &facts.delegations, facts.seen_delegation, is_revoked, now);
         Self {
             published,
+            speakers: speakers(record, release, &facts.delegations),
             policy,
             record,
             release,
@@ -321,6 +351,7 @@ impl<'a> Case<'a> {
             delegations: facts.delegations.clone(),
             inside: facts.inside.clone(),
             advisories: facts.advisories.clone(),
+            unreadable: facts.unreadable,
             federation: facts.federation.clone(),
             now,
         }
@@ -336,12 +367,10 @@ impl<'a> Case<'a> {
         Some(Self::new(policy, record, record.body.release()?, facts, now))
     }
 
-    /// Whether every part of a rule's `match` fits.
-    fn fits(&self, rule: &Rule) -> bool {
+    /// Whether every part of a rule's `match` fits. A key that the release merely names proves nothing: `is_its` says whether
+    /// its publisher has signed it, or keys that this lent its releases to.
+    fn fits(&self, rule: &Rule, is_its: bool) -> bool {
         let (matches, release) = (&rule.matches, self.release);
-        // A key that the release merely names proves nothing: its publisher must have signed, or a key that it lent its releases
-        // to. One that was revoked since rejects what it signed by the rule that it was under.
-        let is_its = self.published.is_ok() || self.revoked_delegate().is_some();
         let is_by = |keys: &[_]| keys.contains(&release.publisher) && is_its;
         matches.publishers.as_ref().is_none_or(|signers| signers.iter().any(|signer| is_by(&signer.keys)))
             && matches.names.as_ref().is_none_or(|globs| globs.iter().any(|glob| glob.fits(&release.name)))
@@ -359,15 +388,6 @@ impl<'a> Case<'a> {
         self.release.disks.iter().fold(0u64, |sum, disk| sum.saturating_add(disk.bytes))
     }
 
-    /// The keys whose word about the release is its publisher's.
-    pub(super) fn speakers(&self) -> Vec<PublicKey> {
-        let lent = match &self.published {
-            Ok(Published::ByDelegates { keys, .. }) => keys.as_slice(),
-            _ => &[],
-        };
-        [self.release.publisher].iter().chain(lent).copied().collect()
-    }
-
     /// The delegation that it is published under, where it is under one.
     pub(super) fn delegation(&self) -> Option<RecordId> {
         match &self.published {
@@ -380,16 +400,27 @@ impl<'a> Case<'a> {
     fn revocation(&self) -> Option<(&'a Verified<Record>, String)> {
         let publisher = &self.release.publisher;
         let subject = RevocationSubject::Release(self.record.id);
-        let (revocation, what) = match self.withdrawn.by_own_signer(subject, &self.speakers()) {
+        let (revocation, what) = match self.withdrawn.by_own_signer(subject, &self.speakers) {
             Some(revocation) => (revocation, "the release"),
             None => match self.withdrawn.key(publisher) {
                 Some(revocation) => (revocation, "the key that it is published with"),
                 None => (self.revoked_delegate()?, "a key that signed it for its publisher"),
             },
         };
-        let reason = revocation.body.revocation().map(|said| shown(&said.reason)).unwrap_or_default();
+        let reason = reason_of(revocation);
         let who = revocation.signers().next().map_or_else(String::new, |key| self.policy.shown(key));
         Some((revocation, format!("{what} was revoked by {who}: \"{reason}\" (record {})", revocation.id)))
+    }
+
+    /// Why the release was revoked: by `fact`, and by whom the rule that let it in listens to.
+    fn reasons(&self, fact: Option<&Verified<Record>>, let_in_by: &Rule) -> Option<String> {
+        let roles = let_in_by.require.iter().filter_map(Requirement::hears_revocations_of);
+        let honoured = roles.map(|role| (self.revoked_by(role), role.threshold));
+        let honoured = honoured.filter(|(said, needed)| said.len() >= *needed).flat_map(|(said, _)| said);
+        let reasons: BTreeSet<String> =
+            fact.into_iter().chain(honoured.map(|(_, revocation)| revocation)).map(reason_of).collect();
+        let all = reasons.into_iter().reduce(|all, reason| format!("{all}; {reason}"));
+        all.map(|reasons| format!("its release has been revoked: {reasons}"))
     }
 
     fn judge<'r>(&self, rule: &'r Rule) -> Judged<'r> {
@@ -441,6 +472,13 @@ impl<'a> Case<'a> {
             let publisher = self.policy.shown(&self.release.publisher);
             obstacles.push(format!("it names {publisher} as its publisher, but {lacks}"));
         }
+        if self.unreadable > 0 {
+            obstacles.push(format!(
+                "this site's disk does not give back {} of the revocations and advisories that may bear on it: start the \
+                 node again, which leaves out what is damaged and fetches it from peers",
+                self.unreadable
+            ));
+        }
         if let Some(expires) = self.release.expires.filter(|expires| *expires <= self.now) {
             obstacles.push(format!("it expired on {}: look for a newer release", time_shown(expires)));
         }
@@ -486,8 +524,7 @@ impl<'a> Case<'a> {
             let mut keys = roles.flat_map(|role| &role.signers).flat_map(|signer| &signer.keys);
             keys.any(|key| record.is_signed_by(key))
         };
-        let speakers = self.speakers();
-        let opinions = subjects.into_iter().flat_map(|subject| self.withdrawn.opinions(subject, &speakers));
+        let opinions = subjects.into_iter().flat_map(|subject| self.withdrawn.opinions(subject, &self.speakers));
         let opinions: Vec<_> = opinions.filter(|record| !is_counted(record)).collect();
         let (named, strangers): (Vec<_>, Vec<_>) =
             opinions.into_iter().partition(|record| record.signers().any(|key| self.policy.names(key)));
@@ -496,7 +533,7 @@ impl<'a> Case<'a> {
             .take(SHOWN)
             .map(|record| {
                 let who = record.signers().find_map(|key| self.policy.petname(key));
-                let reason = record.body.revocation().map(|said| shown(&said.reason)).unwrap_or_default();
+                let reason = reason_of(record);
                 format!("{} (record {}, \"{reason}\")", who.map(|name| &**name).unwrap_or_default(), record.id)
             })
             .collect();
@@ -516,18 +553,25 @@ impl<'a> Case<'a> {
             self.endorsements.iter().flat_map(|record| self.statement_signers(record)).collect();
         let keys = self.endorsements.iter().copied().chain([self.record]).flat_map(|record| record.signers());
         let of_advisories = self.advisories.iter().flat_map(|record| record.signers());
-        let keys = keys.chain([&self.release.publisher]).chain(&of_statements).chain(of_advisories);
+        let heads = self.channels.iter().flat_map(|facts| &facts.heads);
+        let of_channels = heads.clone().chain(&self.delegations).flat_map(|record| record.signers());
+        let keys = keys.chain([&self.release.publisher]).chain(&of_statements).chain(of_advisories).chain(of_channels);
         let keys = keys.map(|key| RevocationSubject::Key(*key));
         let records = self.endorsements.iter().map(|record| RevocationSubject::Endorsement(record.id));
         let records = records.chain(self.advisories.iter().map(|record| RevocationSubject::Advisory(record.id)));
         let subjects: BTreeSet<_> = keys.chain(records).chain([RevocationSubject::Release(self.record.id)]).collect();
         let revocations = subjects.into_iter().flat_map(|subject| self.withdrawn.of(subject)).copied();
+        // Keys that revoked themselves say so with a signature that no policy need name.
+        let signs_channels: BTreeSet<&PublicKey> =
+            heads.clone().chain(&self.delegations).flat_map(|record| record.signers()).collect();
         let is_named = |record: &&Verified<Record>| {
-            let is_of_release = |key: &PublicKey| *key == self.release.publisher || self.record.is_signed_by(key);
+            let is_of_release = |key: &PublicKey| {
+                *key == self.release.publisher || self.record.is_signed_by(key) || signs_channels.contains(key)
+            };
             record.signers().any(|key| self.policy.names(key) || is_of_release(key))
                 || !self.statement_signers(record).is_empty()
         };
-        let channels = self.channels.iter().flat_map(|facts| &facts.heads).chain(&self.delegations).copied();
+        let channels = heads.chain(&self.delegations).copied();
         let mut ids: Vec<RecordId> = (self.endorsements.iter().chain(&self.advisories).copied().chain(revocations))
             .filter(is_named)
             .chain(channels)
@@ -538,6 +582,21 @@ impl<'a> Case<'a> {
         ids.dedup();
         ids
     }
+}
+
+/// The publisher, and which keys that signed the release it lent its releases to, now or once: whoever could publish it can take it
+/// back, and what they took back stays so when they are replaced.
+fn speakers(record: &Verified<Record>, release: &Release, delegations: &[&Verified<Record>]) -> Vec<PublicKey> {
+    let lent = delegations.iter().filter_map(|record| is_delegation(record)).filter(|of| {
+        *of.publisher() == release.publisher && of.role() == DelegatedRole::Release && of.covers(&release.name)
+    });
+    let lent: BTreeSet<&PublicKey> = lent.flat_map(|of| of.keys()).collect();
+    [&release.publisher].into_iter().chain(record.signers().filter(|key| lent.contains(key))).copied().collect()
+}
+
+/// What a revocation says, fit for showing.
+pub(super) fn reason_of(revocation: &Verified<Record>) -> String {
+    revocation.body.revocation().map(|said| shown(&said.reason)).unwrap_or_default()
 }
 
 /// A time as people read it: RFC 3339, or the bare number where no calendar goes that far.

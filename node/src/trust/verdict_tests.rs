@@ -273,9 +273,43 @@ fn opinions_count_where_policy_asks_for_them() {
     assert!(verdict.because().contains("not counted: 1 other"), "only mallory's: {}", verdict.because());
     assert!(verdict.considered().contains(&two[0].id) && verdict.considered().contains(&two[1].id));
     assert!(verdict.accepted().is_none());
+    // What its rule listens to ends what runs, as its publisher's own word does; the reasons are theirs.
+    assert!(verdict.revoked().is_some_and(|why| why.contains("it was a mistake")), "{:?}", verdict.revoked());
+    assert_eq!(check(&[by(0, &scene.desy)], Accept, "1 of the 2").revoked(), None);
     // Of something else: nothing.
     let elsewhere = revoked(RevocationSubject::Release(scene.release(|r| r.sequence = 9).id), &scene.desy);
     check(&[elsewhere, by(0, &scene.kek)], Accept, "1 of the 2");
+}
+
+/// A release that lacks something is not revoked: who runs it already goes on, whatever strangers take back of their own.
+#[test]
+fn nothing_but_a_revocation_that_counts_reaches_what_runs() {
+    let scene = Scene::default();
+    let policy = scene.policy(
+        "require = [\"endorsed-by:reviewers\", \"not-revoked-by:reviewers\"]\nthen = \"accept\"\notherwise = \"reject\"\non-revoke = \"stop\"",
+    );
+    let release = scene.release(|_| {});
+    let said = [endorsed(release.id, &scene.mallory), endorsed(release.id, &scene.desy)];
+    let of_said = |which: usize, by| revoked(RevocationSubject::Endorsement(said[which].id), by);
+    let of_key = |by| revoked(RevocationSubject::Key(public(by)), by);
+    for (what, revocations) in [
+        ("nobody says anything", vec![]),
+        ("a stranger takes her endorsement back", vec![of_said(0, &scene.mallory)]),
+        ("a stranger revokes her key", vec![of_key(&scene.mallory)]),
+        ("a reviewer takes an endorsement back", vec![of_said(1, &scene.desy)]),
+        ("a reviewer revokes a key", vec![of_key(&scene.desy)]),
+    ] {
+        let verdict = judged(&policy, &release, &said, &revocations);
+        assert_eq!((verdict.kind(), verdict.revoked(), verdict.is_decided()), (Reject, None, true), "{what}");
+    }
+    let own = revoked(RevocationSubject::Release(release.id), &scene.cern);
+    assert!(judged(&policy, &release, &said, &[own]).revoked().is_some());
+    // Nobody can tell while the disk does not give everything back.
+    let facts = Facts { unreadable: 1, ..Facts::default() };
+    let open = scene.policy("then = \"accept\"");
+    let verdict = evaluate(&open, &release, &facts, NOW);
+    assert_eq!((verdict.kind(), verdict.is_decided()), (Hold, false), "{}", verdict.because());
+    assert!(verdict.because().contains("start the node again"), "{}", verdict.because());
 }
 
 #[test]

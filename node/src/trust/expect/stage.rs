@@ -128,6 +128,7 @@ impl Stage {
             delegations: Vec::new(),
             inside: self.inside.clone(),
             advisories: self.advisories.iter().collect(),
+            unreadable: 0,
             federation: self.federation.clone(),
         }
     }
