@@ -29,6 +29,7 @@ use rialto_web::api::{ApiError, Change, ErrorCode};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{broadcast, watch};
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use channels::Seen;
@@ -393,6 +394,9 @@ impl Node {
         let mut instances = self.deployer.changes();
         let mut peers = self.net.peers();
         let mut acted = revoked::Acted::default();
+        // What kept something from being told, or done, may be over without anybody's word.
+        let mut look = tokio::time::interval(revoked::LOOK_EVERY);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         self.act_on_revocations(&mut acted).await;
         self.raise_floors_in_background(true).await;
         loop {
@@ -405,12 +409,10 @@ impl Node {
                     self.act_on_revocations(&mut acted).await;
                     continue;
                 }
-                // What kept it from being told, or done, may be over without anybody's word.
-                () = tokio::time::sleep(revoked::LOOK_EVERY) => {
+                _ = look.tick() => {
                     self.act_on_revocations(&mut acted).await;
                     continue;
                 }
-                else => return,
             };
             if change == Change::Policy {
                 let node = Arc::clone(&self);

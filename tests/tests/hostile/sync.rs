@@ -1,10 +1,12 @@
 //! Catch-up with a peer that says rubbish, too much, too little, or nothing.
 
-use rialto_protocol::sync::{Message, ShortId};
+use futures::AsyncReadExt as _;
+use rialto_protocol::sync::{Initiator, Message, ShortId, SyncSet};
 use rialto_testnet::site::{SOON, Site};
 use rialto_tests::held::noise;
 use rialto_tests::hostile::{Hostile, Part, Talk, run};
 use rialto_tests::scene::{Scene, goes_on, hostile, records};
+use serde_json::Value;
 
 /// A message of a sync stream, its length before it.
 fn framed(message: &[u8]) -> Vec<u8> {
@@ -42,8 +44,17 @@ fn an_honest_site_catches_up(scene: &Scene, site: &mut Site) {
     goes_on(site, scene);
 }
 
+/// Whether the node answers a peer that begins a session as it should.
+fn is_answered(peer: &Hostile) -> bool {
+    let first = Initiator::new(SyncSet::default()).next_message(|_| None).expect("its first message");
+    run(async {
+        let Ok(mut talk) = peer.open(Part::Sync).await else { return false };
+        talk.send(&framed(&first.encode())).await.is_ok() && talk.0.read_exact(&mut [0; 4]).await.is_ok()
+    })
+}
+
 #[test]
-fn garbage_on_a_sync_stream_ends_that_stream_only() {
+fn garbage_on_a_sync_stream_ends_that_stream_and_keeps_its_sender_out_until_it_is_forgiven() {
     let scene = Scene::new();
     let mut site = site_with_a_record(&scene);
     let peer = hostile(&site);
@@ -60,6 +71,11 @@ fn garbage_on_a_sync_stream_ends_that_stream_only() {
         let mut talks = streams(&peer, 1, bytes);
         // An honest node ends the stream; reading on would otherwise never end.
         run(async { talks.remove(0).until_closed().await });
+        let is_kept_away = |bans: &Value| bans[0]["offence"] == "catch-up" && bans[0]["peer_id"] == peer.peer_id();
+        site.until(SOON, "that it is kept away", &["peers", "bans"], is_kept_away).expect("it is");
+        assert!(!is_answered(&peer), "neither side of it is listened to");
+        site.json(&["peers", "lift", &peer.peer_id()]).expect("it is forgiven");
+        assert!(is_answered(&peer));
     }
     // The same as an answer, when the node comes to catch up with the peer.
     peer.on(Part::Sync, move |mut talk| {
