@@ -12,10 +12,9 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant};
 
+use rialto_node::trust::Policy;
 use rustix::process::{Pid, Signal};
 use serde_json::Value;
-
-use rialto_node::trust::Policy;
 
 use crate::wait::{self, RunError, WaitError, eventually, run_within};
 

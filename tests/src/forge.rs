@@ -5,9 +5,10 @@ use rialto_node::catalog::{Catalog, DEFAULT_BUDGET_BYTES};
 use rialto_node::dir::NodeDir;
 use rialto_node::store::{Options, Store};
 use rialto_protocol::UnixSeconds;
-use rialto_protocol::bounded::Name;
+use rialto_protocol::bounded::{List, Name, Text};
 use rialto_protocol::codec::{self, Value};
-use rialto_protocol::ids::{ImageId, PublicKey, RecordId};
+use rialto_protocol::ids::{Hash, ImageId, PublicKey, RecordId, Sha256};
+use rialto_protocol::record::{Disk, DiskFormat, Release};
 use rialto_protocol::signed::{Draft, Envelope};
 use rialto_testnet::site::Site;
 
@@ -33,6 +34,24 @@ pub fn record(key: &SigningKey, version: u64, kind: &str) -> Outcome<Envelope> {
     ];
     let payload = codec::encode(&Value::Map(fields.map(|(name, value)| (Value::Text(name.into()), value)).into()))?;
     Ok(Draft::from_payload(payload, vec![issuer])?.sign(key)?.seal())
+}
+
+/// A release that names this publisher, of one disk that is this image, whether anybody has it or not.
+///
+/// # Errors
+/// No such name or version can be.
+pub fn release(publisher: &SigningKey, name: &str, version: &str, image: ImageId, content: &[u8]) -> Outcome<Release> {
+    let disk = Disk {
+        image,
+        format: DiskFormat::Raw,
+        bytes: content.len() as u64,
+        blake3: Hash::of(content),
+        // No test here asks for it.
+        sha256: Sha256([0; 32]),
+    };
+    let publisher = PublicKey(publisher.verifying_key().to_bytes());
+    let (name, version) = (Name::try_from(name)?, version.try_into()?);
+    Ok(Release::minimal(publisher, name, version, List::try_from(vec![disk])?, Text::try_from("Software")?))
 }
 
 /// The catalog of a site that does not run.

@@ -1,11 +1,11 @@
 //! Releases by keys that a publisher lent its releases to, between whole nodes: its own key stays offline.
 
 use ed25519_dalek::SigningKey;
-use rialto_protocol::bounded::{List, Name, Text};
-use rialto_protocol::ids::{Hash, ImageId, Sha256};
-use rialto_protocol::record::{Body, Disk, DiskFormat, Release};
+use rialto_protocol::ids::ImageId;
+use rialto_protocol::record::Body;
 use rialto_testnet::site::{SOON, text};
-use rialto_tests::channels::{public, signed, stolen};
+use rialto_tests::channels::{signed, stolen};
+use rialto_tests::forge;
 use rialto_tests::scene::hostile;
 use rialto_tests::stage::{Outcome, Stage, accepting, list, noise};
 
@@ -72,7 +72,10 @@ fn a_lent_key_publishes_for_its_publisher_until_that_takes_it_back() -> Outcome 
     let root = stolen(&uni, "releases")?;
     let mallory = SigningKey::from_bytes(&[66; 32]);
     let peer = hostile(&lab);
-    let forged = signed(&Body::Release(Box::new(release_of(&root)?)), &[&mallory])?;
+    let forged = signed(
+        &Body::Release(Box::new(forge::release(&root, "hello", "9.0.0", ImageId::of(b"disk"), &[0; 4096])?)),
+        &[&mallory],
+    )?;
     peer.gossip(forged.encode())?;
     let id = forged.id().to_string();
     lab.until(SOON, "the forged release", &["policy", "explain", &id], |said| said["verdict"] == "hold")?;
@@ -108,14 +111,6 @@ fn a_lent_key_publishes_for_its_publisher_until_that_takes_it_back() -> Outcome 
     uni.verdict(&second, "reject")?;
     uni.verdict(&release, "reject")?;
     Ok(())
-}
-
-/// A release that names this publisher, of a disk that nobody has.
-fn release_of(publisher: &SigningKey) -> Outcome<Release> {
-    let (image, blake3) = (ImageId::of(b"disk"), Hash::of(b"disk"));
-    let disk = Disk { image, format: DiskFormat::Raw, bytes: 4096, blake3, sha256: Sha256([0; 32]) };
-    let (name, version) = (Name::try_from("hello")?, "9.0.0".try_into()?);
-    Ok(Release::minimal(public(publisher), name, version, List::try_from(vec![disk])?, Text::try_from("Software")?))
 }
 
 #[test]

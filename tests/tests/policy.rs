@@ -4,12 +4,12 @@ use std::time::{Duration, Instant};
 
 use ed25519_dalek::SigningKey;
 use rialto_node::keys::to_openssh;
-use rialto_protocol::ids::{Hash, ImageId, Sha256};
-use rialto_protocol::record::{Body, Disk, DiskFormat, Release};
+use rialto_protocol::ids::ImageId;
+use rialto_protocol::record::Body;
 use rialto_testnet::site::{SOON, Site, text};
 use rialto_testnet::wait::eventually;
 use rialto_tests::channels::{fresh_only, public, set, signed};
-use rialto_tests::forge::{catalog, now};
+use rialto_tests::forge::{catalog, now, release};
 use rialto_tests::stage::{Outcome, Stage, accepting, list, reviewed, shown};
 
 /// How soon a changed file must be in force.
@@ -347,20 +347,7 @@ fn a_broken_policy_costs_no_records() -> Outcome {
     uni.stop()?;
     // More than one stranger's share of 4 MiB.
     let long = |number: u64| -> Outcome<Vec<u8>> {
-        let disk = Disk {
-            image: ImageId::of(b"disk"),
-            format: DiskFormat::Raw,
-            bytes: 4096,
-            blake3: Hash::of(b"flat"),
-            sha256: Sha256([7; 32]),
-        };
-        let mut release = Release::minimal(
-            public(&lab),
-            "long".try_into()?,
-            number.to_string().as_str().try_into()?,
-            vec![disk].try_into()?,
-            "It has much to say".try_into()?,
-        );
+        let mut release = release(&lab, "long", &number.to_string(), ImageId::of(b"disk"), &[0; 4096])?;
         release.description = Some("so ".repeat(2_700).trim().try_into()?);
         Ok(signed(&Body::Release(Box::new(release)), &[&lab])?.encode())
     };

@@ -19,6 +19,9 @@ pub struct Hearing<'a> {
 }
 
 impl Hearing<'_> {
+    /// Everybody's word.
+    const ALL: Self = Hearing { is_heard: &|_| true, others: 0 };
+
     fn among(&self, holdings: &Holdings, slots: impl Iterator<Item = Slot>) -> Vec<Slot> {
         let held = slots.filter_map(|slot| Some((holdings.index.held(slot)?, slot)));
         let (mut heard, mut others) = (Vec::new(), Vec::new());
@@ -38,6 +41,21 @@ impl Hearing<'_> {
 }
 
 impl Catalog {
+    /// What is said of a release.
+    pub fn endorsements_of(&self, release: &RecordId) -> Vec<SharedRecord> {
+        self.endorsements_heard(release, Hearing::ALL)
+    }
+
+    /// Advisories on a package, of whatever ecosystem.
+    pub fn advisories_on(&self, package: &Text<256>) -> Said {
+        self.advisories_heard(package, Hearing::ALL)
+    }
+
+    /// Who withdrew this. Whether a revocation is a fact or an opinion is the policy's question.
+    pub fn revocations_of(&self, subject: &RevocationSubject) -> Said {
+        self.revocations_heard(subject, Hearing::ALL)
+    }
+
     /// What is said of a release by those who are heard, and a little of what others say.
     pub fn endorsements_heard(&self, release: &RecordId, hearing: Hearing<'_>) -> Vec<SharedRecord> {
         let mut said = self.said(|holdings| hearing.among(holdings, holdings.index.endorsements(release)));

@@ -35,10 +35,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use rialto_protocol::UnixSeconds;
-use rialto_protocol::bounded::{Name, Text, Version};
+use rialto_protocol::bounded::{Name, Version};
 use rialto_protocol::channel::ChannelName;
 use rialto_protocol::ids::{Hash, ImageId, PublicKey, RecordId};
-use rialto_protocol::record::{Record, RevocationSubject};
+use rialto_protocol::record::Record;
 use rialto_protocol::signed::{EnvelopeError, KnownKeys, Verified};
 use rialto_protocol::sync::{Beginning, SyncSet};
 use tokio::sync::watch;
@@ -382,26 +382,6 @@ impl Catalog {
     /// The highest sequence among the releases of an appliance that are known here.
     pub fn highest_sequence(&self, publisher: &PublicKey, name: &Name) -> Option<u64> {
         self.read().index.highest_sequence(publisher, name)
-    }
-
-    /// What is said of a release.
-    pub fn endorsements_of(&self, release: &RecordId) -> Vec<SharedRecord> {
-        let mut found = self.all(|holdings| holdings.index.endorsements(release).collect());
-        found.retain(|record| record.body.endorsement().is_some_and(|said| said.subject == *release));
-        found.sort_by_key(|record| record.id);
-        found
-    }
-
-    /// Advisories on a package, of whatever ecosystem.
-    pub fn advisories_on(&self, package: &Text<256>) -> Said {
-        let mut found = self.said(|holdings| holdings.index.advisories(package).collect());
-        found.records.retain(|record| record.body.advisory().is_some_and(|advisory| advisory.package == *package));
-        found
-    }
-
-    /// Who withdrew this. Whether a revocation is a fact or an opinion is the policy's question.
-    pub fn revocations_of(&self, subject: &RevocationSubject) -> Said {
-        self.said(|holdings| holdings.index.revocations(subject).collect())
     }
 
     /// The rightful heads of a channel: the highest, and where two contradict each other, the two. At most three, in one

@@ -14,7 +14,9 @@ use proptest::prelude::*;
 use rialto_protocol::bounded::{List, Text};
 use rialto_protocol::codec::{self, Value};
 use rialto_protocol::ids::{ImageId, Sha256};
-use rialto_protocol::record::{Body, Disk, DiskFormat, Endorsement, EndorsementBody, Release, Revocation};
+use rialto_protocol::record::{
+    Body, Disk, DiskFormat, Endorsement, EndorsementBody, Release, Revocation, RevocationSubject,
+};
 use rialto_protocol::signed::{Draft, Envelope};
 use rialto_protocol::sync::{Initiator, Message, Responder};
 

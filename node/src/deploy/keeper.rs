@@ -108,10 +108,6 @@ impl Keeper {
                 }
             }
         };
-        let made = match made {
-            Ok(()) => still_wanted(&plan).await,
-            failed => failed,
-        };
         let started = match made {
             Ok(()) => self.start(&plan).await,
             Err(error) => Err(error),
@@ -136,6 +132,7 @@ impl Keeper {
     }
 
     async fn start(&mut self, plan: &Plan) -> Result<Box<dyn Guest>, DeployError> {
+        still_wanted(plan).await?;
         plan.caller.progress(Progress { stage: "starting", done: 0, total: 0 });
         self.change(|record| record.state = State::Starting).await;
         let guest = self.hypervisor.start(&self.home, &plan.machine).await?;

@@ -11,7 +11,8 @@ use rialto_protocol::signed::Verified;
 use rialto_web::api::RequirementOutcome;
 
 use super::policy::{Requirement, Role, Signer};
-use super::verdict::{Case, ChannelFacts, reason_of, time_shown};
+use super::verdict::{Case, ChannelFacts, time_shown};
+use super::withdrawn::reason_of;
 use super::words::{Age, shown};
 use crate::units::ByteSize;
 

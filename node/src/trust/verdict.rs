@@ -17,8 +17,7 @@ use super::parse::{NO_RULE, REVOCATION_RULE};
 use super::policy::{OnRevoke, Policy, Requirement, Rule, Update};
 use super::requirement::{self, Checked};
 use super::statements::is_statement;
-use super::withdrawn::Withdrawn;
-use super::words::shown;
+use super::withdrawn::{Withdrawn, reason_of};
 
 /// What the catalog knows that bears on one release. Records that do not bear on it are passed over, so handing in too
 /// many does no harm; handing in too few does.
@@ -169,7 +168,7 @@ impl Verdict {
         self.is_decided
     }
 
-    /// The reasons for which the release was revoked, by a revocation that counts: its publisher's, or that of enough signers
+    /// That the release was revoked, and why, where a revocation counts: its publisher's, or that of enough signers
     /// whom the rule listens to (`not-revoked-by`).
     pub fn revoked(&self) -> Option<&str> {
         self.revoked.as_deref()
@@ -251,10 +250,10 @@ pub fn evaluate(policy: &Policy, record: &Verified<Record>, facts: &Facts<'_>, n
         return Verdict::undecided(record.id, Some(policy.hash().to_owned()), because);
     };
     let case = Case::new(policy, record, release, facts, now);
-    let is_its = case.published.is_ok();
-    let rule = policy.rules.iter().find(|rule| case.fits(rule, is_its)).unwrap_or(&policy.default);
+    let that_fits = |is_its| policy.rules.iter().find(|rule| case.fits(rule, is_its)).unwrap_or(&policy.default);
+    let rule = that_fits(case.published.is_ok());
     // What runs was its publisher's when it was deployed, whatever keys have been replaced or revoked since.
-    let let_in_by = policy.rules.iter().find(|rule| case.fits(rule, true)).unwrap_or(&policy.default);
+    let let_in_by = that_fits(true);
     let revocation = case.revocation();
     let revoked = case.reasons(revocation.as_ref().map(|(revocation, _)| *revocation), let_in_by);
     let judged = match revocation {
@@ -592,11 +591,6 @@ fn speakers(record: &Verified<Record>, release: &Release, delegations: &[&Verifi
     });
     let lent: BTreeSet<&PublicKey> = lent.flat_map(|of| of.keys()).collect();
     [&release.publisher].into_iter().chain(record.signers().filter(|key| lent.contains(key))).copied().collect()
-}
-
-/// What a revocation says, fit for showing.
-pub(super) fn reason_of(revocation: &Verified<Record>) -> String {
-    revocation.body.revocation().map(|said| shown(&said.reason)).unwrap_or_default()
 }
 
 /// A time as people read it: RFC 3339, or the bare number where no calendar goes that far.

@@ -10,6 +10,7 @@ use rialto_protocol::signed::Verified;
 
 use super::policy::Policy;
 use super::statements::is_statement;
+use super::words::shown;
 
 /// Whether a revocation is a fact about `release`, one of its `endorsements` or a key. `speakers` are the keys whose word about
 /// the release is its publisher's. For showing; judging is [`evaluate`](super::evaluate)'s business.
@@ -72,6 +73,11 @@ pub fn makers_of(policy: Option<&Policy>, endorsement: &Verified<Record>) -> Vec
     }
     let statement = policy.and_then(|policy| Some((policy, policy.statement(endorsement)?)));
     statement.map(|(policy, statement)| policy.signers_of(&statement)).unwrap_or_default()
+}
+
+/// What a revocation says, fit for showing.
+pub(super) fn reason_of(revocation: &Verified<Record>) -> String {
+    revocation.body.revocation().map(|said| shown(&said.reason)).unwrap_or_default()
 }
 
 /// The revocations that the catalog knows, as this policy sees them.

@@ -17,11 +17,12 @@ mod rollback;
 mod wrong_software;
 
 use ed25519_dalek::SigningKey;
-use rialto_protocol::bounded::{List, Name, Text};
-use rialto_protocol::ids::{Hash, RecordId, Sha256};
-use rialto_protocol::record::{Body, Disk, DiskFormat, Endorsement, EndorsementBody, PREDICATE_TESTED, Release};
+use rialto_protocol::bounded::Text;
+use rialto_protocol::ids::RecordId;
+use rialto_protocol::record::{Body, Endorsement, EndorsementBody, PREDICATE_TESTED, Release};
 use rialto_testnet::site::{SOON, Site};
-use rialto_tests::channels::{public, signed};
+use rialto_tests::channels::signed;
+use rialto_tests::forge;
 use rialto_tests::held::Held;
 use rialto_tests::hostile::Hostile;
 use rialto_tests::scene::{hostile, records};
@@ -34,16 +35,7 @@ fn mallory() -> SigningKey {
 
 /// A release of `publisher` whose only disk is this image.
 fn release(publisher: &SigningKey, name: &str, version: &str, disk: &Held) -> Outcome<Release> {
-    let disk = Disk {
-        image: disk.id,
-        format: DiskFormat::Raw,
-        bytes: disk.content.len() as u64,
-        blake3: Hash::of(&disk.content),
-        // No test here asks for it.
-        sha256: Sha256([0; 32]),
-    };
-    let (name, version) = (Name::try_from(name)?, version.try_into()?);
-    Ok(Release::minimal(public(publisher), name, version, List::try_from(vec![disk])?, Text::try_from("Software")?))
+    forge::release(publisher, name, version, disk.id, &disk.content)
 }
 
 /// What somebody says of a release: that it works.
